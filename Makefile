@@ -1,0 +1,32 @@
+# The two commands: `make demo` and `make test`. Both set up what they need inside the checkout.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test unit lint clean
+
+demo: $(READY)
+	@PYTHONPATH=. $(BIN)/python -m dev.demo $(if $(ONCE),--once) $(if $(LOGS),--logs "$(LOGS)") $(if $(N),--count $(N))
+
+test: $(READY) lint
+	@$(BIN)/python -m pytest
+
+unit: $(READY)
+	@$(BIN)/python -m pytest tests/unit
+
+lint: $(READY)
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+
+# The stamp is written last, so that an interrupted set-up is done again.
+$(READY): requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make demo PYTHON=/path/to/python3.11")'
+	@echo "setting up $(VENV) (once, about a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .dev .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,169 @@
+"""INFO and WARN lines as libraries write them while they work, and as servers write into their own
+log files: the logs between which the failures have to be found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+import requests
+import urllib3
+from celery import Celery
+from opensearchpy import OpenSearch, TransportError
+
+from dev.failures.kinds import Ordinary, Site
+from dev.failures.normal import normalise, normalise_service_line
+from dev.failures.stand_ins import LOOPBACK
+
+_LONGEST_SERVICE_LINE = 400
+# Lines of a server's log that describe this machine rather than what the server does.
+_ABOUT_THIS_MACHINE = re.compile(
+    r"JVM|heap size|mounts \[|version ?[\[=]|monotonic clock|NettyAllocator|PanamaVector|overcommit"
+)
+_RAW_OUTPUT = ("stdout", "stderr")
+
+
+class Written(logging.Handler):
+    """Keeps (level name, logger name, text with traceback) of every record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[tuple[str, str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append((record.levelname, record.name, self.format(record)))
+
+
+def library_lines(site: Site) -> list[Ordinary]:
+    """Let libraries do ordinary work against the stand-ins and return what they logged."""
+    with listening("urllib3", "opensearch", "httpx2", "openai", "asyncio", "celery") as written:
+        _use_http(site)
+        _use_asyncio()
+        _use_celery()
+    services = {"urllib3": "payment-api", "opensearch": "search-api", "celery": "order-worker"}
+    services |= {"httpx2": "recommendation", "openai": "recommendation", "asyncio": "api-gateway"}
+    lines = []
+    for level, name, text in written.lines:
+        shown = {"WARNING": "WARN", "INFO": "INFO", "DEBUG": "INFO"}.get(level)
+        if shown and (level != "DEBUG" or name.startswith("urllib3")):
+            message = _without_durations(normalise(text, site))
+            service = services[name.partition(".")[0]]
+            lines.append(Ordinary(level=shown, service_name=service, logger=name, message=message))
+    return lines
+
+
+def _use_http(site: Site) -> None:
+    with requests.Session() as session:
+        for path in ("/v1/rates/today", "/v1/stock", "/v1/addresses", "/v1/charges"):
+            session.get(site.http + path, timeout=1)
+    with urllib3.PoolManager(maxsize=1) as pool:
+        first = pool.request("GET", site.http + "/v1/rates/today", preload_content=False)
+        second = pool.request("GET", site.http + "/v1/rates/today", preload_content=False)
+        for answer in (first, second):
+            answer.read()
+            answer.release_conn()
+        try:
+            pool.request(
+                "GET", f"http://{LOOPBACK}:{site.closed_port}/v1/stock", retries=urllib3.Retry(1)
+            )
+        except urllib3.exceptions.MaxRetryError:
+            """The warning before the retry is what was wanted."""
+    with OpenSearch([site.http], max_retries=0) as search:
+        for path in ("/v1/rates/today", "/products/_search"):
+            try:
+                search.transport.perform_request("GET", path)
+            except TransportError:
+                """Logged as a warning by the client."""
+    with openai.OpenAI(api_key="not-a-key", base_url=site.http + "/healthy/v1") as client:
+        client.embeddings.create(
+            model="text-embedding-3-small", input="rain coat", encoding_format="float"
+        )
+
+
+def _use_asyncio() -> None:
+    async def be_slow() -> None:
+        asyncio.get_running_loop().slow_callback_duration = 0.005
+        time.sleep(0.01)
+
+    asyncio.run(be_slow(), debug=True)
+
+
+def _use_celery() -> None:
+    app = Celery("shop", broker="memory://", set_as_current=False)
+    app.conf.task_always_eager = False
+
+    @app.task(name="shop.send_receipt")  # type: ignore[untyped-decorator]
+    def send_receipt(order: str) -> str:
+        return f"receipt for order {order} sent"
+
+    @app.task(name="shop.refresh_prices", bind=True, max_retries=1)  # type: ignore[untyped-decorator]
+    def refresh_prices(self: Any) -> None:
+        raise self.retry(countdown=30, exc=ConnectionError("price feed is not ready"))
+
+    send_receipt.apply(("{order}",))
+    refresh_prices.apply()
+
+
+def service_lines(path: Path, site: Site) -> list[Ordinary]:
+    """INFO and WARN lines of a Valkey, Redis or OpenSearch log file, each text once, sorted."""
+    found = set()
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        parsed = _parse_valkey(line) or _parse_opensearch(line)
+        if not parsed or len(parsed[2]) > _LONGEST_SERVICE_LINE:
+            continue
+        level, logger, text = parsed
+        if logger in _RAW_OUTPUT or _ABOUT_THIS_MACHINE.search(f"{logger} {text}"):
+            continue
+        service = "valkey" if logger == "valkey" else "opensearch"
+        found.add((level, service, logger, normalise_service_line(text, site)))
+    return [
+        Ordinary(level=level, service_name=service, logger=logger, message=message)
+        for level, service, logger, message in sorted(found)
+    ]
+
+
+_VALKEY = re.compile(r"\d+:[MSCX] \d\d \w{3} \d{4} [\d:.]+ ([*#-]) (.+)")
+_OPENSEARCH = re.compile(r"\[[^\]]+\]\[(INFO|WARN) ?\]\[([^\]]+?) *\] ?(?:\[[^\]]*\] ?)?(.+)")
+
+
+def _parse_valkey(line: str) -> tuple[str, str, str] | None:
+    match = _VALKEY.match(line)
+    return match and ("WARN" if match[1] == "#" else "INFO", "valkey", match[2])
+
+
+def _parse_opensearch(line: str) -> tuple[str, str, str] | None:
+    match = _OPENSEARCH.match(line)
+    return match and (match[1], match[2], match[3])
+
+
+def _without_durations(text: str) -> str:
+    text = re.sub(r"request:\d+\.\d+s", "request:{s}s", text)
+    text = re.sub(r"\b(took|in|for) \d+\.\d+(?:e-\d+)?(?= ?s)", r"\1 {s}", text)
+    return re.sub(r"\b(created at [^ ]+:|:)\d+(?=>)", r"\1{n}", text)
+
+
+@contextmanager
+def listening(*names: str) -> Iterator[Written]:
+    """Hear these loggers at their lowest level, and leave them afterwards as they were."""
+    written = Written()
+    loggers = [logging.getLogger(name) for name in names]
+    before = [(log.level, log.propagate, log.disabled) for log in loggers]
+    for log in loggers:
+        log.addHandler(written)
+        log.setLevel(logging.DEBUG)
+        log.propagate, log.disabled = False, False
+    try:
+        yield written
+    finally:
+        for log, (level, propagate, disabled) in zip(loggers, before, strict=True):
+            log.removeHandler(written)
+            log.setLevel(level)
+            log.propagate, log.disabled = propagate, disabled

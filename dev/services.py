@@ -1,0 +1,584 @@
+"""Starts and ends OpenSearch, a Redis-compatible server and the embeddings server as one stack.
+
+The demo, the integration tests and the benchmarks share it, so that all of them speak to real
+services on free loopback ports. Whatever happens to the process that uses it, an exception, a
+signal or a kill -9, no process of the stack stays behind.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import http.client
+import json
+import os
+import random
+import re
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Self
+
+from dev.java_packages import JavaUnavailable, opensearch_jars
+from dev.reaper import STACK_VARIABLE, group_members, signal_group, start_time
+from dev.redis_server import RedisUnavailable, server_argv
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+#: Seconds between SIGTERM and SIGKILL.
+GRACE = 15.0
+
+Say = Callable[[str], None]
+
+
+class ServiceFailed(RuntimeError):
+    """A service did not start; the message says which, why, and where its log is."""
+
+
+class Service:
+    """One process in a session of its own, with its log; made by `Services`, not directly."""
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        cwd: Path | None,
+        log: Path,
+        register: Callable[[str], None],
+        url: str = "",
+        port: int = 0,
+        ready: Callable[[Service], bool] | None = None,
+        patience: float = 30.0,
+    ) -> None:
+        self.name = name
+        self.url = url
+        self.port = port
+        self.log = log
+        self._argv = list(argv)
+        self._env = dict(env)
+        self._cwd = cwd
+        self._register = register
+        self._ready = ready
+        self._patience = patience
+        self._process: subprocess.Popen[bytes] | None = None
+        self._begun: float | None = None
+        self._log_start = 0
+
+    @property
+    def pid(self) -> int:
+        """The process, which also leads its group."""
+        if self._process is None:
+            raise RuntimeError(f"{self.name} has not been started")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process lives."""
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def returncode(self) -> int | None:
+        """How the process ended, None while it lives."""
+        return None if self._process is None else self._process.poll()
+
+    def start(self) -> None:
+        """Start, with the same port and data as before, and wait until it answers."""
+        self.launch()
+        self.wait_ready()
+
+    def launch(self) -> None:
+        """Start without waiting."""
+        if self.running:
+            return
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self._log_start = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as output:
+            try:
+                self._process = subprocess.Popen(
+                    self._argv,
+                    env=self._env,
+                    cwd=self._cwd,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ServiceFailed(
+                    f"{self.name} could not be started: {error.strerror} ({self._argv[0]})."
+                ) from error
+        self._begun = start_time(self.pid)
+        self._register(f"+{self.pid}")
+
+    def wait_ready(self) -> None:
+        """Wait until the service answers; ServiceFailed when it ends or stays silent."""
+        deadline = time.monotonic() + self._patience
+        while self._ready is not None:
+            if not self.running:
+                raise self.failure(f"it ended at once with exit code {self.returncode}")
+            try:
+                if self._ready(self):
+                    return
+            except (OSError, http.client.HTTPException, ValueError):
+                # Not up yet, or cut off half-way through an answer while it comes up.
+                pass
+            if time.monotonic() > deadline:
+                failed = self.failure(f"it did not answer within {self._patience:.0f} s")
+                self.kill()
+                raise failed
+            time.sleep(0.03)
+
+    def stop(self, grace: float = GRACE) -> None:
+        """SIGTERM to the whole group, and SIGKILL to what is left after `grace` seconds."""
+        self._end(signal.SIGTERM, grace)
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group, as a crash would end it."""
+        self._end(signal.SIGKILL, 0.0)
+
+    def restart(self) -> None:
+        """Stop and start on the same port and data."""
+        self.stop()
+        self.start()
+
+    def _end(self, number: signal.Signals, grace: float) -> None:
+        if self._process is None:
+            return
+        group = self._process.pid
+        if self._process.returncode is None or group_members(group, self._begun):
+            signal_group(group, number)
+            deadline = time.monotonic() + grace
+            while time.monotonic() < deadline and (
+                self._process.poll() is None or group_members(group, self._begun)
+            ):
+                time.sleep(0.02)
+            if self._process.poll() is None or group_members(group, self._begun):
+                signal_group(group, signal.SIGKILL)
+        self._process.wait()
+        self._register(f"-{group}")
+
+    def collided(self) -> bool:
+        """Whether it ended because its port was taken."""
+        return not self.running and "address already in use" in self._output().lower()
+
+    def failure(self, fallback: str) -> ServiceFailed:
+        """The failure to raise, explained by the log where that says anything."""
+        reason = last_meaningful_line(self._output()) or fallback
+        return ServiceFailed(f"{self.name} did not start: {reason} (log: {self.log})")
+
+    def _output(self) -> str:
+        """What it wrote since it was last started; the end of it, if that is long."""
+        with self.log.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(self._log_start, size - 200_000))
+            return log.read().decode(errors="replace")
+
+
+class Services:
+    """The stack in `folder`: data in `data/<service>`, logs in `logs/<service>.log`.
+
+    Use it as a context manager, or call `start` and `stop`. Its processes end with the process
+    that started it in any case.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        opensearch: bool = True,
+        redis: bool = True,
+        embeddings: bool = True,
+        say: Say = print,
+        heap: str = "512m",
+        opensearch_settings: Mapping[str, str] | None = None,
+    ) -> None:
+        self.folder = Path(folder).resolve()
+        self._wanted = {
+            "redis": redis,
+            "embeddings": embeddings,
+            "opensearch": opensearch,
+        }
+        self._say = say
+        self._heap = heap
+        self._opensearch_settings = dict(opensearch_settings or {})
+        self._api_key = f"sk-dev-{secrets.token_hex(16)}"
+        #: Marks every process of this stack, so that none can be mistaken for another's.
+        self._token = secrets.token_hex(8)
+        self._services: dict[str, Service] = {}
+        self._spawned: list[Service] = []
+        self._lock: int | None = None
+        self._reaper: subprocess.Popen[bytes] | None = None
+        self._former_sigterm: signal.Handlers | Callable[..., object] | int | None = None
+
+    @property
+    def opensearch(self) -> Service:
+        """The OpenSearch node."""
+        return self._service("opensearch")
+
+    @property
+    def redis(self) -> Service:
+        """The Redis-compatible server."""
+        return self._service("redis")
+
+    @property
+    def embeddings(self) -> Service:
+        """The embeddings server; its `url` is without `/v1`, so that `/control` can be added."""
+        return self._service("embeddings")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start everything at once and return when all of it answers.
+
+        Raises ServiceFailed, after ending what had started.
+        """
+        self._claim_folder()
+        try:
+            self._start_reaper()
+            self._catch_sigterm()
+            self._start_services()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End everything, last started first; may be called again."""
+        try:
+            for service in [*reversed(self._spawned), *reversed(self._services.values())]:
+                service.stop()
+        finally:
+            # Also when stopping was interrupted: the reaper ends what is left.
+            self._end_reaper()
+            self._release_folder()
+            self._restore_sigterm()
+            self._spawned = []
+
+    def environment(self) -> dict[str, str]:
+        """The variables that point the pipeline at this stack."""
+        variables: dict[str, str] = {}
+        if "opensearch" in self._services:
+            variables |= {
+                "OPENSEARCH_HOST": "127.0.0.1",
+                "OPENSEARCH_PORT": str(self.opensearch.port),
+                "OPENSEARCH_USE_SSL": "false",
+                "OPENSEARCH_USER": "admin",
+                "OPENSEARCH_PASSWORD": "admin",
+            }
+        if "redis" in self._services:
+            variables["REDIS_URL"] = self.redis.url
+        if "embeddings" in self._services:
+            variables["OPENAI_BASE_URL"] = f"{self.embeddings.url}/v1"
+            variables["OPENAI_API_KEY"] = self._api_key
+        return variables
+
+    def spawn(
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Service:
+        """Start any other process of the stack, such as a worker; returns without waiting.
+
+        It gets this process's environment, then `environment()`, then `env`.
+        """
+        if self._reaper is None:
+            raise RuntimeError("the stack has not been started")
+        service = self._make(
+            name, argv=argv, env={**self.environment(), **(env or {})}, cwd=cwd, ready=None
+        )
+        # Known to `stop` before it runs, so that an interrupt in between leaves nothing.
+        self._spawned.append(service)
+        service.launch()
+        return service
+
+    def _service(self, name: str) -> Service:
+        try:
+            return self._services[name]
+        except KeyError:
+            raise RuntimeError(f"{name} is not part of this stack, or not started") from None
+
+    def _start_services(self) -> None:
+        build = {
+            "redis": self._build_redis,
+            "embeddings": self._build_embeddings,
+            "opensearch": self._build_opensearch,
+        }
+        names = [name for name, wanted in self._wanted.items() if wanted]
+        try:
+            for name in names:
+                if name == "opensearch":
+                    # Here rather than in the node, so that a person sees the download's progress.
+                    opensearch_jars(self._say)
+                self._services[name] = build[name]()
+                self._services[name].launch()
+        except (JavaUnavailable, RedisUnavailable) as error:
+            raise ServiceFailed(str(error)) from error
+        for name in names:
+            self._wait(name, build[name])
+
+    def _wait(self, name: str, build: Callable[[], Service]) -> None:
+        """Wait for a service; where another process was faster with its port, take another."""
+        for attempts_left in (2, 1, 0):
+            try:
+                self._services[name].wait_ready()
+                return
+            except ServiceFailed:
+                if not attempts_left or not self._services[name].collided():
+                    raise
+            self._services[name].stop()
+            self._services[name] = build()
+            self._services[name].launch()
+
+    def _build_opensearch(self) -> Service:
+        port, transport_port = free_ports(2)
+        settings = {**self._opensearch_settings, "node.attr.stack": self._token}
+        return self._make(
+            "opensearch",
+            argv=[
+                *(sys.executable, "-m", "dev.opensearch_node"),
+                *("--port", str(port), "--transport-port", str(transport_port)),
+                *("--data", str(self.folder / "data" / "opensearch"), "--heap", self._heap),
+                *(f"--setting={key}={value}" for key, value in settings.items()),
+            ],
+            # Without a bound glibc gives each of the JVM's threads an arena of its own.
+            env={"PYTHONPATH": _python_path(), "MALLOC_ARENA_MAX": "2"},
+            url=f"http://127.0.0.1:{port}",
+            port=port,
+            ready=self._opensearch_ready,
+            patience=120.0,
+        )
+
+    def _build_redis(self) -> Service:
+        (port,) = free_ports(1)
+        data = self.folder / "data" / "redis"
+        data.mkdir(parents=True, exist_ok=True)
+        return self._make(
+            "redis",
+            argv=server_argv(port=port, folder=data),
+            url=f"redis://127.0.0.1:{port}/0",
+            port=port,
+            ready=_redis_ready,
+        )
+
+    def _build_embeddings(self) -> Service:
+        (port,) = free_ports(1)
+        return self._make(
+            "embeddings",
+            argv=[sys.executable, "-m", "dev.embeddings_server", "--port", str(port)],
+            # In the environment, because anyone can read the arguments of a process.
+            env={"PYTHONPATH": _python_path(), "EMBEDDINGS_API_KEY": self._api_key},
+            url=f"http://127.0.0.1:{port}",
+            port=port,
+            ready=self._embeddings_ready,
+        )
+
+    def _make(
+        self,
+        name: str,
+        *,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        url: str = "",
+        port: int = 0,
+        ready: Callable[[Service], bool] | None,
+        patience: float = 30.0,
+    ) -> Service:
+        return Service(
+            name,
+            argv=argv,
+            env={
+                **os.environ,
+                "PYTHONUNBUFFERED": "1",
+                **(env or {}),
+                STACK_VARIABLE: self._token,
+            },
+            cwd=cwd,
+            log=self.folder / "logs" / f"{name}.log",
+            register=self._register,
+            url=url,
+            port=port,
+            ready=ready,
+            patience=patience,
+        )
+
+    def _opensearch_ready(self, service: Service) -> bool:
+        status, _ = _get(service.port, "/_cluster/health")
+        if status != 200:
+            return False
+        status, body = _get(service.port, "/_nodes/_local/settings")
+        nodes = json.loads(body)["nodes"].values() if status == 200 else ()
+        # Another stack's node may have been faster with the port.
+        return any(node["attributes"].get("stack") == self._token for node in nodes)
+
+    def _embeddings_ready(self, service: Service) -> bool:
+        # The key is this stack's own, hence another stack's server refuses it.
+        status, _ = _get(service.port, "/v1/models", {"Authorization": f"Bearer {self._api_key}"})
+        return status == 200
+
+    def _claim_folder(self) -> None:
+        if self._lock is not None:
+            raise RuntimeError("the stack is started already")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = os.open(self.folder / "stack.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
+            os.close(lock)
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                raise
+            raise ServiceFailed(
+                f"The folder {self.folder} is in use by another stack (process {holder}): stop "
+                "that one first or choose another folder."
+            ) from error
+        os.truncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+        self._lock = lock
+
+    def _release_folder(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _start_reaper(self) -> None:
+        assert self._lock is not None
+        self._reaper = subprocess.Popen(
+            [sys.executable, "-m", "dev.reaper", self._token],
+            env={**os.environ, "PYTHONPATH": _python_path()},
+            stdin=subprocess.PIPE,
+            bufsize=0,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            # It shares the lock on the folder, which therefore stays taken after a kill -9 of
+            # this process until nothing of the stack lives any more.
+            pass_fds=(self._lock,),
+        )
+
+    def _register(self, line: str) -> None:
+        if self._reaper is None or self._reaper.stdin is None or self._reaper.stdin.closed:
+            return
+        try:
+            self._reaper.stdin.write(f"{line}\n".encode())
+        except BrokenPipeError:
+            # Somebody ended the reaper. The stack goes on, and ends in order when asked to.
+            return
+
+    def _end_reaper(self) -> None:
+        if self._reaper is None:
+            return
+        assert self._reaper.stdin is not None
+        self._reaper.stdin.close()
+        self._reaper.wait()
+        self._reaper = None
+
+    def _catch_sigterm(self) -> None:
+        """Turn SIGTERM into an exception, so that `with` ends the stack in order."""
+        # Only where nothing else has been arranged; signals can be set in the main thread alone.
+        if (
+            threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        ):
+            self._former_sigterm = signal.signal(signal.SIGTERM, _exit)
+
+    def _restore_sigterm(self) -> None:
+        if self._former_sigterm is not None:
+            signal.signal(signal.SIGTERM, self._former_sigterm)
+            self._former_sigterm = None
+
+
+def _exit(number: int, _: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on just now.
+
+    They lie below the range from which the system serves outgoing connections: one taken from
+    there could be given away while a service is down for a restart.
+    """
+    ports: list[int] = []
+    candidates = random.SystemRandom()
+    for _ in range(2000):
+        if len(ports) == count:
+            return ports
+        port = candidates.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        if port not in ports:
+            ports.append(port)
+    raise ServiceFailed("No free port was found between 20,000 and 32,000 on 127.0.0.1.")
+
+
+def last_meaningful_line(output: str) -> str:
+    """The line of a log which most likely says why the process ended, at most 300 characters."""
+    lines = []
+    for raw in output.splitlines():
+        line = raw.strip()
+        # Not the frames of a Java or a Python traceback, nor the marks under its code.
+        frame = re.match(r"(at |\.\.\. \d+ more|File \"|Traceback )", line)
+        if line and not frame and not re.fullmatch(r"[\^~]+", line) and not raw.startswith("    "):
+            lines.append(line)
+    telling = [
+        line
+        for line in lines
+        if re.search(r"error|exception|fatal|cannot|could not|failed|in use", line, re.IGNORECASE)
+    ]
+    chosen = (telling or lines or [""])[-1]
+    return chosen if len(chosen) <= 300 else chosen[:299] + "…"
+
+
+def _python_path() -> str:
+    former = os.environ.get("PYTHONPATH")
+    return f"{CHECKOUT}{os.pathsep}{former}" if former else str(CHECKOUT)
+
+
+def _get(port: int, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path, headers=dict(headers or {}))
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def _redis_ready(service: Service) -> bool:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=1) as connection:
+        connection.sendall(b"PING\r\n")
+        # Anything else than PONG means that it is still reading its data.
+        if not connection.recv(100).startswith(b"+PONG"):
+            return False
+        connection.sendall(b"INFO server\r\n")
+        answer = b""
+        while b"uptime_in_seconds" not in answer:
+            received = connection.recv(65536)
+            if not received:
+                return False
+            answer += received
+    # Another stack's server may have been faster with the port.
+    return f"process_id:{service.pid}\r".encode() in answer

@@ -1,0 +1,17 @@
+"""enrich gives every ERROR log in OpenSearch its embedding vector.
+
+`celery -A enrich …` finds the Celery app here; it is imported only when asked for, so that the
+command line starts without it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    if name == "celery":
+        from enrich.app import app
+
+        return app
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

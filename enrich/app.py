@@ -1,0 +1,81 @@
+"""The Celery app, as `celery -A enrich worker`, `beat` and `flower` load it.
+
+A wrong setting ends the start here with one sentence. At start each process logs the settings it
+runs with, secrets masked; beat's first tick is due at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import timedelta
+from typing import Any
+
+from celery import Celery
+from celery.signals import beat_init, celeryd_init, setup_logging, worker_shutting_down
+
+from enrich.errors import EnrichError, SettingsError
+from enrich.logs import configure_logging
+from enrich.settings import Settings, load_settings
+
+log = logging.getLogger(__name__)
+
+
+def _settings_or_exit() -> Settings:
+    try:
+        return load_settings()
+    except SettingsError as error:
+        print(f"enrich: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+settings = _settings_or_exit()
+app = Celery("enrich")
+app.config_from_object("celeryconfig")
+
+
+@setup_logging.connect
+def _configure_logging(loglevel: int | None = None, **_: Any) -> None:
+    try:
+        configure_logging(settings, console_level=loglevel or logging.WARNING)
+    except OSError as error:
+        print(
+            f"enrich: ENRICH_LOG_FILE: {settings.enrich_log_file} cannot be written "
+            f"({error.strerror}): name another file, or leave it empty for none",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+
+
+@celeryd_init.connect
+def _name_worker_settings(**_: Any) -> None:
+    _log_settings("worker")
+
+
+@beat_init.connect
+def _first_tick_at_once(sender: Any, **_: Any) -> None:
+    _log_settings("beat")
+    # Publishing here would lose the tick if the broker is down; an entry that is overdue is sent
+    # by beat itself, which tries again.
+    entry = sender.scheduler.schedule["find-unvectorized"]
+    entry.last_run_at -= timedelta(seconds=settings.interval_seconds)
+
+
+@worker_shutting_down.connect
+def _note_shutdown(**_: Any) -> None:
+    # Chunks that lose their worker to a deploy must not be held against their logs.
+    import socket
+
+    from enrich.assembly import build_ledger
+
+    try:
+        build_ledger(settings).note_shutdown(
+            socket.gethostname(), settings.enrich_visibility_timeout_seconds
+        )
+    except EnrichError as error:
+        log.warning("shutdown was not noted: %s", error)
+
+
+def _log_settings(program: str) -> None:
+    shown = " ".join(f"{name}={value}" for name, value in settings.masked().items())
+    logging.getLogger("enrich").info("%s settings: %s", program, shown)

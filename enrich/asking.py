@@ -1,0 +1,155 @@
+"""Asking the embeddings API for a chunk's texts: into how many requests, and what a refusal means.
+
+A refusal for what is in the texts is narrowed down by halves until its culprit stands alone, and
+its neighbours have their vectors; a request too large is cut by size. Never is anything split for
+trouble that passes. Every request is counted, whether it brought anything or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from enrich.embedder import Embedder, Vector
+from enrich.errors import (
+    Halt,
+    InputRefused,
+    RateLimited,
+    RequestTooLarge,
+    TransientError,
+)
+from enrich.rate_budget import RateBudget
+from enrich.settings import MAX_INPUTS_PER_REQUEST
+
+#: UTF-8 bytes in one request. OpenAI refuses 300,000 tokens; log text has 2 bytes a token at the
+#: least (Korean, hexadecimal), so that this holds; a request that does not is cut when refused.
+MAX_REQUEST_BYTES = 600_000
+
+#: Bytes a token, roughly; what OpenAI's own check of a request's size assumes.
+BYTES_PER_TOKEN = 4
+
+#: A text that every endpoint takes: tells a refused text from an endpoint that refuses all.
+HARMLESS_TEXT = "connection refused"
+
+#: A pause asked for by 429 without Retry-After, in seconds.
+DEFAULT_PAUSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """What came of the texts, by fingerprint."""
+
+    vectors: dict[str, Vector] = field(default_factory=dict)
+    #: Texts that the API refuses by themselves, and the code for their documents.
+    refused: dict[str, str] = field(default_factory=dict)
+    #: Texts for which the API sent numbers that are no vector; another time may bring one.
+    invalid: set[str] = field(default_factory=set)
+
+
+class Asking:
+    """Requests within the rate budget, counted into a run."""
+
+    def __init__(self, embedder: Embedder, budget: RateBudget, count: Callable[..., None]) -> None:
+        """Args: count: takes a run, and api_requests, api_inputs, … to be added to it."""
+        self._embedder = embedder
+        self._budget = budget
+        self._count = count
+
+    def ask(
+        self, run: str, texts: Mapping[str, str], keep: Callable[[dict[str, Vector]], None]
+    ) -> Answers:
+        """Get the vectors of texts by fingerprint.
+
+        Args:
+            keep: called with the vectors of each request at once, before anything else can fail,
+                so that what was paid for is never paid for again.
+
+        Raises:
+            Halt, RateLimited, TransientError: from the API; vectors got before were kept.
+        """
+        answers = Answers()
+        waiting = requests_of(texts.items(), MAX_REQUEST_BYTES)[::-1]
+        while waiting:
+            batch = waiting.pop()
+            try:
+                vectors = self._request(run, [text for _, text in batch])
+            except InputRefused as error:
+                too_large = isinstance(error, RequestTooLarge)
+                if len(batch) == 1:
+                    answers.refused[batch[0][0]] = "text_too_large" if too_large else "text_refused"
+                    continue
+                middle = half_of_bytes(batch) if too_large else len(batch) // 2
+                waiting += [batch[middle:], batch[:middle]]
+                continue
+            got = {}
+            for (fingerprint, _), vector in zip(batch, vectors, strict=True):
+                if vector is None:
+                    answers.invalid.add(fingerprint)
+                else:
+                    got[fingerprint] = vector
+            keep(got)
+            answers.vectors.update(got)
+        if answers.refused and not answers.vectors:
+            self._tell_apart(run)
+        if answers.invalid:
+            self._count(run, errors=len(answers.invalid))
+        return answers
+
+    def probe(self, run: str) -> None:
+        """Send one harmless text, to see whether the endpoint works at all. Raises as `ask`."""
+        self._request(run, [HARMLESS_TEXT])
+
+    def _tell_apart(self, run: str) -> None:
+        # Nothing went through: before logs are marked for ever, see whether anything would.
+        try:
+            self.probe(run)
+        except InputRefused as error:
+            raise Halt(
+                f"{error}, and even a harmless text: check EMBEDDING_MODEL and OPENAI_BASE_URL"
+            ) from None
+
+    def _request(self, run: str, texts: list[str]) -> list[Vector | None]:
+        self._budget.wait(sum(map(_tokens, texts)))
+        try:
+            answer = self._embedder.embed(texts)
+        except RateLimited as error:
+            self._count(run, api_requests=1, rate_limited=1)
+            pause = error.retry_after if error.retry_after is not None else DEFAULT_PAUSE_SECONDS
+            self._budget.pause(pause)
+            raise RateLimited(str(error), pause) from None
+        except (TransientError, InputRefused, Halt):
+            self._count(run, api_requests=1)
+            raise
+        self._budget.learn(answer.limits)
+        self._count(run, api_requests=1, api_inputs=len(texts), api_tokens=answer.tokens)
+        return answer.vectors
+
+
+def requests_of(texts: Iterable[tuple[str, str]], max_bytes: int) -> list[list[tuple[str, str]]]:
+    """Cut texts into requests within the provider's limits, in order."""
+    requests: list[list[tuple[str, str]]] = [[]]
+    size = 0
+    for fingerprint, text in texts:
+        length = len(text.encode())
+        full = len(requests[-1]) == MAX_INPUTS_PER_REQUEST or size + length > max_bytes
+        if requests[-1] and full:
+            requests.append([])
+            size = 0
+        requests[-1].append((fingerprint, text))
+        size += length
+    return requests if requests[-1] else []
+
+
+def half_of_bytes(batch: list[tuple[str, str]]) -> int:
+    """Where to cut two texts or more into parts of about equal size, neither empty."""
+    total = sum(len(text) for _, text in batch)
+    size = 0
+    for position, (_, text) in enumerate(batch[:-1]):
+        size += len(text)
+        if 2 * size >= total:
+            return position + 1
+    return len(batch) - 1
+
+
+def _tokens(text: str) -> int:
+    return len(text.encode()) // BYTES_PER_TOKEN + 1

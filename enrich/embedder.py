@@ -1,0 +1,232 @@
+"""The line to the embeddings API: texts in, verified vectors out, its refusals in our words.
+
+The only importer of openai. Works with any endpoint that speaks OpenAI's protocol. Answers are
+decoded here, not by the client's models, because a hundred vectors are a hundred and fifty
+thousand numbers; and nothing of an answer is trusted before it was checked. The texts of its
+errors may quote the input, so only status and code ever leave this module.
+"""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import openai
+
+from enrich.errors import (
+    EnrichError,
+    Halt,
+    InputRefused,
+    RateLimited,
+    RequestTooLarge,
+    ServerUnavailable,
+    TransientError,
+)
+from enrich.settings import Settings
+
+Vector = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the provider allows, as its `x-ratelimit-*` headers say; None where they do not."""
+
+    requests: int | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embedded:
+    """The answer to one request."""
+
+    #: One for each text, in order; None where the API sent numbers that are no vector.
+    vectors: list[Vector | None]
+    #: As billed.
+    tokens: int
+    limits: Limits = field(default_factory=Limits)
+
+
+class Embedder(Protocol):
+    """Gives texts their vectors, in one request."""
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        """Raises Halt, RateLimited, InputRefused (RequestTooLarge) or TransientError."""
+        ...
+
+
+class _Row(msgspec.Struct):
+    index: int
+    embedding: str | list[float | None]
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int = 0
+    total_tokens: int = 0
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Row]
+    usage: _Usage | None = None
+
+
+class OpenAIEmbedder:
+    """An endpoint that speaks OpenAI's protocol."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.openai_base_url
+        self._model = settings.embedding_model
+        self._dimensions = settings.embedding_dimensions
+        self._client = openai.OpenAI(
+            api_key=settings.openai_api_key.get_secret_value(),
+            base_url=settings.openai_base_url,
+            timeout=settings.openai_timeout_seconds,
+            # One owner for each failure: the task retries, not the client.
+            max_retries=0,
+        )
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        options: dict[str, Any] = {}
+        if not self._model.endswith("ada-002"):  # it has one size and refuses the parameter
+            options["dimensions"] = self._dimensions
+        try:
+            answer = self._client.embeddings.with_raw_response.create(
+                input=list(texts), model=self._model, encoding_format="base64", **options
+            )
+            body, headers = answer.http_response.content, answer.headers
+        except openai.APITimeoutError:
+            raise ServerUnavailable(
+                f"the embeddings API at {self._url} did not answer in time"
+            ) from None
+        except openai.APIConnectionError:
+            raise ServerUnavailable(
+                f"the embeddings API at {self._url} cannot be reached: check OPENAI_BASE_URL"
+            ) from None
+        except openai.APIStatusError as error:
+            raise self._translated(error, len(texts)) from None
+        except openai.OpenAIError as error:
+            raise TransientError(
+                f"the embeddings API at {self._url} failed ({type(error).__name__})"
+            ) from None
+        vectors, tokens = read_answer(body, len(texts), self._dimensions)
+        return Embedded(vectors=vectors, tokens=tokens, limits=_limits(headers))
+
+    def _translated(self, error: openai.APIStatusError, inputs: int) -> EnrichError:
+        status = error.status_code
+        code = str(error.code or "")
+        where = f"the embeddings API at {self._url}"
+        if status == 401:
+            return Halt(f"{where} refused the key (401): check OPENAI_API_KEY")
+        if status == 403:
+            return Halt(f"{where} forbids this (403): check what OPENAI_API_KEY may do")
+        if status == 402 or code in ("insufficient_quota", "billing_hard_limit_reached"):
+            return Halt(
+                f"{where}: the quota is exhausted ({status}): add credit or raise its limit"
+            )
+        if status == 404 or code == "model_not_found" or error.param == "model":
+            return Halt(
+                f"{where} does not know model {self._model} ({status}): "
+                "check EMBEDDING_MODEL and OPENAI_BASE_URL"
+            )
+        if error.param == "dimensions":
+            return Halt(
+                f"{where} refuses {self._dimensions} dimensions of {self._model} ({status}): "
+                "check EMBEDDING_DIMENSIONS"
+            )
+        if status == 429:
+            pause = retry_after(error.response.headers)
+            return RateLimited(f"{where} asks for a pause (429)", pause)
+        if status == 413 or (status == 400 and _is_about_size(error)):
+            return RequestTooLarge(
+                f"{where} finds a request of {inputs} texts too large ({status})"
+            )
+        if status in (400, 422):
+            return InputRefused(f"{where} refused a request of {inputs} texts ({status})")
+        if status in (408, 409) or status >= 500:
+            return TransientError(f"{where} is in trouble ({status})")
+        return Halt(f"{where} answered {status}: check OPENAI_BASE_URL")
+
+
+def read_answer(body: bytes, count: int, dimensions: int) -> tuple[list[Vector | None], int]:
+    """Decode and check an answer: vectors by input, and tokens.
+
+    A vector counts only if its `index` is named once, all its numbers are finite and not all are
+    zero; one that fails alone is None, and its neighbours stand.
+
+    Raises:
+        TransientError: cut JSON, another shape, a wrong number of vectors, a doubled `index`.
+        Halt: vectors of another dimension than asked for.
+    """
+    try:
+        answer = msgspec.json.decode(body, type=_Answer)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise TransientError("the embeddings API's answer is not what it should be") from None
+    if sorted(row.index for row in answer.data) != list(range(count)):
+        raise TransientError(
+            f"the embeddings API answered {len(answer.data)} vectors for {count} texts, "
+            "or named one twice"
+        )
+    vectors: list[Vector | None] = [None] * count
+    for row in answer.data:
+        vector = _numbers(row.embedding)
+        if vector is not None and vector.shape != (dimensions,):
+            raise Halt(
+                f"the embeddings API answered vectors of {vector.size} dimensions, not "
+                f"{dimensions}: set EMBEDDING_DIMENSIONS or EMBEDDING_MODEL to what it serves"
+            )
+        if vector is not None and np.isfinite(vector).all() and vector.any():
+            vectors[row.index] = vector
+    return vectors, answer.usage.prompt_tokens if answer.usage else 0
+
+
+def _numbers(embedding: str | list[float | None]) -> Vector | None:
+    try:
+        if isinstance(embedding, str):
+            return np.frombuffer(b64decode(embedding, validate=True), dtype="<f4")
+        with np.errstate(over="ignore"):
+            return np.asarray(embedding, dtype=np.float32)
+    except (binascii.Error, ValueError, TypeError):
+        return None
+
+
+def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """Seconds that `Retry-After` asks for (a number or an HTTP date), or None."""
+    value = headers.get("retry-after-ms")
+    if value is not None:
+        try:
+            return max(0.0, float(value) / 1000)
+        except ValueError:
+            pass
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
+
+
+def _limits(headers: Mapping[str, str]) -> Limits:
+    def whole(name: str) -> int | None:
+        value = headers.get(f"x-ratelimit-limit-{name}", "")
+        return int(value) if value.isdigit() else None
+
+    return Limits(requests=whole("requests"), tokens=whole("tokens"))
+
+
+def _is_about_size(error: openai.APIStatusError) -> bool:
+    # Endpoints differ in code and words; the text is looked at here and never passed on.
+    told = f"{error.code} {error.message}".lower()
+    return "context_length" in told or ("token" in told and "max" in told)

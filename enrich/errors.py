@@ -1,0 +1,71 @@
+"""What can go wrong, named by who mends it: time, an operator, or nobody.
+
+Adapters translate their driver's exceptions into these, once, at the edge; everything inside
+decides by class. Messages are one sentence for an operator and never carry log text, vectors or
+secrets. All of them survive pickling, because Celery moves them between processes.
+"""
+
+from __future__ import annotations
+
+
+class EnrichError(Exception):
+    """Base of all expected failures; `str()` is one sentence fit for an operator."""
+
+
+class SettingsError(EnrichError):
+    """A setting is missing or wrong. Nothing starts until it is changed."""
+
+
+class TransientError(EnrichError):
+    """Trouble that passes: time-out, lost connection, 5xx, overload. The chunk is tried again."""
+
+
+class ServerUnavailable(TransientError):
+    """A server could not be reached or did not answer in time."""
+
+
+class RateLimited(TransientError):
+    """The provider asked for a pause.
+
+    Attributes:
+        retry_after: seconds to wait, as the provider said it, or None.
+    """
+
+    def __init__(self, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message, retry_after)
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class Halt(EnrichError):
+    """Nothing of this run can go on until someone mends it: key, quota, model, password."""
+
+
+class AccessRefused(Halt):
+    """A server answered 401 or 403."""
+
+
+class RunClosed(EnrichError):
+    """The run that this work belongs to is over or unknown; its documents will be found again."""
+
+
+class InputRefused(EnrichError):
+    """The API refused a request for what is in it (400, 422); some input is the culprit."""
+
+
+class RequestTooLarge(InputRefused):
+    """The request has too many tokens or bytes (413, or 400 about tokens)."""
+
+
+class TextUnusable(EnrichError):
+    """A log has no text that could be embedded.
+
+    Attributes:
+        code: what is wrong, in snake case; stored on the document.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code

@@ -1,0 +1,410 @@
+"""The ledger: state and counters of runs in Redis, changed by a few atomic moves in Lua.
+
+The ledger decides what counts once: each page is registered once, each chunk settled once, each
+run finished once, however often a message is delivered. It knows nothing of OpenSearch or of
+texts. Losing it costs history and the bookkeeping of one run, never a log.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.resources import files
+from typing import Any, Literal, NamedTuple
+
+import redis
+
+from enrich.errors import RunClosed
+from enrich.models import Outcome, RunRecord, Totals
+from enrich.redis_connection import translated
+
+#: Records kept; older runs remain in the totals.
+RECORDS_KEPT = 100
+
+#: Unmarkable documents kept in mind; beyond, they are found again by the next run.
+REFUSED_KEPT = 10_000
+
+#: How long a success speaks for the key that brought it.
+KEY_WORKS_SECONDS = 600
+
+_MOVES = ("open", "register", "begin", "note", "settle", "count", "expire", "halt", "finish")
+
+
+class Standing(NamedTuple):
+    """Where a run stands, as every move that may end a wait reports it."""
+
+    open_chunks: int
+    page: int
+    scan_done: bool
+    state: str
+
+    @property
+    def over(self) -> bool:
+        return self.scan_done and self.open_chunks == 0
+
+
+class Opened(NamedTuple):
+    """Answer of `open`: a new run, or why not and which run is active."""
+
+    verdict: Literal["opened", "active", "paused", "too_soon"]
+    run: str
+    number: int
+
+
+class Claim(NamedTuple):
+    """Answer of `begin`."""
+
+    verdict: Literal["go", "busy", "closed"]
+    #: Who holds the chunk: the caller for `go`, another delivery for `busy`.
+    holder: str
+    #: For `go`: how often this chunk has lost its worker. For `busy`: milliseconds to wait.
+    value: int
+    #: For `go`: fingerprint of the text that was handled alone when the worker was lost, or "".
+    suspect: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """How far a run has searched: what one page hands to the next."""
+
+    #: Indices still to be searched, in turn, each with its cursor (None: from the newest).
+    pending: list[tuple[str, list[Any] | None]]
+    #: Indices whose documents are written by `update`.
+    update_only: list[str]
+    #: Indices that cannot be sorted by time.
+    unsorted: list[str]
+
+    def to_json(self) -> str:
+        return json.dumps(vars(self))
+
+
+class Ledger:
+    """The moves. Times are seconds at this interface."""
+
+    def __init__(self, connection: redis.Redis, prefix: str) -> None:
+        self._redis = connection
+        self._prefix = prefix
+        room = files(__package__)
+        common = room.joinpath("_common.lua").read_text()
+        self._scripts = {
+            name: connection.register_script(common + room.joinpath(f"{name}.lua").read_text())
+            for name in _MOVES
+        }
+
+    def _move(self, name: str, *arguments: Any) -> Any:
+        with translated():
+            return self._scripts[name](keys=[self._prefix], args=list(arguments))
+
+    def _key(self, name: str) -> str:
+        return self._prefix + name
+
+    # -- a run's life
+
+    def open(self, trigger: str, interval: float) -> Opened:
+        """Begin a run. `interval` bounds how long it scans; half of it, how soon beat may begin."""
+        run = uuid.uuid4().hex[:12]
+        verdict, active, number = self._move(
+            "open", trigger, run, interval * 500, interval * 1000, RECORDS_KEPT
+        )
+        return Opened(_text(verdict), _text(active), int(number))  # type: ignore[arg-type]
+
+    def register(
+        self,
+        run: str,
+        page: int,
+        *,
+        scan: Scan,
+        scan_done: bool,
+        chunks: Mapping[str, int] | None = None,
+        messages: Sequence[Mapping[str, Any]] = (),
+        indices: Sequence[str] = (),
+        skipped: Mapping[str, str] | None = None,
+        more: bool = False,
+        stopped_by: str = "",
+    ) -> Literal["registered", "stale", "closed"]:
+        answer = self._move(
+            "register",
+            run,
+            page,
+            json.dumps(chunks or {}),
+            scan.to_json(),
+            int(scan_done),
+            json.dumps(messages, separators=(",", ":")),
+            json.dumps(skipped or {}),
+            int(more),
+            stopped_by,
+            json.dumps(indices),
+        )
+        return _text(answer)  # type: ignore[return-value]
+
+    def begin(self, chunk: str, claimant: str, hard_limit: float, dead: str = "") -> Claim:
+        """Claim a chunk for the delivery `claimant` ("host/pid"); `dead` may be taken over."""
+        verdict, holder, value, suspect = self._move(
+            "begin", _run_of(chunk), chunk, claimant, hard_limit * 1000, dead
+        )
+        return Claim(_text(verdict), _text(holder), int(value), _text(suspect))  # type: ignore[arg-type]
+
+    def release(self, chunk: str, claimant: str) -> None:
+        """Give the claim back, for a retry."""
+        self._move("note", _run_of(chunk), chunk, claimant, "released", "")
+
+    def suspect(self, chunk: str, claimant: str, fingerprint: str) -> None:
+        """Name the text that is handled alone from now on."""
+        self._move("note", _run_of(chunk), chunk, claimant, "suspect", fingerprint)
+
+    def settle(
+        self, chunk: str, outcomes: Mapping[str, int], errors: int = 0
+    ) -> tuple[Literal["settled", "corrected", "closed"], Standing]:
+        """Close a chunk. The outcomes must sum to its documents."""
+        answer = self._move("settle", _run_of(chunk), chunk, json.dumps(outcomes), errors)
+        return _text(answer[0]), _standing(answer[1:])  # type: ignore[return-value]
+
+    def count(self, run: str, *, micro_usd: int = 0, **amounts: int) -> None:
+        """Add to a run's counters (api_requests, api_inputs, api_tokens, retries, …)."""
+        pairs = [part for pair in amounts.items() if pair[1] for part in pair]
+        self._move("count", run, _today(), micro_usd, *pairs)
+
+    def expire(self, run: str, deadline: float) -> tuple[int, Standing]:
+        """Defer chunks past their deadline; how many, and where the run stands."""
+        answer = self._move("expire", run, deadline * 1000)
+        return int(answer[0]), _standing(answer[1:])
+
+    def halt(self, run: str, reason: str, state: str = "halted") -> bool:
+        """Stop the fan-out and defer open chunks; False if the run was not running."""
+        return bool(self._move("halt", run, state, reason))
+
+    def finish(self, run: str) -> Literal["finished", "unfinished", "over"]:
+        return _text(self._move("finish", run))  # type: ignore[return-value]
+
+    # -- reading
+
+    def standing(self, run: str) -> Standing:
+        """Raises RunClosed for a run that this Redis does not know."""
+        with translated():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hlen(self._run_key(run, "open"))
+            pipe.hmget(self._run_key(run), "page", "scan_done", "state")
+            open_chunks, (page, done, state) = pipe.execute()
+        if state is None:
+            raise RunClosed(f"run {run} is unknown to Redis")
+        return Standing(open_chunks, int(page or 0), _text(done) == "1", _text(state))
+
+    def scan(self, run: str) -> Scan | None:
+        """How far the run has searched; None before its first page."""
+        with translated():
+            stored = self._redis.hget(self._run_key(run), "scan")
+        if not stored:
+            return None
+        fields = json.loads(stored)
+        fields["pending"] = [(index, cursor) for index, cursor in fields["pending"]]
+        return Scan(**fields)
+
+    def claim_page(self, run: str, page: int, seconds: float) -> bool:
+        """Whether the caller shall read this page; several are told to, one does."""
+        with translated():
+            key = self._run_key(run, f"page:{page}")
+            return bool(self._redis.set(key, 1, nx=True, px=int(seconds * 1000)))
+
+    def release_page(self, run: str, page: int) -> None:
+        with translated():
+            self._redis.delete(self._run_key(run, f"page:{page}"))
+
+    def skip(self, run: str, index: str, reason: str) -> None:
+        """Leave an index out of the rest of this run."""
+        with translated():
+            self._redis.hset(self._run_key(run, "skipped"), index, reason)
+
+    def skipped(self, run: str) -> dict[str, str]:
+        with translated():
+            raw = self._redis.hgetall(self._run_key(run, "skipped"))
+        return {_text(k): _text(v) for k, v in raw.items()}
+
+    def indices(self, run: str) -> list[str]:
+        """Indices of which the run has taken documents."""
+        with translated():
+            return sorted(map(_text, self._redis.smembers(self._run_key(run, "indices"))))
+
+    def scan_seconds_left(self, run: str) -> float:
+        """Until the next tick is due, by Redis TIME; ≤ 0 ends the scan."""
+        with translated():
+            until = self._redis.hget(self._run_key(run), "scan_until")
+        return float(until or 0) / 1000 - self.now()
+
+    def stopped_by(self, run: str) -> str:
+        """Why the scan stopped before the end: "time", "cap", "budget", "halt" or ""."""
+        with translated():
+            return _text(self._redis.hget(self._run_key(run), "stopped_by") or b"")
+
+    def outbox(self, run: str) -> list[dict[str, Any]]:
+        """The messages of the page registered last, of which some may never have been sent."""
+        with translated():
+            raw = self._redis.get(self._run_key(run, "outbox"))
+            still_open = set(map(_text, self._redis.hkeys(self._run_key(run, "open"))))
+        return [m for m in json.loads(raw or "[]") if m["id"] in still_open]
+
+    def active_run(self) -> str:
+        with translated():
+            return _text(self._redis.get(self._key("active_run")) or b"")
+
+    def record(self, run: str) -> RunRecord:
+        """Raises RunClosed for a run that this Redis does not know."""
+        with translated():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hgetall(self._run_key(run))
+            pipe.hlen(self._run_key(run, "open"))
+            pipe.hgetall(self._run_key(run, "skipped"))
+            pipe.time()
+            raw, open_chunks, skipped, (seconds, micros) = pipe.execute()
+        if not raw:
+            raise RunClosed(f"run {run} is unknown to Redis")
+        fields = {_text(k): _text(v) for k, v in raw.items()}
+        started = float(fields["started_at"]) / 1000
+        ended = float(fields.get("finished_at", 0)) / 1000 or seconds + micros / 1e6
+        counters = {
+            name: int(fields[name])
+            for name in (
+                *(outcome.value for outcome in Outcome),
+                "number", "found", "vectors_written", "api_requests", "api_inputs", "api_tokens",
+                "retries", "rate_limited", "errors", "chunks",
+            )
+            if name in fields
+        }  # fmt: skip
+        return RunRecord(
+            run_id=run,
+            trigger=fields["trigger"],
+            state=fields["state"],
+            more=fields.get("more") == "1",
+            started_at=datetime.fromtimestamp(started, UTC),
+            finished_at=(datetime.fromtimestamp(ended, UTC) if "finished_at" in fields else None),
+            duration_seconds=round(max(0.0, ended - started), 3),
+            estimated_cost_usd=int(fields.get("cost_micro_usd", 0)) / 1e6,
+            chunks_open=open_chunks,
+            skipped_indices={_text(k): _text(v) for k, v in skipped.items()},
+            halt_reason=fields.get("halt_reason", ""),
+            **counters,
+        )
+
+    def last_runs(self, count: int = 10) -> list[RunRecord]:
+        """Newest first."""
+        with translated():
+            runs = self._redis.lrange(self._key("runs"), 0, count - 1)
+        return [self.record(_text(run)) for run in runs]
+
+    def totals(self) -> Totals:
+        with translated():
+            raw = self._redis.hgetall(self._key("totals"))
+        stored = {_text(k): int(v) for k, v in raw.items()}
+        return Totals(
+            runs=stored.get("runs", 0),
+            ticks_skipped=stored.get("ticks_skipped", 0),
+            vectors=stored.get("vectors", 0),
+            errors=stored.get("errors", 0),
+            seconds=stored.get("milliseconds", 0) / 1000,
+        )
+
+    def spent_today_usd(self) -> float:
+        """Since midnight UTC, all runs."""
+        with translated():
+            return int(self._redis.get(self._key("spent:" + _today())) or 0) / 1e6
+
+    # -- what operators and hosts leave behind
+
+    def pause(self) -> None:
+        with translated():
+            self._redis.set(self._key("paused"), 1)
+
+    def resume(self) -> None:
+        with translated():
+            self._redis.delete(self._key("paused"))
+
+    def paused(self) -> bool:
+        with translated():
+            return bool(self._redis.exists(self._key("paused")))
+
+    def note_shutdown(self, host: str, seconds: float) -> None:
+        """This host's workers are being stopped: chunks that it loses are no chunk's fault."""
+        with translated():
+            self._redis.set(self._key(f"shutdown:{host}"), 1, ex=max(1, int(seconds)))
+
+    def last_tick(self) -> datetime | None:
+        """When beat's last tick was handled, whether it began a run or not."""
+        with translated():
+            raw = self._redis.get(self._key("last_tick"))
+        return datetime.fromtimestamp(int(raw) / 1000, UTC) if raw else None
+
+    def endpoint(self) -> dict[str, str]:
+        """The embeddings endpoint of the last run, to notice a change."""
+        with translated():
+            raw = self._redis.hgetall(self._key("endpoint"))
+        return {_text(k): _text(v) for k, v in raw.items()}
+
+    def remember_endpoint(self, **fields: str) -> None:
+        with translated():
+            self._redis.hset(self._key("endpoint"), mapping=fields)  # type: ignore[arg-type]
+
+    # -- documents whose mark cannot be written
+
+    def remember_refused(self, index: str, id: str, code: str) -> None:
+        """Keep in mind a document that fails and cannot be marked, so that it is not retaken."""
+        value = json.dumps(
+            {"error": code, "since": datetime.now(UTC).isoformat(timespec="seconds")}
+        )
+        with translated():
+            if self._redis.hlen(self._key("refused")) < REFUSED_KEPT:
+                self._redis.hset(self._key("refused"), f"{index}/{id}", value)
+
+    def refused(self) -> dict[tuple[str, str], dict[str, str]]:
+        """(index, _id) → error and since."""
+        with translated():
+            raw = self._redis.hgetall(self._key("refused"))
+        return {
+            (index, id): json.loads(value)
+            for key, value in raw.items()
+            for index, _, id in (_text(key).partition("/"),)
+        }
+
+    def forget_refused(self, documents: Sequence[tuple[str, str]]) -> None:
+        if documents:
+            with translated():
+                self._redis.hdel(self._key("refused"), *(f"{i}/{d}" for i, d in documents))
+
+    # -- API keys, told apart by a short hash
+
+    def note_key_works(self, key_hash: str) -> None:
+        with translated():
+            self._redis.set(self._key("key:" + key_hash), 1, ex=KEY_WORKS_SECONDS)
+
+    def another_key_works(self, key_hash: str) -> bool:
+        """Whether some worker got vectors lately with a key other than this one."""
+        mine = self._key("key:" + key_hash)
+        with translated():
+            names = self._redis.scan_iter(match=self._key("key:*"), count=1000)
+            return any(_text(name) != mine for name in names)
+
+    def now(self) -> float:
+        """Redis TIME, in seconds."""
+        with translated():
+            seconds, micros = self._redis.time()
+        return float(seconds + micros / 1e6)
+
+    def _run_key(self, run: str, part: str = "") -> str:
+        return self._key(f"run:{run}" + (f":{part}" if part else ""))
+
+
+def _standing(row: list[Any]) -> Standing:
+    return Standing(int(row[0]), int(row[1]), int(row[2]) == 1, _text(row[3]))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _run_of(chunk: str) -> str:
+    return chunk.split(":", 1)[0]
+
+
+def _today() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%d")

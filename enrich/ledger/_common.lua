@@ -1,0 +1,26 @@
+-- Put before every move. KEYS[1] is the key prefix: a ledger lives on one Redis (as Celery's broker
+-- must), so that the other keys may be derived. Time is Redis TIME in milliseconds, never a host's.
+local prefix = KEYS[1]
+
+local function key(name) return prefix .. name end
+local function run_key(run, part) return prefix .. 'run:' .. run .. (part and (':' .. part) or '') end
+
+local function now()
+  local t = redis.call('TIME')
+  return t[1] * 1000 + math.floor(t[2] / 1000)
+end
+
+local function number(value) return tonumber(value or 0) or 0 end
+
+-- State a caller needs to decide what to publish next: open chunks, next page, scan done, run state.
+local function standing(run)
+  local fields = redis.call('HMGET', run_key(run), 'page', 'scan_done', 'state')
+  return {redis.call('HLEN', run_key(run, 'open')), number(fields[1]), number(fields[2]), fields[3] or ''}
+end
+
+-- A chunk leaves the open set as deferred; kept aside, so that work which ends late corrects it.
+local function defer(run, chunk, entry)
+  redis.call('HDEL', run_key(run, 'open'), chunk)
+  redis.call('HSET', run_key(run, 'late'), chunk, entry.n)
+  redis.call('HINCRBY', run_key(run), 'deferred', entry.n)
+end

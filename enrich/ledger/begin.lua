@@ -1,0 +1,24 @@
+-- Claim a chunk for one delivery. A claim that was neither released nor settled means that its
+-- worker was lost; a loss counts against the chunk unless that host was shutting down.
+-- ARGV: run, chunk, claimant "host/pid", hard limit (ms), a claimant known to be dead (or '').
+local run, chunk, claimant = ARGV[1], ARGV[2], ARGV[3]
+local raw = redis.call('HGET', run_key(run, 'open'), chunk)
+if not raw or redis.call('HGET', run_key(run), 'state') ~= 'running' then
+  return {'closed', '', 0, ''}
+end
+local entry = cjson.decode(raw)
+local time = now()
+if entry.by ~= '' then
+  local left = entry.claimed + number(ARGV[4]) - time
+  if left > 0 and entry.by ~= ARGV[5] then return {'busy', entry.by, left, ''} end
+  local host = string.match(entry.by, '^(.*)/') or ''
+  if redis.call('EXISTS', key('shutdown:' .. host)) == 0 then
+    entry.losses = entry.losses + 1
+  else
+    entry.suspect = ''
+  end
+end
+entry.by, entry.claimed = claimant, time
+redis.call('HSET', run_key(run, 'open'), chunk, cjson.encode(entry))
+redis.call('HSET', run_key(run), 'last_begin', time)
+return {'go', claimant, entry.losses, entry.suspect}

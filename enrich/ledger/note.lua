@@ -1,0 +1,15 @@
+-- Change the claim on an open chunk: give it back (`released`), or name the text that is about to
+-- be handled alone (`suspect`), so that the one which takes its worker down is known afterwards.
+-- ARGV: run, chunk, claimant, what, value.
+local raw = redis.call('HGET', run_key(ARGV[1], 'open'), ARGV[2])
+if not raw then return 0 end
+local entry = cjson.decode(raw)
+if entry.by ~= ARGV[3] then return 0 end
+if ARGV[4] == 'released' then
+  entry.by, entry.claimed, entry.suspect = '', 0, ''
+  entry.registered = now()
+else
+  entry.suspect = ARGV[5]
+end
+redis.call('HSET', run_key(ARGV[1], 'open'), ARGV[2], cjson.encode(entry))
+return 1

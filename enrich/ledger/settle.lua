@@ -1,0 +1,41 @@
+-- Close a chunk once, with the outcome of each of its documents. A chunk that its deadline or a
+-- halt closed as deferred, and that was finished late, corrects the record, also after the run.
+-- ARGV: run, chunk, outcomes {name: n} (JSON), errors.
+local run, chunk = ARGV[1], ARGV[2]
+local outcomes = cjson.decode(ARGV[3])
+local sum = 0
+for _, n in pairs(outcomes) do sum = sum + n end
+
+local raw = redis.call('HGET', run_key(run, 'open'), chunk)
+local late = not raw and redis.call('HGET', run_key(run, 'late'), chunk)
+if not raw and not late then
+  local s = standing(run)
+  return {'closed', s[1], s[2], s[3], s[4]}
+end
+local expected = late and number(late) or cjson.decode(raw).n
+if sum ~= expected then
+  return redis.error_reply('outcomes of ' .. chunk .. ' sum to ' .. sum .. ', registered were ' .. expected)
+end
+
+if late then
+  redis.call('HDEL', run_key(run, 'late'), chunk)
+  redis.call('HINCRBY', run_key(run), 'deferred', -expected)
+else
+  redis.call('HDEL', run_key(run, 'open'), chunk)
+end
+local vectors = 0
+for name, n in pairs(outcomes) do
+  if n > 0 then
+    redis.call('HINCRBY', run_key(run), name, n)
+    if name == 'embedded' or name == 'duplicate' or name == 'cached' or name == 'reused' then
+      vectors = vectors + n
+    end
+  end
+end
+local errors = number(ARGV[4]) + number(outcomes['failed'])
+redis.call('HINCRBY', run_key(run), 'vectors_written', vectors)
+redis.call('HINCRBY', run_key(run), 'errors', errors)
+redis.call('HINCRBY', key('totals'), 'vectors', vectors)
+redis.call('HINCRBY', key('totals'), 'errors', errors)
+local s = standing(run)
+return {late and 'corrected' or 'settled', s[1], s[2], s[3], s[4]}

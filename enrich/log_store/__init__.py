@@ -1,0 +1,49 @@
+"""The log store: everything that enrich asks of OpenSearch, in four rooms.
+
+`connection` speaks to the server, `finding` searches, `documents` reads and writes by reference,
+`preflight` decides which indices may be written. The rest of the program sees `LogStore` only.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from enrich.log_store.connection import Connection, RequestRefused
+from enrich.log_store.documents import Document, Documents, Presence, Verdict, Write, encode_vector
+from enrich.log_store.finding import Backlog, Finder, Hit, IndexPage
+from enrich.log_store.preflight import Preflight, Readiness, index_template
+from enrich.settings import Settings
+
+__all__ = [
+    "Backlog",
+    "Document",
+    "Hit",
+    "IndexPage",
+    "LogStore",
+    "Presence",
+    "Readiness",
+    "RequestRefused",
+    "Verdict",
+    "Write",
+    "encode_vector",
+    "index_template",
+]
+
+
+class LogStore:
+    """OpenSearch as the pipeline sees it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.connection = Connection(settings)
+        self.finder = Finder(self.connection, settings)
+        self.documents = Documents(self.connection)
+        self.preflight = Preflight(self.connection, settings)
+
+    def version(self) -> str:
+        """Distribution and version, such as "opensearch 3.5.0"; the cheapest proof of a line."""
+        answer = self.connection.ask(dict[str, Any], "GET", "/")
+        version = answer.get("version", {})
+        return f"{version.get('distribution', 'elasticsearch')} {version.get('number', '?')}"
+
+    def put_template(self, name: str, template: dict[str, Any]) -> None:
+        self.connection.request("PUT", f"/_index_template/{name}", template)

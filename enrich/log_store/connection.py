@@ -1,0 +1,195 @@
+"""The line to OpenSearch: one client, raw answers, and its errors in this project's words.
+
+The only importer of opensearchpy. Answers are returned as text and decoded by the callers into
+exactly what they need, because `_source` must be handed on byte for byte. Error texts of
+OpenSearch quote document values, so only their type and status ever leave this module.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
+
+import msgspec
+from opensearchpy import OpenSearch
+from opensearchpy.exceptions import (
+    ConnectionError as OpenSearchConnectionError,
+)
+from opensearchpy.exceptions import (
+    ConnectionTimeout,
+    SerializationError,
+    SSLError,
+    TransportError,
+)
+from opensearchpy.serializer import Serializer
+
+from enrich.errors import (
+    AccessRefused,
+    EnrichError,
+    Halt,
+    ServerUnavailable,
+    TransientError,
+)
+from enrich.settings import Settings
+
+T = TypeVar("T")
+
+#: Indices are named by patterns; some may vanish, close or be hidden between two requests.
+LENIENT = {"ignore_unavailable": "true", "allow_no_indices": "true", "expand_wildcards": "open"}
+
+
+class RequestRefused(EnrichError):
+    """OpenSearch answered 4xx to a request that is not about access.
+
+    Attributes:
+        error_type: its `error.type`, such as `index_not_found_exception`.
+        status: the HTTP status.
+    """
+
+    def __init__(self, message: str, error_type: str, status: int) -> None:
+        super().__init__(message, error_type, status)
+        self.error_type = error_type
+        self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class _Verbatim(Serializer):
+    """Bodies out as bytes, answers in as text."""
+
+    mimetype = "application/json"
+
+    def loads(self, s: str) -> Any:
+        return s
+
+    def dumps(self, data: Any) -> Any:
+        return data if isinstance(data, bytes) else msgspec.json.encode(data)
+
+
+class Connection:
+    """Requests to one OpenSearch. Built once per process, after the fork."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.url = settings.opensearch_url
+        password = settings.opensearch_password.get_secret_value()
+        options: dict[str, Any] = {}
+        if settings.opensearch_use_ssl:
+            options = {
+                "use_ssl": True,
+                "verify_certs": settings.opensearch_verify_certs,
+                "ssl_assert_hostname": None if settings.opensearch_verify_certs else False,
+                "ssl_show_warn": False,
+            }
+            if settings.opensearch_ca_certs:
+                options["ca_certs"] = settings.opensearch_ca_certs
+        self._client = OpenSearch(
+            hosts=[{"host": settings.opensearch_host, "port": settings.opensearch_port}],
+            http_auth=(settings.opensearch_user, password) if settings.opensearch_user else None,
+            timeout=settings.opensearch_timeout_seconds,
+            # One owner for each failure: the task retries, not the client.
+            max_retries=0,
+            retry_on_timeout=False,
+            serializer=_Verbatim(),
+            **options,
+        )
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Send one request; the answer's body, verbatim.
+
+        Raises:
+            ServerUnavailable, TransientError, AccessRefused, Halt, RequestRefused
+        """
+        headers = {"content-type": "application/x-ndjson"} if isinstance(body, bytes) else None
+        try:
+            answer = self._client.transport.perform_request(
+                method, path, params=dict(params or {}), body=body, headers=headers
+            )
+        except ConnectionTimeout:
+            raise ServerUnavailable(f"OpenSearch at {self.url} did not answer in time") from None
+        except SSLError:
+            raise Halt(
+                f"OpenSearch at {self.url}: the TLS connection was refused; check its certificate, "
+                "OPENSEARCH_CA_CERTS and OPENSEARCH_USE_SSL"
+            ) from None
+        except OpenSearchConnectionError:
+            raise ServerUnavailable(
+                f"OpenSearch at {self.url} cannot be reached: "
+                "check OPENSEARCH_HOST, OPENSEARCH_PORT, OPENSEARCH_USE_SSL and that it runs"
+            ) from None
+        except SerializationError:
+            raise TransientError(
+                f"OpenSearch at {self.url} answered with something that is not JSON: "
+                "is there a proxy before it?"
+            ) from None
+        except TransportError as error:
+            raise _translated(error, self.url) from None
+        return answer if isinstance(answer, str) else ""
+
+    def ask(
+        self,
+        type_: type[T],
+        method: str,
+        path: str,
+        body: Any = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> T:
+        """Send one request and decode its answer."""
+        return decode(self.request(method, path, body, params), type_)
+
+
+def decode(body: str, type_: type[T]) -> T:
+    """Decode an answer; half surrogate pairs, which msgspec refuses, pass.
+
+    Raises:
+        TransientError: the answer is cut short or of another shape.
+    """
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except msgspec.DecodeError:
+        pass
+    try:
+        return msgspec.convert(json.loads(body), type_)
+    except (ValueError, msgspec.ValidationError):
+        raise TransientError("OpenSearch's answer was cut short or has another shape") from None
+
+
+def ndjson(rows: list[Any]) -> bytes:
+    return b"\n".join(map(msgspec.json.encode, rows)) + b"\n"
+
+
+def error_type(info: Any) -> str:
+    """The `type` of the innermost telling error of an answer, "" if it has none."""
+    if not isinstance(info, dict):
+        return ""
+    error = info.get("error", info)
+    if not isinstance(error, dict):
+        return ""
+    roots = error.get("root_cause") or []
+    first = roots[0].get("type") if roots and isinstance(roots[0], dict) else None
+    return str(first or error.get("type") or "")
+
+
+def _translated(error: TransportError, url: str) -> EnrichError:
+    status = cast(int, error.status_code)
+    kind = error_type(error.info)
+    if status == 401:
+        return AccessRefused(
+            f"OpenSearch at {url} refused the user or password (401): "
+            "check OPENSEARCH_USER and OPENSEARCH_PASSWORD"
+        )
+    if status == 403 and kind != "cluster_block_exception":
+        return AccessRefused(
+            f"OpenSearch at {url} does not allow this to OPENSEARCH_USER (403, {kind}): "
+            "give it the role in deploy/opensearch-role.json"
+        )
+    if status == 429 or status >= 500:
+        return TransientError(f"OpenSearch is overloaded or in trouble ({status}, {kind})")
+    return RequestRefused(f"OpenSearch refused a request ({status}, {kind})", kind, status)

@@ -1,0 +1,354 @@
+"""Reading whole documents and writing vectors into them, so that nothing else changes.
+
+A document is written as its source was read, byte for byte, with our fields spliced in, under the
+version that was read. Where a plain `index` would not be harmless, a partial `update` is used.
+Every item of a bulk answer is judged by its error's type.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from enrich.errors import TransientError
+from enrich.log_store.connection import Connection, RequestRefused
+from enrich.models import Donor, Reference
+
+#: Our fields; whatever a source already has of them is replaced.
+OUR_FIELDS = frozenset(
+    {
+        "log_vector",
+        "ai_enriched_at",
+        "ai_enrichment_status",
+        "ai_enrichment_method",
+        "ai_embedding_model",
+        "ai_embedding_dimensions",
+        "ai_text_sha256",
+        "ai_vector_source",
+        "ai_enrichment_run",
+        "ai_enrichment_error",
+    }
+)
+
+#: Bounds of one bulk body: fewer requests gain nothing beyond, and memory on both sides is spared.
+MAX_BODY_DOCUMENTS = 500
+MAX_BODY_BYTES = 10 * 1024 * 1024
+
+Vector = npt.NDArray[np.float32]
+
+
+class Presence(Enum):
+    """What an mget said of a document."""
+
+    FOUND = "found"
+    GONE = "gone"
+    #: The index cannot be read now (closed, a shard missing).
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """A document as read just now."""
+
+    #: At the version that was read; equal to the finder's if nothing changed.
+    reference: Reference
+    presence: Presence
+    #: The source's top-level fields, each as raw JSON.
+    fields: dict[str, msgspec.Raw]
+    #: The source as stored, or None if it cannot be spliced and has to be written by `update`.
+    raw: bytes | None = None
+
+    def value(self, name: str) -> Any:
+        """A field decoded, None if it is absent."""
+        raw = self.fields.get(name)
+        if raw is None:
+            return None
+        try:
+            return msgspec.json.decode(raw)
+        except msgspec.DecodeError:
+            return _decode_leniently(bytes(raw))
+
+    def vector(self, dimensions: int) -> Vector | None:
+        """`log_vector`, if it is there and whole."""
+        raw = self.fields.get("log_vector")
+        if raw is None:
+            return None
+        try:
+            vector = np.asarray(orjson.loads(bytes(raw)), dtype=np.float32)
+        except (ValueError, TypeError):
+            return None
+        return vector if vector.shape == (dimensions,) else None
+
+
+class Verdict(Enum):
+    """What became of one item of a bulk."""
+
+    WRITTEN = "written"
+    #: Somebody changed the document since it was read.
+    CONFLICT = "conflict"
+    #: Deleted, or its index is.
+    GONE = "gone"
+    #: The index takes no writes now: blocked, closed, at flood stage.
+    BLOCKED = "blocked"
+    #: OpenSearch is overloaded; the same write may succeed later.
+    OVERLOADED = "overloaded"
+    #: The mapping refuses it, for ever.
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write:
+    """One document with what is to be added to it."""
+
+    document: Document
+    added: dict[str, Any]
+    #: `log_vector` as JSON, encoded once for all documents that share it; None writes no vector.
+    vector: bytes | None
+    by_update: bool = False
+
+
+class _Got(msgspec.Struct):
+    index: str = msgspec.field(name="_index")
+    id: str = msgspec.field(name="_id")
+    found: bool = False
+    seq_no: int = msgspec.field(name="_seq_no", default=-1)
+    primary_term: int = msgspec.field(name="_primary_term", default=0)
+    source: msgspec.Raw = msgspec.field(name="_source", default=msgspec.Raw(b"{}"))
+    error: dict[str, Any] | None = None
+
+
+class _Mget(msgspec.Struct):
+    docs: list[_Got]
+
+
+class _Item(msgspec.Struct):
+    status: int
+    error: dict[str, Any] | None = None
+
+
+class _Bulk(msgspec.Struct):
+    errors: bool
+    items: list[dict[str, _Item]]
+
+
+class Documents:
+    """Reads and writes documents by reference."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def read(self, references: Sequence[Reference | Donor]) -> list[Document]:
+        """Whole documents, in the order of the references; a missing one says so."""
+        if not references:
+            return []
+        wanted = [
+            {"_index": r.index, "_id": r.id, **({"routing": r.routing} if r.routing else {})}
+            for r in references
+        ]
+        body = self._connection.request("POST", "/_mget", {"docs": wanted})
+        try:
+            got = msgspec.json.decode(body, type=_Mget).docs
+        except msgspec.DecodeError:
+            # Half a surrogate pair somewhere: valid for OpenSearch, not for the decoder. Narrow it
+            # down to its document, which is then written by `update`.
+            if len(references) > 1:
+                middle = len(references) // 2
+                return [*self.read(references[:middle]), *self.read(references[middle:])]
+            got = [_leniently(body)]
+            return [_document(references[0], got[0], spliceable=False)]
+        return [_document(r, g, spliceable=True) for r, g in zip(references, got, strict=True)]
+
+    def write(self, writes: Sequence[Write]) -> list[tuple[Verdict, str]]:
+        """Write all; for each its verdict and the error's type ("" when written).
+
+        Raises:
+            ServerUnavailable, TransientError, AccessRefused: a whole request failed; documents of
+                earlier requests may have been written, which a new reading shows.
+        """
+        verdicts: list[tuple[Verdict, str]] = []
+        for body, count in _bodies(writes):
+            try:
+                answer = self._connection.ask(_Bulk, "POST", "/_bulk", body, _BULK_PARAMS)
+            except RequestRefused as error:
+                if error.error_type == "cluster_block_exception":
+                    verdicts += [(Verdict.BLOCKED, error.error_type)] * count
+                    continue
+                raise
+            if len(answer.items) != count:
+                raise TransientError("OpenSearch's bulk answer has another number of items")
+            verdicts += [_judge(next(iter(item.values()))) for item in answer.items]
+        return verdicts
+
+    def unmark(self, references: Sequence[Donor]) -> int:
+        """Take the failure marks off documents; how many were changed."""
+        changed = 0
+        script = {"script": {"source": _UNMARK, "lang": "painless"}}
+        for start in range(0, len(references), 1000):
+            rows: list[bytes] = []
+            for reference in references[start : start + 1000]:
+                rows.append(orjson.dumps({"update": _address(reference)}))
+                rows.append(orjson.dumps(script))
+            answer = self._connection.ask(
+                _Bulk, "POST", "/_bulk", b"\n".join(rows) + b"\n", {"refresh": "true"}
+            )
+            changed += sum(_judge(i["update"])[0] is Verdict.WRITTEN for i in answer.items)
+        return changed
+
+    def refresh(self, indices: Sequence[str]) -> None:
+        """Make what was written visible to searches. Best effort for indices that are gone."""
+        for start in range(0, len(indices), 40):
+            names = ",".join(indices[start : start + 40])
+            self._connection.request(
+                "POST", f"/{names}/_refresh", params={"ignore_unavailable": "true"}
+            )
+
+
+_BULK_PARAMS = {"filter_path": "errors,items.*.status,items.*.error.type"}
+
+_UNMARK = (
+    "for (name in ['ai_enrichment_status', 'ai_enrichment_error', 'ai_enriched_at',"
+    " 'ai_enrichment_method', 'ai_enrichment_run']) { ctx._source.remove(name) }"
+)
+
+
+def encode_vector(vector: Vector) -> bytes:
+    """A vector as JSON, each float32 in its shortest form that reads back the same."""
+    return orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _decode_leniently(raw: bytes) -> Any:
+    """Decode JSON that only the standard library takes (half surrogate pairs)."""
+    return json.loads(raw)
+
+
+def _document(reference: Reference | Donor, got: _Got, *, spliceable: bool) -> Document:
+    address = (reference.index, reference.id, reference.routing)
+    if got.error is not None:
+        gone = got.error.get("type") == "index_not_found_exception"
+        presence = Presence.GONE if gone else Presence.UNREADABLE
+        return Document(reference=Reference(*address, -1, 0), presence=presence, fields={})
+    if not got.found:
+        return Document(reference=Reference(*address, -1, 0), presence=Presence.GONE, fields={})
+    raw = bytes(got.source)
+    if spliceable:
+        fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    else:
+        fields = {
+            name: msgspec.Raw(_ascii_json(value)) for name, value in _decode_leniently(raw).items()
+        }
+    return Document(
+        reference=Reference(*address, got.seq_no, got.primary_term),
+        presence=Presence.FOUND,
+        fields=fields,
+        raw=raw if spliceable else None,
+    )
+
+
+def _leniently(body: str) -> _Got:
+    try:
+        row = json.loads(body)["docs"][0]
+    except (ValueError, KeyError, IndexError, TypeError):
+        raise TransientError("OpenSearch's answer was cut short or has another shape") from None
+    row["_source"] = msgspec.Raw(_ascii_json(row.get("_source", {})))
+    return msgspec.convert(row, _Got)
+
+
+def _ascii_json(value: Any) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _address(reference: Reference | Donor) -> dict[str, Any]:
+    address: dict[str, Any] = {"_index": reference.index, "_id": reference.id}
+    if reference.routing:
+        address["routing"] = reference.routing
+    return address
+
+
+def _encode(write: Write) -> bytes:
+    """Action line and body line of one bulk item."""
+    document = write.document
+    action = _address(document.reference)
+    action["if_seq_no"] = document.reference.seq_no
+    action["if_primary_term"] = document.reference.primary_term
+    added = orjson.dumps(write.added)[1:-1]
+    if write.vector is not None:
+        added = b'"log_vector":' + write.vector + b"," + added
+    if write.by_update or document.raw is None:
+        return orjson.dumps({"update": action}) + b'\n{"doc":{' + added + b"}}\n"
+    # A default pipeline has run when the log came in; it must not run again.
+    action["pipeline"] = "_none"
+    return orjson.dumps({"index": action}) + b"\n" + _splice(document, added) + b"\n"
+
+
+def _splice(document: Document, added: bytes) -> bytes:
+    assert document.raw is not None
+    if OUR_FIELDS.isdisjoint(document.fields) and b"\n" not in document.raw:
+        body = document.raw.rstrip()[:-1]
+        return body + (b"," if document.fields else b"") + added + b"}"
+    # Rebuilt from the raw values of the other fields, without line breaks between them.
+    kept = [
+        orjson.dumps(name) + b":" + bytes(raw).replace(b"\n", b" ").replace(b"\r", b" ")
+        for name, raw in document.fields.items()
+        if name not in OUR_FIELDS
+    ]
+    return b"{" + b",".join([*kept, added]) + b"}"
+
+
+def _bodies(writes: Sequence[Write]) -> Iterator[tuple[bytes, int]]:
+    rows: list[bytes] = []
+    size = 0
+    for write in writes:
+        row = _encode(write)
+        if rows and (len(rows) == MAX_BODY_DOCUMENTS or size + len(row) > MAX_BODY_BYTES):
+            yield b"".join(rows), len(rows)
+            rows, size = [], 0
+        rows.append(row)
+        size += len(row)
+    if rows:
+        yield b"".join(rows), len(rows)
+
+
+_BLOCKED = {"cluster_block_exception", "index_closed_exception"}
+_OVERLOADED = {
+    "es_rejected_execution_exception",
+    "opensearch_rejected_execution_exception",
+    "rejected_execution_exception",
+    "circuit_breaking_exception",
+    "unavailable_shards_exception",
+    "no_shard_available_action_exception",
+    "node_closed_exception",
+    "process_cluster_event_timeout_exception",
+}
+_REFUSED = {
+    "mapper_parsing_exception",
+    "strict_dynamic_mapping_exception",
+    "illegal_argument_exception",
+    "document_parsing_exception",
+    "parsing_exception",
+}
+
+
+def _judge(item: _Item) -> tuple[Verdict, str]:
+    """By the error's type, never by status: a flood-stage block says 429, a write block 403."""
+    if item.error is None:
+        return (Verdict.WRITTEN, "") if item.status < 300 else (Verdict.OVERLOADED, "")
+    kind = str(item.error.get("type", ""))
+    if kind == "version_conflict_engine_exception":
+        # On a deleted document, or in an index made anew, the version is "not found" as well.
+        return Verdict.CONFLICT, kind
+    if kind in ("document_missing_exception", "index_not_found_exception"):
+        return Verdict.GONE, kind
+    if kind in _BLOCKED:
+        return Verdict.BLOCKED, kind
+    if kind in _REFUSED:
+        return Verdict.REFUSED, kind
+    # Anything unknown is taken to pass: a healthy log must never be marked for it.
+    return Verdict.OVERLOADED, kind

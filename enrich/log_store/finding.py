@@ -1,0 +1,517 @@
+"""Finding ERROR logs without a vector: the backlog by index, a page, donors, and the counts.
+
+Each trouble of one index is confined to that index: one search for each in an `_msearch`, and an
+answer counts only if every shard of the index gave one. Texts come back shortened by OpenSearch
+itself, so that a page of enormous logs stays small on the wire.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from enrich.log_store.connection import LENIENT, Connection, RequestRefused, error_type, ndjson
+from enrich.models import Donor, Reference, project_of
+from enrich.settings import Settings
+from enrich.text import MAX_TEXT_BYTES, TAIL_BYTES
+
+#: Most indices that one terms aggregation names.
+MAX_INDICES = 10_000
+
+#: A page without scripts carries whole messages, so it has to be small.
+PAGE_WITHOUT_SCRIPTS = 50
+
+#: Gives the message's length and the message itself, shortened so that `text.cut` of it equals
+#: `text.cut` of the whole: everything up to where its tail may begin, and that tail.
+_MESSAGE_SCRIPT = """
+def m = params._source.message;
+if (!(m instanceof String)) { return [-1, null]; }
+int n = m.length();
+if (n <= params.head + params.tail) { return [n, m]; }
+int cause = m.lastIndexOf('Caused by');
+int from = cause >= params.head ? cause : n - params.tail;
+int to = (int) Math.min(n, from + params.tail);
+return [n, m.substring(0, params.head) + '\\n' + m.substring(from, to)];
+"""
+_MESSAGE_PARAMS = {"head": MAX_TEXT_BYTES + TAIL_BYTES, "tail": TAIL_BYTES}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backlog:
+    """Which indices have logs to be enriched."""
+
+    #: ERROR logs without a vector, not marked failed, by index.
+    counts: dict[str, int]
+    #: Indices that cannot be counted or searched, and why.
+    unreadable: dict[str, str]
+    #: Indices whose `timestamp` cannot be sorted by; they are read newest change first.
+    unsorted: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """A found log: where it is and its message, shortened, or None if that is no text."""
+
+    reference: Reference
+    message: str | None
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexPage:
+    """What one search of one index brought."""
+
+    index: str
+    hits: list[Hit] = field(default_factory=list)
+    #: Where the next page begins: the cursor behind each hit, in order.
+    cursors: list[list[Any]] = field(default_factory=list)
+    #: Whether this was the last page of the index.
+    exhausted: bool = False
+    #: Why the index could not be read; then there are no hits.
+    trouble: str = ""
+
+
+class _Shards(msgspec.Struct):
+    total: int = 0
+    successful: int = 0
+    skipped: int = 0
+
+    @property
+    def complete(self) -> bool:
+        # `skipped` shards are counted in `successful`; an unassigned one shows in neither.
+        return self.successful >= self.total
+
+
+class _Bucket(msgspec.Struct):
+    key: str
+    doc_count: int
+
+
+class _Buckets(msgspec.Struct):
+    buckets: list[_Bucket] = []
+
+
+class _BacklogAnswer(msgspec.Struct):
+    shards: _Shards = msgspec.field(name="_shards")
+    aggregations: dict[str, _Buckets] = {}
+
+
+class _FieldCaps(msgspec.Struct):
+    indices: list[str] | str = []
+    fields: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def indices_with(self, name: str, types: Sequence[str] | None = None) -> set[str]:
+        """Indices that map the field (to one of the types)."""
+        everywhere = [self.indices] if isinstance(self.indices, str) else self.indices
+        found: set[str] = set()
+        for type_, caps in self.fields.get(name, {}).items():
+            if type_ != "unmapped" and (types is None or type_ in types):
+                # Without a list of its own, the type holds in every index.
+                found.update(caps.get("indices") or everywhere)
+        return found
+
+
+class _Hit(msgspec.Struct):
+    index: str = msgspec.field(name="_index")
+    id: str = msgspec.field(name="_id")
+    seq_no: int = msgspec.field(name="_seq_no", default=0)
+    primary_term: int = msgspec.field(name="_primary_term", default=0)
+    routing: str | None = msgspec.field(name="_routing", default=None)
+    score: float | None = msgspec.field(name="_score", default=None)
+    fields: dict[str, list[Any]] = {}
+    source: dict[str, Any] = msgspec.field(name="_source", default_factory=dict)
+    sort: list[Any] = []
+
+
+class _Hits(msgspec.Struct):
+    hits: list[_Hit] = []
+
+
+class _Search(msgspec.Struct):
+    hits: _Hits = msgspec.field(default_factory=_Hits)
+    shards: _Shards = msgspec.field(name="_shards", default_factory=_Shards)
+    error: dict[str, Any] | None = None
+    timed_out: bool = False
+
+
+class _Msearch(msgspec.Struct):
+    responses: list[_Search]
+
+
+class Finder:
+    """Searches; changes nothing."""
+
+    def __init__(self, connection: Connection, settings: Settings) -> None:
+        self._connection = connection
+        self._expression = settings.index_expression
+        self._levels = list(settings.enrich_levels)
+        self._max_age_days = settings.enrich_max_age_days
+        self._model = settings.embedding_model
+        self._dimensions = settings.embedding_dimensions
+        self._across_projects = settings.enrich_reuse_across_projects
+        self._scripts = True
+
+    # -- queries
+
+    def _of_level(self) -> list[dict[str, Any]]:
+        # Untemplated indices map `level` to text with a `.keyword` beside it; an unmapped field
+        # matches nothing, so that both can be asked for everywhere.
+        by_level = [{"terms": {name: self._levels}} for name in ("level", "level.keyword")]
+        clauses: list[dict[str, Any]] = [{"bool": {"should": by_level}}]
+        if self._max_age_days:
+            clauses.append({"range": {"timestamp": {"gte": f"now-{self._max_age_days * 24:.0f}h"}}})
+        return clauses
+
+    def _owed(self) -> dict[str, Any]:
+        return {
+            "bool": {
+                "filter": self._of_level(),
+                "must_not": [_HAS_VECTOR, _IS_FAILED],
+            }
+        }
+
+    # -- moves
+
+    def backlog(self) -> Backlog:
+        """Count what is owed, by index, in two requests however many indices there are."""
+        caps = self._connection.ask(
+            _FieldCaps,
+            "GET",
+            f"/{self._expression}/_field_caps",
+            params={"fields": "level,level.keyword,timestamp", **LENIENT},
+        )
+        answer = self._connection.ask(
+            _BacklogAnswer,
+            "POST",
+            f"/{self._expression}/_search",
+            {
+                "size": 0,
+                "query": self._owed(),
+                "aggs": {"owed": {"terms": {"field": "_index", "size": MAX_INDICES}}},
+            },
+            {"max_concurrent_shard_requests": 256, "request_cache": "false", **LENIENT},
+        )
+        unreadable: dict[str, str] = {}
+        text_only = caps.indices_with("level", ["text", "match_only_text"])
+        for index in sorted(text_only - caps.indices_with("level.keyword")):
+            unreadable[index] = (
+                "level is mapped as text without level.keyword, so ERROR cannot be searched exactly"
+            )
+        unsorted = caps.indices_with("timestamp") - caps.indices_with(
+            "timestamp", ["date", "date_nanos"]
+        )
+        if self._max_age_days:
+            for index in sorted(unsorted):
+                unreadable[index] = (
+                    "timestamp is not mapped as a date, so ENRICH_MAX_AGE_DAYS cannot be applied"
+                )
+        if not answer.shards.complete:
+            unreadable.update(dict.fromkeys(self.red_indices(), _NO_SHARD))
+        buckets = answer.aggregations["owed"].buckets if answer.aggregations else []
+        return Backlog(
+            counts={b.key: b.doc_count for b in buckets if b.key not in unreadable},
+            unreadable=unreadable,
+            unsorted=frozenset(unsorted),
+        )
+
+    def red_indices(self) -> list[str]:
+        """Indices of ours of which some shard has no copy that answers."""
+        answer = self._connection.ask(
+            dict[str, Any],
+            "GET",
+            f"/_cluster/health/{self._expression}",
+            params={"level": "indices", "timeout": "0s", **LENIENT},
+        )
+        return sorted(n for n, i in answer.get("indices", {}).items() if i["status"] == "red")
+
+    def page(
+        self, targets: Sequence[tuple[str, list[Any] | None]], size: int, unsorted: frozenset[str]
+    ) -> list[IndexPage]:
+        """Read the next `size` logs that are owed of each index, newest first.
+
+        Args:
+            targets: indices, each with the cursor behind the last log read, or None.
+            unsorted: those of them that are read by their order of change.
+        """
+        if not targets:
+            return []
+        if not self._scripts:
+            size = min(size, PAGE_WITHOUT_SCRIPTS)
+        rows: list[Any] = []
+        for index, cursor in targets:
+            rows.append({"index": index, "ignore_unavailable": True})
+            rows.append(self._page_query(size, cursor, index in unsorted))
+        answers = self._connection.ask(_Msearch, "POST", "/_msearch", ndjson(rows)).responses
+        if self._scripts and any(_scripts_refused(answer.error) for answer in answers):
+            self._scripts = False
+            return self.page(targets, size, unsorted)
+        return [
+            self._index_page(index, answer, size)
+            for (index, _), answer in zip(targets, answers, strict=True)
+        ]
+
+    def _page_query(self, size: int, cursor: list[Any] | None, unsorted: bool) -> dict[str, Any]:
+        by_time = {"timestamp": {"order": "desc", "unmapped_type": "date", "numeric_type": "date"}}
+        query: dict[str, Any] = {
+            "size": size,
+            "query": self._owed(),
+            "sort": [*([] if unsorted else [by_time]), {"_seq_no": "desc"}],
+            "seq_no_primary_term": True,
+            "track_total_hits": False,
+        }
+        if cursor is not None:
+            query["search_after"] = cursor
+        if self._scripts:
+            script = {"source": _MESSAGE_SCRIPT, "params": _MESSAGE_PARAMS}
+            query |= {"_source": False, "script_fields": {"message": {"script": script}}}
+        else:
+            query["_source"] = ["message"]
+        return query
+
+    def _index_page(self, index: str, answer: _Search, size: int) -> IndexPage:
+        if answer.error is not None:
+            kind = error_type(answer.error)
+            if kind == "index_not_found_exception":
+                return IndexPage(index=index, exhausted=True)
+            return IndexPage(index=index, trouble=f"it cannot be searched ({kind})")
+        if not answer.shards.complete or answer.timed_out:
+            return IndexPage(index=index, trouble=_NO_SHARD)
+        hits = [_found(hit) for hit in answer.hits.hits]
+        return IndexPage(
+            index=index,
+            hits=hits,
+            cursors=[hit.sort for hit in answer.hits.hits],
+            exhausted=len(hits) < size,
+        )
+
+    def donors(self, wanted: dict[str, set[str]]) -> dict[tuple[str, str], Donor]:
+        """Documents that already have the vector of one of the texts.
+
+        Args:
+            wanted: fingerprints by project; a donor is looked for in the same project only,
+                unless ENRICH_REUSE_ACROSS_PROJECTS is set; then the project is "".
+
+        Returns:
+            donors by project and fingerprint.
+        """
+        searches = [
+            (f"{project}_*,{project}" if project else self._expression, texts)
+            for project, texts in wanted.items()
+        ]
+        rows: list[Any] = []
+        for target, texts in searches:
+            for some in _slices(sorted(texts), 1000):
+                rows.append({"index": target, **_LENIENT_ROW})
+                rows.append(self._donor_query(some))
+        if not rows:
+            return {}
+        answers = self._connection.ask(_Msearch, "POST", "/_msearch", ndjson(rows)).responses
+        # Best effort: a shard that gives no donor only means that a text is paid for again.
+        return {
+            (
+                "" if self._across_projects else project_of(hit.index),
+                str(hit.fields["ai_text_sha256"][0]),
+            ): Donor(hit.index, hit.id, hit.routing)
+            for answer in answers
+            for hit in answer.hits.hits
+        }
+
+    def _donor_query(self, fingerprints: list[str]) -> dict[str, Any]:
+        return {
+            "size": len(fingerprints),
+            "_source": False,
+            "track_total_hits": False,
+            "query": {
+                "bool": {
+                    "filter": [
+                        {"terms": {"ai_text_sha256": fingerprints}},
+                        {"term": {"ai_embedding_model": self._model}},
+                        {"term": {"ai_embedding_dimensions": self._dimensions}},
+                        _HAS_VECTOR,
+                    ]
+                }
+            },
+            "collapse": {"field": "ai_text_sha256"},
+        }
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """ERROR logs by index: with_vector, without_vector, failed. Exact at any size."""
+        answer = self._connection.ask(
+            dict[str, Any],
+            "POST",
+            f"/{self._expression}/_search",
+            {
+                "size": 0,
+                "query": {"bool": {"filter": self._of_level()}},
+                "aggs": {
+                    "by_index": {
+                        "terms": {"field": "_index", "size": MAX_INDICES},
+                        "aggs": {
+                            "with_vector": {"filter": _HAS_VECTOR},
+                            "failed": {
+                                "filter": {
+                                    "bool": {"filter": [_IS_FAILED], "must_not": [_HAS_VECTOR]}
+                                }
+                            },
+                        },
+                    }
+                },
+            },
+            {"max_concurrent_shard_requests": 256, **LENIENT},
+        )
+        counts: dict[str, dict[str, int]] = {}
+        for bucket in answer.get("aggregations", {}).get("by_index", {}).get("buckets", []):
+            with_vector, failed = bucket["with_vector"]["doc_count"], bucket["failed"]["doc_count"]
+            counts[bucket["key"]] = {
+                "with_vector": with_vector,
+                "without_vector": bucket["doc_count"] - with_vector - failed,
+                "failed": failed,
+            }
+        return dict(sorted(counts.items()))
+
+    def oldest_owed(self) -> str | None:
+        """Timestamp of the oldest ERROR log without a vector, ISO 8601, or None."""
+        answer = self._connection.ask(
+            dict[str, Any],
+            "POST",
+            f"/{self._expression}/_search",
+            {
+                "size": 0,
+                "query": self._owed(),
+                "aggs": {"oldest": {"min": {"field": "timestamp", "format": "strict_date_time"}}},
+            },
+            LENIENT,
+        )
+        value = answer.get("aggregations", {}).get("oldest", {}).get("value_as_string")
+        return str(value) if value else None
+
+    def failures(self, index: str | None, size: int = 1000) -> list[dict[str, Any]]:
+        """Documents marked failed, newest first: where, why, since when; never their text."""
+        answer = self._connection.ask(
+            _Search,
+            "POST",
+            f"/{index or self._expression}/_search",
+            {
+                "size": size,
+                "query": {"bool": {"filter": [_IS_FAILED], "must_not": [_HAS_VECTOR]}},
+                "sort": [{"ai_enriched_at": {"order": "desc", "unmapped_type": "date"}}],
+                "_source": ["ai_enrichment_error", "ai_enriched_at", "ai_enrichment_run"],
+            },
+            LENIENT,
+        )
+        return [
+            {
+                "index": hit.index,
+                "id": hit.id,
+                "routing": hit.routing,
+                "error": hit.source.get("ai_enrichment_error", ""),
+                "since": hit.source.get("ai_enriched_at", ""),
+                "run": hit.source.get("ai_enrichment_run", ""),
+            }
+            for hit in answer.hits.hits
+        ]
+
+    def nearest(self, vector: list[float], k: int, index: str | None) -> list[dict[str, Any]]:
+        """The k logs nearest to a vector: cosine (−1 … 1), where they are, and their fields."""
+        target = index or self._expression
+        caps = self._connection.ask(
+            _FieldCaps,
+            "GET",
+            f"/{target}/_field_caps",
+            params={"fields": "log_vector", **LENIENT},
+        )
+        searchable = sorted(caps.indices_with("log_vector", ["knn_vector"]))
+        if not searchable:
+            return []
+        knn = {"vector": vector, "k": k}
+        nearest: list[dict[str, Any]] = []
+        # Names are sent in slices: a URL holds 4 KB, and projects can have hundreds of indices.
+        for names in _slices(searchable, 40):
+            answer = self._connection.ask(
+                _Search,
+                "POST",
+                f"/{','.join(names)}/_search",
+                {
+                    "size": k,
+                    "query": {"knn": {"log_vector": knn}},
+                    "_source": ["message", "level", "timestamp", "service_name", "trace_id"],
+                },
+                LENIENT,
+            )
+            nearest += [
+                {
+                    "cosine": round(2 * (hit.score or 0.0) - 1, 4),
+                    "index": hit.index,
+                    "id": hit.id,
+                    **hit.source,
+                }
+                for hit in answer.hits.hits
+            ]
+        return sorted(nearest, key=lambda hit: -float(hit["cosine"]))[:k]
+
+    def sample(self, size: int) -> list[str]:
+        """Messages of a few logs that are owed, for `check`."""
+        answer = self._connection.ask(
+            _Search,
+            "POST",
+            f"/{self._expression}/_search",
+            {"size": size, "query": self._owed(), "_source": ["message"]},
+            LENIENT,
+        )
+        messages = (hit.source.get("message") for hit in answer.hits.hits)
+        return [message for message in messages if isinstance(message, str)]
+
+    def stored_text(self) -> dict[str, Any] | None:
+        """One document that we enriched, with its vector: to see whether the space is the same."""
+        query = {
+            "bool": {
+                "filter": [
+                    {"term": {"ai_embedding_model": self._model}},
+                    {"term": {"ai_embedding_dimensions": self._dimensions}},
+                    _HAS_VECTOR,
+                ]
+            }
+        }
+        try:
+            answer = self._connection.ask(
+                _Search,
+                "POST",
+                f"/{self._expression}/_search",
+                {"size": 1, "query": query, "_source": ["message", "log_vector"]},
+                LENIENT,
+            )
+        except RequestRefused:
+            return None
+        return answer.hits.hits[0].source if answer.hits.hits else None
+
+
+_HAS_VECTOR = {"exists": {"field": "log_vector"}}
+_IS_FAILED = {"term": {"ai_enrichment_status": "failed"}}
+_NO_SHARD = "not every shard answers (red index)"
+_LENIENT_ROW = {"ignore_unavailable": True, "allow_no_indices": True, "expand_wildcards": "open"}
+
+
+def _found(hit: _Hit) -> Hit:
+    if "message" in hit.fields:
+        size, message = hit.fields["message"]
+    else:
+        message = hit.source.get("message")
+        size = len(message) if isinstance(message, str) else -1
+    return Hit(
+        reference=Reference(hit.index, hit.id, hit.routing, hit.seq_no, hit.primary_term),
+        message=message if isinstance(message, str) else None,
+        size=max(int(size), 0),
+    )
+
+
+def _scripts_refused(error: dict[str, Any] | None) -> bool:
+    return error is not None and (
+        error_type(error) == "script_exception" or "[inline] scripts" in str(error.get("reason"))
+    )
+
+
+def _slices(values: list[str], size: int) -> list[list[str]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]

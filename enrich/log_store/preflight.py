@@ -1,0 +1,227 @@
+"""Whether an index can take vectors, found out before a token is spent; missing mappings are put.
+
+Only indices with a backlog are looked at. What cannot be enriched is named with its reason and
+what would change it; nothing here is guessed from an index's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from enrich.errors import AccessRefused
+from enrich.log_store.connection import Connection, RequestRefused
+from enrich.settings import Settings
+
+#: How the vector is mapped where it is not mapped yet. Lucene's engine needs no native library.
+KNN_METHOD = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
+
+#: How our other fields are mapped; anything that searches the same is accepted too.
+FIELD_TYPES = {
+    "ai_enriched_at": "date",
+    "ai_enrichment_status": "keyword",
+    "ai_enrichment_method": "keyword",
+    "ai_embedding_model": "keyword",
+    "ai_embedding_dimensions": "integer",
+    "ai_text_sha256": "keyword",
+    "ai_vector_source": "keyword",
+    "ai_enrichment_run": "keyword",
+    "ai_enrichment_error": "keyword",
+}
+_ACCEPTED = {
+    "date": {"date", "date_nanos"},
+    "keyword": {"keyword", "text"},
+    "integer": {"integer", "long", "short"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readiness:
+    """What the preflight found."""
+
+    #: Indices that cannot be enriched, and why.
+    skipped: dict[str, str]
+    #: Indices whose documents are written by `update`, because `index` would run a pipeline.
+    update_only: list[str]
+    #: Indices whose mapping was completed, or would be in a dry run, and the fields.
+    completed: dict[str, list[str]]
+
+
+class Preflight:
+    """Looks at mappings, settings and disks; puts mappings."""
+
+    def __init__(self, connection: Connection, settings: Settings) -> None:
+        self._connection = connection
+        self._dimensions = settings.embedding_dimensions
+
+    def inspect(self, indices: Sequence[str], *, dry_run: bool = False) -> Readiness:
+        """Check indices and complete their mappings (unless `dry_run`)."""
+        skipped: dict[str, str] = {}
+        update_only: list[str] = []
+        completed: dict[str, list[str]] = {}
+        for start in range(0, len(indices), 40):
+            names = list(indices[start : start + 40])
+            for name, (mapping, settings) in self._described(names).items():
+                missing = missing_mapping(mapping, self._dimensions)
+                reason = obstacle(mapping, settings, self._dimensions)
+                if not reason and missing:
+                    reason = "" if dry_run else self._complete(name, missing)
+                    completed[name] = sorted(missing)
+                if reason:
+                    skipped[name] = reason
+                    completed.pop(name, None)
+                elif settings.get("index.final_pipeline", "_none") != "_none":
+                    update_only.append(name)
+        return Readiness(skipped=skipped, update_only=sorted(update_only), completed=completed)
+
+    def _described(self, names: list[str]) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+        path = ",".join(names)
+        lenient = {"ignore_unavailable": "true"}
+        mappings = self._connection.ask(dict[str, Any], "GET", f"/{path}/_mapping", params=lenient)
+        settings = self._connection.ask(
+            dict[str, Any], "GET", f"/{path}/_settings", params={"flat_settings": "true", **lenient}
+        )
+        return {
+            name: (mappings[name]["mappings"], settings[name]["settings"])
+            for name in names
+            if name in mappings and name in settings
+        }
+
+    def _complete(self, index: str, missing: dict[str, Any]) -> str:
+        """Put the missing fields; "" or why that failed."""
+        try:
+            self._connection.request("PUT", f"/{index}/_mapping", {"properties": missing})
+        except RequestRefused as error:
+            return f"its mapping cannot be completed ({error.error_type})"
+        except AccessRefused:
+            return "its mapping cannot be completed: OPENSEARCH_USER may not put mappings (403)"
+        return ""
+
+    def disk_obstacle(self) -> str:
+        """Why no vector should be written anywhere: a data node above its high watermark; or ""."""
+        prefix = "cluster.routing.allocation.disk."
+        try:
+            answer = self._connection.ask(
+                dict[str, dict[str, Any]],
+                "GET",
+                "/_cluster/settings",
+                params={"include_defaults": "true", "flat_settings": "true"},
+            )
+            merged = answer["defaults"] | answer["persistent"] | answer["transient"]
+            if str(merged.get(prefix + "threshold_enabled", "true")) == "false":
+                return ""
+            nodes = self._connection.ask(dict[str, Any], "GET", "/_nodes/stats/fs")["nodes"]
+        except AccessRefused:
+            # Without the right to look, OpenSearch's own block is met item by item instead.
+            return ""
+        watermark = str(merged.get(prefix + "watermark.high", "90%"))
+        for node in nodes.values():
+            total = node["fs"]["total"]
+            if above_watermark(
+                watermark, int(total["total_in_bytes"]), int(total["available_in_bytes"])
+            ):
+                return (
+                    f"a disk of OpenSearch is above its high watermark ({watermark}): "
+                    "vectors would push it into flood stage; free or add disk"
+                )
+        return ""
+
+
+def index_mapping(dimensions: int) -> dict[str, Any]:
+    """The properties that an index of logs needs for its vectors."""
+    return {
+        "log_vector": {"type": "knn_vector", "dimension": dimensions, "method": KNN_METHOD},
+        **{name: {"type": type_} for name, type_ in FIELD_TYPES.items()},
+    }
+
+
+def index_template(dimensions: int, patterns: Sequence[str]) -> dict[str, Any]:
+    """An index template that gives new indices a right `log_vector`."""
+    return {
+        "index_patterns": [pattern for pattern in patterns if not pattern.startswith("-")],
+        # Below what operators usually give their own templates, so that theirs win in conflict.
+        "priority": 1,
+        "template": {
+            "settings": {"index.knn": True},
+            "mappings": {
+                "properties": {
+                    "level": {"type": "keyword"},
+                    "message": {"type": "text"},
+                    "timestamp": {"type": "date"},
+                    "service_name": {"type": "keyword"},
+                    "trace_id": {"type": "keyword"},
+                    "log_id": {"type": "keyword"},
+                    **index_mapping(dimensions),
+                }
+            },
+        },
+    }
+
+
+def missing_mapping(mapping: dict[str, Any], dimensions: int) -> dict[str, Any]:
+    """Those of our fields that the mapping lacks."""
+    there = mapping.get("properties", {})
+    return {name: how for name, how in index_mapping(dimensions).items() if name not in there}
+
+
+def obstacle(mapping: dict[str, Any], settings: dict[str, Any], dimensions: int) -> str:
+    """Why an index cannot take vectors without harm, or "". Pure."""
+    source = mapping.get("_source", {})
+    if str(source.get("enabled", True)).lower() == "false":
+        return "its mapping has _source disabled: a document could not be written back whole"
+    if source.get("excludes") or source.get("includes"):
+        return (
+            "its mapping leaves fields out of _source: writing a document back would lose them; "
+            "reindex without _source excludes/includes"
+        )
+    if _is_true(settings, "index.derived_source.enabled"):
+        return "index.derived_source.enabled is set: log_vector cannot be added to such an index"
+    for block in ("read_only", "read_only_allow_delete", "write"):
+        if _is_true(settings, f"index.blocks.{block}"):
+            return f"index.blocks.{block} is set: it takes no writes until that is removed"
+    if not _is_true(settings, "index.knn"):
+        return (
+            "index.knn is not set, and cannot be on an open index: create its next month from "
+            "`python -m enrich template --apply`, or reindex"
+        )
+    return _wrong_field(mapping.get("properties", {}), dimensions)
+
+
+def _wrong_field(properties: dict[str, Any], dimensions: int) -> str:
+    vector = properties.get("log_vector")
+    if vector is not None:
+        if vector.get("type") != "knn_vector":
+            return (
+                f"log_vector is mapped as {vector.get('type', 'object')}, not knn_vector: reindex "
+                "into an index made from `python -m enrich template`"
+            )
+        if vector.get("dimension") not in (None, dimensions):
+            return (
+                f"log_vector is mapped with dimension {vector['dimension']}, not {dimensions}: "
+                "set EMBEDDING_DIMENSIONS to it, or reindex"
+            )
+    for name, type_ in FIELD_TYPES.items():
+        mapped = properties.get(name, {}).get("type", type_ if name not in properties else "object")
+        if mapped not in _ACCEPTED[type_]:
+            return f"{name} is mapped as {mapped}, not {type_}: reindex it under another mapping"
+    return ""
+
+
+def _is_true(settings: dict[str, Any], name: str) -> bool:
+    return str(settings.get(name, "false")).lower() == "true"
+
+
+_UNITS = {"b": 1, "kb": 2**10, "mb": 2**20, "gb": 2**30, "tb": 2**40, "pb": 2**50}
+
+
+def above_watermark(watermark: str, total: int, available: int) -> bool:
+    """Whether a disk is past a watermark: "90%" or "0.9" of use, or bytes that must stay free."""
+    mark = watermark.strip().lower()
+    if mark.endswith("%") or mark.replace(".", "", 1).isdigit():
+        share = float(mark.rstrip("%")) / (100 if mark.endswith("%") else 1)
+        return total > 0 and (total - available) / total >= share
+    for unit in sorted(_UNITS, key=len, reverse=True):
+        if mark.endswith(unit):
+            return available <= float(mark[: -len(unit)]) * _UNITS[unit]
+    return False

@@ -1,0 +1,95 @@
+"""Logging: the main events on the console, everything in a rotating file that processes share.
+
+Every line about a run carries its id. Libraries are kept above the level at which they print the
+bodies of requests: log text must not come back into a log.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from concurrent_log_handler import ConcurrentRotatingFileHandler
+from pythonjsonlogger.json import JsonFormatter
+
+from enrich.settings import Settings
+
+FILE_BYTES = 20 * 1024 * 1024
+FILES_KEPT = 5
+
+#: Below WARNING these print addresses of every request, below INFO its whole body.
+_TALKATIVE = (
+    "opensearch",
+    "opensearchpy.trace",
+    "openai",
+    "httpx",
+    "httpx2",
+    "httpcore2",
+    "urllib3",
+)
+
+
+class _RunField(logging.Filter):
+    """Gives every record a `run`: its id, or "-"."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not hasattr(record, "run"):
+            record.run = "-"
+        return True
+
+
+class _MainEvents(logging.Filter):
+    """Lets this program's INFO pass, and others from a level on."""
+
+    def __init__(self, others: int) -> None:
+        super().__init__()
+        self._others = others
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        ours = record.name.partition(".")[0] in ("enrich", "tasks")
+        return record.levelno >= (min(logging.INFO, self._others) if ours else self._others)
+
+
+def configure_logging(settings: Settings, console_level: int = logging.WARNING) -> None:
+    """Set up the root logger of this process.
+
+    Args:
+        console_level: from which level on libraries show on the console (`--loglevel`).
+
+    Raises:
+        OSError: the log file cannot be written.
+    """
+    formatter: logging.Formatter
+    if settings.enrich_log_format == "json":
+        formatter = JsonFormatter(
+            "%(asctime)s %(levelname)s %(name)s %(processName)s %(process)d %(run)s %(message)s"
+        )
+    else:
+        formatter = logging.Formatter(
+            "%(asctime)s %(levelname)s %(processName)s[%(process)d] %(name)s run=%(run)s "
+            "%(message)s"
+        )
+    console = logging.StreamHandler(sys.stderr)
+    console.addFilter(_MainEvents(console_level))
+    handlers: list[logging.Handler] = [console]
+    if settings.enrich_log_file:
+        file = ConcurrentRotatingFileHandler(
+            settings.enrich_log_file,
+            maxBytes=FILE_BYTES,
+            backupCount=FILES_KEPT,
+            encoding="utf-8",
+        )
+        file.setLevel(logging.DEBUG)
+        handlers.append(file)
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        root.removeHandler(old)
+    for handler in handlers:
+        handler.setFormatter(formatter)
+        handler.addFilter(_RunField())
+        root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    for name in ("enrich", "tasks"):
+        logging.getLogger(name).setLevel(logging.DEBUG)
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)

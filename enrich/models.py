@@ -1,0 +1,173 @@
+"""The words of the pipeline as values: reference, outcome, chunk, run record.
+
+Nothing here talks to a server. A chunk is what travels through the broker, so it holds references
+and never log text; the run record is the one model behind `status --json`, `run --wait --json`,
+Flower's page and the summary.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+from pydantic import BaseModel, computed_field
+
+#: Bounds of a chunk beside ENRICH_BATCH_SIZE: what one mget and a few bulk bodies carry well.
+MAX_CHUNK_DOCUMENTS = 1000
+MAX_CHUNK_BYTES = 16 * 1024 * 1024
+
+METHOD = "periodic_scheduler"
+
+_MONTH = re.compile(r"_\d{4}_\d{2}$")
+
+
+class Outcome(StrEnum):
+    """What became of a document that was found; each has exactly one."""
+
+    EMBEDDED = "embedded"
+    DUPLICATE = "duplicate"
+    CACHED = "cached"
+    REUSED = "reused"
+    ALREADY_VECTORIZED = "already_vectorized"
+    GONE = "gone"
+    FAILED = "failed"
+    DEFERRED = "deferred"
+
+
+#: The outcomes that wrote a vector, as `ai_vector_source` stores them.
+VECTOR_OUTCOMES = (Outcome.EMBEDDED, Outcome.DUPLICATE, Outcome.CACHED, Outcome.REUSED)
+
+
+class Reference(msgspec.Struct, frozen=True, array_like=True):
+    """Where a document is and the version at which it was found without a vector."""
+
+    index: str
+    id: str
+    routing: str | None
+    seq_no: int
+    primary_term: int
+
+
+class Donor(msgspec.Struct, frozen=True, array_like=True):
+    """Where a document is that already has the vector of a text."""
+
+    index: str
+    id: str
+    routing: str | None
+
+
+class Chunk(msgspec.Struct, frozen=True, kw_only=True):
+    """What one `embed_and_update` handles, and its form in the broker."""
+
+    #: `{run}:{page}:{k}`, unique for ever.
+    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z-]{1,64}:\d{1,9}:\d{1,9}$")]
+    references: Annotated[
+        tuple[Reference, ...], msgspec.Meta(min_length=1, max_length=MAX_CHUNK_DOCUMENTS)
+    ]
+    donors: tuple[Donor, ...] = ()
+    #: Indices whose documents are written by `update`, because `index` would not be harmless.
+    update_only: tuple[str, ...] = ()
+
+    @property
+    def run(self) -> str:
+        return self.id.split(":", 1)[0]
+
+    def to_message(self) -> dict[str, Any]:
+        """As JSON types, for the broker."""
+        message: dict[str, Any] = msgspec.to_builtins(self)
+        return message
+
+    @classmethod
+    def from_message(cls, message: Any) -> Chunk:
+        """Read a message of the broker, which may be anything.
+
+        Raises:
+            ValueError: it is not a chunk; the text says where and what was expected, no values.
+        """
+        try:
+            return msgspec.convert(message, cls)
+        except msgspec.ValidationError as error:
+            raise ValueError(f"not a chunk: {error}") from None
+
+
+class RunRecord(BaseModel):
+    """One run, as stored, shown and printed. Counters are documents unless named otherwise."""
+
+    run_id: str
+    number: int = 0
+    trigger: str = "beat"
+    state: str = "running"
+    more: bool = False
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    duration_seconds: float = 0.0
+    found: int = 0
+    embedded: int = 0
+    duplicate: int = 0
+    cached: int = 0
+    reused: int = 0
+    already_vectorized: int = 0
+    gone: int = 0
+    failed: int = 0
+    deferred: int = 0
+    vectors_written: int = 0
+    api_requests: int = 0
+    api_inputs: int = 0
+    api_tokens: int = 0
+    estimated_cost_usd: float = 0.0
+    retries: int = 0
+    rate_limited: int = 0
+    errors: int = 0
+    chunks: int = 0
+    chunks_open: int = 0
+    skipped_indices: dict[str, str] = {}
+    halt_reason: str = ""
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def rate_per_second(self) -> float:
+        """Vectors a second over the run's duration; 0 before any time has passed."""
+        if self.duration_seconds <= 0:
+            return 0.0
+        return round(self.vectors_written / self.duration_seconds, 2)
+
+    @property
+    def settled(self) -> int:
+        """Documents whose outcome is known; equal to `found` once the run is over."""
+        return sum(int(getattr(self, outcome.value)) for outcome in Outcome)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """Since this Redis was first used; they survive restarts of everything but Redis."""
+
+    runs: int = 0
+    ticks_skipped: int = 0
+    vectors: int = 0
+    errors: int = 0
+    #: Seconds in which runs were active; the denominator of the average rate.
+    seconds: float = 0.0
+
+    @property
+    def average_rate(self) -> float:
+        return round(self.vectors / self.seconds, 2) if self.seconds > 0 else 0.0
+
+
+def project_of(index: str) -> str:
+    """The index name without its month: `{project}_{YYYY}_{MM}` → `{project}`."""
+    return _MONTH.sub("", index)
+
+
+def outcome_line(outcomes: Mapping[str, int]) -> str:
+    """The one human line of a chunk or a run: `812 found: 172 embedded, 640 cached, 0 failed`."""
+    found = sum(outcomes.values())
+    named = {name: n for name, n in outcomes.items() if n or name == Outcome.FAILED}
+    named.setdefault(Outcome.FAILED.value, 0)
+    order = [outcome.value for outcome in Outcome]
+    parts = [f"{named[name]} {name}" for name in sorted(named, key=order.index)]
+    return f"{found} found: {', '.join(parts)}"

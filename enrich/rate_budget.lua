@@ -1,0 +1,27 @@
+-- One budget of requests and tokens a minute for all workers, each a bucket that refills evenly
+-- (generic cell rate algorithm). Both are taken or neither. Answers 0, or milliseconds to wait.
+-- KEYS: requests bucket, tokens bucket, pause. ARGV: requests/min, tokens/min, tokens wanted.
+local t = redis.call('TIME')
+local now = t[1] * 1000 + t[2] / 1000
+local pause = redis.call('PTTL', KEYS[3])
+if pause > 0 then return pause end
+
+-- What may be taken at once when nothing was taken for long: a tenth of a minute's worth.
+local burst = 6000
+local wait = 0
+local due = {}
+local costs = {{KEYS[1], tonumber(ARGV[1]), 1}, {KEYS[2], tonumber(ARGV[2]), tonumber(ARGV[3])}}
+for i, cost in ipairs(costs) do
+  if cost[2] > 0 then
+    local takes = 60000 * cost[3] / cost[2]
+    local at = math.max(tonumber(redis.call('GET', cost[1]) or 0), now)
+    -- A request dearer than the burst is let through once the bucket is full.
+    wait = math.max(wait, at - now - math.max(burst - takes, 0))
+    due[i] = {cost[1], at + takes}
+  end
+end
+if wait > 0 then return math.ceil(wait) end
+for _, d in pairs(due) do
+  redis.call('SET', d[1], string.format('%.3f', d[2]), 'PX', math.ceil(d[2] - now) + burst)
+end
+return 0

@@ -1,0 +1,91 @@
+"""One budget of requests and tokens a minute, shared by all workers of all hosts through Redis.
+
+Set by ENRICH_REQUESTS_PER_MINUTE and ENRICH_TOKENS_PER_MINUTE; where those are 0, learned from the
+provider's `x-ratelimit-*` headers. A pause that the provider asks for holds everybody.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from importlib.resources import files
+
+import redis
+
+from enrich.embedder import Limits
+from enrich.errors import RateLimited
+from enrich.redis_connection import translated
+from enrich.settings import Settings
+
+#: A task waits this long in its slot; while the budget binds, no other could use the slot better.
+MAX_WAIT_SECONDS = 10.0
+
+#: A limit that was learned is forgotten after this; the next answer teaches it anew.
+LEARNED_SECONDS = 3600
+
+
+class RateBudget:
+    """Turns for requests to the embeddings API."""
+
+    def __init__(
+        self,
+        connection: redis.Redis,
+        settings: Settings,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._redis = connection
+        self._sleep = sleep
+        self._requests = settings.enrich_requests_per_minute
+        self._tokens = settings.enrich_tokens_per_minute
+        prefix = f"{settings.enrich_redis_prefix}rate:"
+        self._keys = [prefix + "requests", prefix + "tokens", prefix + "pause"]
+        self._learned = prefix + "learned"
+        script = files("enrich").joinpath("rate_budget.lua").read_text()
+        self._take = connection.register_script(script)
+
+    def wait(self, tokens: int) -> None:
+        """Take a turn for a request of about so many tokens, waiting for it at most ten seconds.
+
+        Raises:
+            RateLimited: no turn within that time; `retry_after` says when.
+        """
+        waited = 0.0
+        while True:
+            requests_limit, tokens_limit = self.limits()
+            with translated():
+                left = (
+                    self._take(keys=self._keys, args=[requests_limit, tokens_limit, tokens]) / 1000
+                )
+            if left <= 0:
+                return
+            if waited + left > MAX_WAIT_SECONDS:
+                raise RateLimited("the rate budget has no turn left", left)
+            self._sleep(left)
+            waited += left
+
+    def pause(self, seconds: float) -> None:
+        """Hold all workers, as the provider asked; a longer pause is never shortened."""
+        wanted = max(1, int(seconds * 1000))
+        with translated():
+            if self._redis.pttl(self._keys[2]) < wanted:
+                self._redis.set(self._keys[2], 1, px=wanted)
+
+    def limits(self) -> tuple[int, int]:
+        """Requests and tokens a minute in force; 0 where none is known."""
+        if self._requests and self._tokens:
+            return self._requests, self._tokens
+        with translated():
+            learned = self._redis.hmget(self._learned, "requests", "tokens")
+        return self._requests or int(learned[0] or 0), self._tokens or int(learned[1] or 0)
+
+    def learn(self, limits: Limits) -> None:
+        """Remember what the provider's headers said."""
+        told = {
+            name: value
+            for name, value in (("requests", limits.requests), ("tokens", limits.tokens))
+            if value
+        }
+        if told:
+            with translated():
+                self._redis.hset(self._learned, mapping=told)  # type: ignore[arg-type]
+                self._redis.expire(self._learned, LEARNED_SECONDS)

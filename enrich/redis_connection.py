@@ -1,0 +1,56 @@
+"""How this process reaches Redis: one way to build a connection, one translation of its errors.
+
+The ledger, the vector cache and the rate budget share it, so that a Redis which is down, full or
+locked gives the same sentence everywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from redis import exceptions
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.retry import Retry
+
+from enrich.errors import AccessRefused, ServerUnavailable
+
+CONNECT_TIMEOUT_SECONDS = 5
+SOCKET_TIMEOUT_SECONDS = 30
+
+
+def connect(url: str) -> redis.Redis:
+    """A client for the URL; it connects at the first command. Answers are bytes."""
+    return redis.Redis.from_url(
+        url,
+        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
+        socket_timeout=SOCKET_TIMEOUT_SECONDS,
+        socket_keepalive=True,
+        health_check_interval=10,
+        # One quick second try for a connection that a restart has closed; the rest is the task's.
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 1),
+    )
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise Redis trouble as this project's errors."""
+    try:
+        yield
+    except (exceptions.AuthenticationError, exceptions.NoPermissionError):
+        raise AccessRefused("Redis refused the password: check REDIS_URL and CACHE_URL") from None
+    except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
+        raise ServerUnavailable(
+            f"Redis cannot be reached ({type(error).__name__}): check REDIS_URL and that it runs"
+        ) from None
+    except exceptions.ReadOnlyError:
+        raise ServerUnavailable(
+            "Redis is a read-only replica: point REDIS_URL at the primary"
+        ) from None
+    except exceptions.OutOfMemoryError:
+        raise ServerUnavailable(
+            "Redis is full: raise its maxmemory, or give CACHE_URL its own"
+        ) from None
+    except exceptions.BusyLoadingError:
+        raise ServerUnavailable("Redis is loading its data: try again shortly") from None

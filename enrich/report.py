@@ -1,0 +1,114 @@
+"""What operators are shown: one status, read from Redis and OpenSearch, for every screen.
+
+The command line, Flower's page, the metrics and the workers' own page print the same model, so
+that no two places can disagree. A server that does not answer is named; the rest is still shown.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from enrich.errors import EnrichError
+from enrich.ledger import Ledger
+from enrich.log_store import LogStore
+from enrich.models import RunRecord
+
+
+class TotalsReport(BaseModel):
+    """Since this Redis was first used."""
+
+    runs: int = 0
+    ticks_skipped: int = 0
+    vectors: int = 0
+    errors: int = 0
+    #: Vectors a second, over the time in which runs were active.
+    average_rate: float = 0.0
+
+
+class IndexBacklog(BaseModel):
+    """ERROR logs of one index; every one of them is in one of the three."""
+
+    with_vector: int = 0
+    without_vector: int = 0
+    failed: int = 0
+
+
+class Backlog(IndexBacklog):
+    """ERROR logs of all indices."""
+
+    by_index: dict[str, IndexBacklog] = {}
+    #: Timestamp of the oldest ERROR log without a vector, ISO 8601.
+    oldest_without_vector: str | None = None
+
+
+class Status(BaseModel):
+    """All of it, as `status --json` prints it."""
+
+    totals: TotalsReport = TotalsReport()
+    active_run: RunRecord | None = None
+    last_runs: list[RunRecord] = []
+    paused: bool = False
+    #: When beat's last tick was handled.
+    last_tick: datetime | None = None
+    spent_today_usd: float = 0.0
+    #: None when OpenSearch could not be asked.
+    backlog: Backlog | None = None
+    #: What could not be read, in sentences.
+    problems: list[str] = []
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the backlog is empty at the active run's rate; None if there is no rate yet."""
+        if self.active_run is None or self.backlog is None or not self.active_run.rate_per_second:
+            return None
+        return self.backlog.without_vector / self.active_run.rate_per_second
+
+
+def read_status(ledger: Ledger, store: LogStore | None, runs: int = 10) -> Status:
+    """Read the status. `store` None leaves the backlog out.
+
+    A server that cannot be reached shows in `problems`; nothing is raised.
+    """
+    status = Status()
+    try:
+        _read_ledger(status, ledger, runs)
+    except EnrichError as error:
+        status.problems.append(str(error))
+    if store is not None:
+        try:
+            status.backlog = read_backlog(store)
+        except EnrichError as error:
+            status.problems.append(str(error))
+    return status
+
+
+def read_backlog(store: LogStore) -> Backlog:
+    """Count the ERROR logs. Raises EnrichError."""
+    by_index = {name: IndexBacklog(**counts) for name, counts in store.finder.counts().items()}
+    without = sum(index.without_vector for index in by_index.values())
+    return Backlog(
+        with_vector=sum(index.with_vector for index in by_index.values()),
+        without_vector=without,
+        failed=sum(index.failed for index in by_index.values()),
+        by_index=by_index,
+        oldest_without_vector=store.finder.oldest_owed() if without else None,
+    )
+
+
+def _read_ledger(status: Status, ledger: Ledger, runs: int) -> None:
+    totals = ledger.totals()
+    status.totals = TotalsReport(
+        runs=totals.runs,
+        ticks_skipped=totals.ticks_skipped,
+        vectors=totals.vectors,
+        errors=totals.errors,
+        average_rate=totals.average_rate,
+    )
+    status.last_runs = ledger.last_runs(runs)
+    active = ledger.active_run()
+    status.active_run = next((run for run in status.last_runs if run.run_id == active), None)
+    status.paused = ledger.paused()
+    status.last_tick = ledger.last_tick()
+    status.spent_today_usd = ledger.spent_today_usd()

@@ -1,0 +1,225 @@
+"""The one reader of the environment: every setting, its default, its bounds and its meaning.
+
+Settings come from environment variables or a `.env` file in the working directory. Everything else
+receives values from here and never looks at the environment, so that a test can build any
+combination and an operator finds every knob in one place.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from enrich.errors import SettingsError
+
+#: Beyond these, no provider of embeddings accepts a request (OpenAI's published limits).
+MAX_INPUTS_PER_REQUEST = 2048
+
+#: USD per one million tokens, by model, as OpenAI publishes them; ENRICH_PRICE_PER_MILLION_TOKENS
+#: overrides it for other models and other contracts.
+PRICE_PER_MILLION_TOKENS = {
+    "text-embedding-3-large": 0.13,
+    "text-embedding-3-small": 0.02,
+    "text-embedding-ada-002": 0.10,
+}
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode]
+
+
+class Settings(BaseSettings):
+    """All settings, validated. Field names are the environment variables in lower case."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        extra="ignore",
+        frozen=True,
+        env_ignore_empty=True,
+    )
+
+    # -- embeddings API
+    openai_api_key: SecretStr
+    openai_base_url: str = "https://api.openai.com/v1"
+    openai_timeout_seconds: float = Field(30.0, gt=0)
+    embedding_model: str = "text-embedding-3-large"
+    embedding_dimensions: int = Field(1536, ge=2, le=16_000)
+
+    # -- OpenSearch
+    opensearch_host: str = "localhost"
+    opensearch_port: int = Field(9200, ge=1, le=65_535)
+    opensearch_user: str = ""
+    opensearch_password: SecretStr = SecretStr("")
+    opensearch_use_ssl: bool = True
+    opensearch_verify_certs: bool = True
+    opensearch_ca_certs: str = ""
+    opensearch_timeout_seconds: float = Field(30.0, gt=0)
+
+    # -- Redis: broker, ledger, rate budget (redis_url); vectors (cache_url)
+    redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
+    cache_url: SecretStr = SecretStr("")
+    enrich_redis_prefix: str = Field("enrich:", min_length=1)
+
+    # -- what is found
+    enrich_index_pattern: CommaSeparated = ("*_*", "-.*")
+    enrich_exclude_indices: CommaSeparated = ()
+    enrich_levels: CommaSeparated = ("ERROR",)
+    enrich_max_age_days: float = Field(0, ge=0)
+
+    # -- how much, how often
+    enrich_interval_minutes: float = Field(10, gt=0)
+    enrich_batch_size: int = Field(100, ge=1, le=MAX_INPUTS_PER_REQUEST)
+    enrich_max_logs_per_run: int = Field(0, ge=0)
+    enrich_max_cost_per_day: float = Field(0, ge=0)
+    enrich_max_chunks_in_flight: int = Field(32, ge=1)
+    enrich_price_per_million_tokens: float | None = Field(None, ge=0)
+    enrich_requests_per_minute: int = Field(0, ge=0)
+    enrich_tokens_per_minute: int = Field(0, ge=0)
+
+    # -- cache and reuse
+    enrich_cache_max_entries: int = Field(10_000, ge=0)
+    enrich_cache_ttl_seconds: int = Field(3600, ge=1)
+    enrich_reuse_across_projects: bool = False
+
+    # -- times; each must be shorter than the next, see `_times_in_order`
+    enrich_soft_time_limit_seconds: float = Field(90, gt=0)
+    enrich_hard_time_limit_seconds: float = Field(120, gt=0)
+    enrich_visibility_timeout_seconds: float = Field(300, gt=0)
+    enrich_chunk_deadline_seconds: float = Field(420, gt=0)
+
+    # -- logs
+    enrich_log_file: str = "periodic_enrichment.log"
+    enrich_log_format: Literal["plain", "json"] = "plain"
+
+    @field_validator(
+        "enrich_index_pattern", "enrich_exclude_indices", "enrich_levels", mode="before"
+    )
+    @classmethod
+    def _split_commas(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("enrich_index_pattern", "enrich_levels")
+    @classmethod
+    def _not_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("must name at least one")
+        return value
+
+    @field_validator("openai_api_key")
+    @classmethod
+    def _key_not_blank(cls, value: SecretStr) -> SecretStr:
+        if not value.get_secret_value().strip():
+            raise ValueError("must not be empty")
+        return value
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _http_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise ValueError("must be a URL that starts with http:// or https://")
+        if parts.username or parts.password:
+            raise ValueError("must not carry a user name or password; use OPENAI_API_KEY")
+        return value.rstrip("/")
+
+    @field_validator("redis_url", "cache_url")
+    @classmethod
+    def _redis_scheme(cls, value: SecretStr) -> SecretStr:
+        url = value.get_secret_value()
+        if url and urlsplit(url).scheme not in ("redis", "rediss"):
+            raise ValueError("must be a URL that starts with redis:// or rediss://")
+        return value
+
+    @model_validator(mode="after")
+    def _times_in_order(self) -> Self:
+        names = ("soft_time_limit", "hard_time_limit", "visibility_timeout", "chunk_deadline")
+        fields = [f"enrich_{name}_seconds" for name in names]
+        for shorter, longer in pairwise(fields):
+            if getattr(self, shorter) >= getattr(self, longer):
+                raise ValueError(f"{shorter.upper()} must be shorter than {longer.upper()}")
+        return self
+
+    @model_validator(mode="after")
+    def _cost_can_be_counted(self) -> Self:
+        if self.enrich_max_cost_per_day and not self.price_per_million_tokens:
+            raise ValueError(
+                f"ENRICH_MAX_COST_PER_DAY needs ENRICH_PRICE_PER_MILLION_TOKENS, because the price "
+                f"of {self.embedding_model} is not known"
+            )
+        return self
+
+    @property
+    def opensearch_url(self) -> str:
+        scheme = "https" if self.opensearch_use_ssl else "http"
+        return f"{scheme}://{self.opensearch_host}:{self.opensearch_port}"
+
+    @property
+    def vector_cache_url(self) -> str:
+        return self.cache_url.get_secret_value() or self.redis_url.get_secret_value()
+
+    @property
+    def interval_seconds(self) -> float:
+        return self.enrich_interval_minutes * 60
+
+    @property
+    def index_expression(self) -> str:
+        """The target of every search, in OpenSearch's syntax: patterns, then exclusions."""
+        return ",".join(
+            (*self.enrich_index_pattern, *(f"-{name}" for name in self.enrich_exclude_indices))
+        )
+
+    @property
+    def price_per_million_tokens(self) -> float:
+        """USD; 0 for a model without a known price, which `check` says."""
+        if self.enrich_price_per_million_tokens is not None:
+            return self.enrich_price_per_million_tokens
+        return PRICE_PER_MILLION_TOKENS.get(self.embedding_model, 0.0)
+
+    def masked(self) -> dict[str, str]:
+        """Every setting under its variable's name, fit for a log: secrets as `***`."""
+        shown: dict[str, str] = {}
+        for name, value in self:
+            if isinstance(value, SecretStr):
+                plain = value.get_secret_value()
+                text = without_password(plain) if "://" in plain else ("***" if plain else "")
+            elif isinstance(value, tuple):
+                text = ",".join(value)
+            else:
+                text = "" if value is None else str(value)
+            shown[name.upper()] = text
+        return shown
+
+
+def without_password(url: str) -> str:
+    """The URL with its password, if any, replaced by `***`."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the environment and `.env`.
+
+    Raises:
+        SettingsError: a variable is missing or wrong; the message names each of them, and no value.
+    """
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        # `from None`: pydantic's own text quotes the rejected input, which may be a secret.
+        raise SettingsError("; ".join(_sentence(detail) for detail in error.errors())) from None
+
+
+def _sentence(detail: Any) -> str:
+    variable = str(detail["loc"][0]).upper() if detail["loc"] else ""
+    if detail["type"] == "missing":
+        return f"{variable} is not set: set it in the environment or in .env"
+    reason = detail["msg"].removeprefix("Value error, ")
+    return f"{variable}: {reason}" if variable else reason

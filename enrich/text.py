@@ -1,0 +1,72 @@
+"""What is embedded: from a log's source to the text, its cut and its fingerprint. Pure.
+
+The text is the message and nothing that is unique to one log: a trace id or a time in the text
+would give every log a text of its own, and no vector could ever be reused. See docs/text.md.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from enrich.errors import TextUnusable
+
+#: UTF-8 bytes. Byte-level BPE never makes more tokens than there are bytes, so that a text within
+#: this limit is within the models' 8,192 tokens whatever it holds; 192 are left for special tokens.
+MAX_TEXT_BYTES = 8_000
+
+#: Of those, what the tail may take: the part from the last cause on, or the end.
+TAIL_BYTES = 2_600
+
+CUT_MARK = "\n[...]\n"
+
+_CAUSED_BY = "Caused by"
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def text_of(source: Mapping[str, Any]) -> str:
+    """The text of a log, never empty, encodable, at most MAX_TEXT_BYTES of UTF-8.
+
+    Raises:
+        TextUnusable: `message_missing`, `message_not_text` or `message_empty`.
+    """
+    message = source.get("message")
+    if message is None:
+        raise TextUnusable("message_missing")
+    if not isinstance(message, str):
+        raise TextUnusable("message_not_text")
+    # JSON can carry half a surrogate pair; UTF-8, and with it every API, cannot.
+    text = cut(_SURROGATE.sub("�", message).strip())
+    if not text:
+        raise TextUnusable("message_empty")
+    return text
+
+
+def cut(text: str) -> str:
+    """Keep the head and the last "Caused by" (or, without one, the end) of an over-long text."""
+    if len(text) * 4 <= MAX_TEXT_BYTES or len(text.encode()) <= MAX_TEXT_BYTES:
+        return text
+    cause = text.rfind(_CAUSED_BY)
+    if len(text[: max(cause, 0)].encode()) > MAX_TEXT_BYTES - 2 * TAIL_BYTES:
+        tail = _first_bytes(text[cause : cause + TAIL_BYTES], TAIL_BYTES)
+    else:
+        tail = _last_bytes(text[-TAIL_BYTES:], TAIL_BYTES)
+    head = _first_bytes(
+        text[:MAX_TEXT_BYTES], MAX_TEXT_BYTES - len(tail.encode()) - len(CUT_MARK.encode())
+    )
+    return (head.rstrip() + CUT_MARK + tail.strip()).strip()
+
+
+def fingerprint(text: str) -> str:
+    """SHA-256 of the text, 64 hex digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _first_bytes(text: str, limit: int) -> str:
+    return text.encode()[:limit].decode(errors="ignore")
+
+
+def _last_bytes(text: str, limit: int) -> str:
+    return text.encode()[-limit:].decode(errors="ignore")

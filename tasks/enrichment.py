@@ -1,0 +1,119 @@
+"""The four tasks. A task names the move, the backfill makes it; no task holds a decision.
+
+Only named errors are retried. A task returns one human line, which Flower shows from the event
+although results are not stored. Every retry and continuation is published with fresh options.
+"""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from typing import Any
+
+from celery import Task, shared_task
+from celery.exceptions import SoftTimeLimitExceeded
+from celery.signals import worker_process_init
+
+from enrich.assembly import build_backfill
+from enrich.backfill import Backfill, ChunkBusy
+from enrich.errors import Halt, RateLimited, TransientError
+from enrich.models import Chunk
+from enrich.settings import load_settings
+from tasks.retry import MAX_RETRIES, backoff, pause_of, too_long
+
+log = logging.getLogger(__name__)
+
+
+class _CeleryPublisher:
+    """Sends the next moves through the broker."""
+
+    def find_unvectorized(self, trigger: str) -> None:
+        find_unvectorized.apply_async((trigger,))
+
+    def scan_page(self, run: str, page: int) -> None:
+        scan_page.apply_async((run, page))
+
+    def embed_and_update(self, message: dict[str, Any]) -> None:
+        # What Flower and the log show of a chunk: its name, not its thousand references.
+        embed_and_update.apply_async((message,), argsrepr=f"('{message['id']}',)")
+
+    def finish_run(self, run: str) -> None:
+        finish_run.apply_async((run,))
+
+
+@cache
+def backfill() -> Backfill:
+    """This process's backfill, built at its first task, which is after the fork."""
+    return build_backfill(load_settings(), _CeleryPublisher())
+
+
+@worker_process_init.connect
+def _forget_parent(**_: Any) -> None:
+    backfill.cache_clear()
+
+
+@shared_task(bind=True, name="enrich.find_unvectorized", max_retries=MAX_RETRIES)
+def find_unvectorized(self: Task, trigger: str = "beat", *_: Any, **__: Any) -> str:
+    try:
+        return backfill().tick(trigger)
+    except TransientError as error:
+        return _again_or_halt(self, "", error)
+
+
+@shared_task(bind=True, name="enrich.scan_page", max_retries=MAX_RETRIES)
+def scan_page(self: Task, run: str, page: int, *_: Any, **__: Any) -> str:
+    try:
+        return backfill().scan(run, page)
+    except TransientError as error:
+        return _again_or_halt(self, run, error)
+
+
+@shared_task(bind=True, name="enrich.finish_run", max_retries=MAX_RETRIES)
+def finish_run(self: Task, run: str, *_: Any, **__: Any) -> str:
+    try:
+        return backfill().finish(run)
+    except TransientError as error:
+        raise self.retry(exc=error, countdown=backoff(self.request.retries)) from None
+
+
+@shared_task(bind=True, name="enrich.embed_and_update", max_retries=MAX_RETRIES)
+def embed_and_update(self: Task, message: Any, *_: Any, **__: Any) -> str:
+    try:
+        chunk = Chunk.from_message(message)
+    except ValueError as error:
+        log.error("a message was dropped: %s", error)
+        return f"dropped: {error}"
+    try:
+        return backfill().embed_and_update(chunk)
+    except ChunkBusy as error:
+        # Should the other delivery be lost, this one goes on when its claim has ended.
+        return _later(self, chunk, error, min(error.seconds + 0.1, 60.0))
+    except RateLimited as error:
+        pause = pause_of(error)
+        if reason := too_long(pause):
+            backfill().halt(chunk.run, reason)
+            return reason
+        return _later(self, chunk, error, pause)
+    except TransientError as error:
+        return _later(self, chunk, error, backoff(self.request.retries))
+    except (SoftTimeLimitExceeded, MemoryError) as error:
+        return backfill().give_up(chunk, f"the worker ran into {type(error).__name__}")
+
+
+def _later(task: Task, chunk: Chunk, error: TransientError, seconds: float) -> str:
+    if task.request.retries >= MAX_RETRIES:
+        return backfill().give_up(chunk, str(error))
+    raise task.retry(exc=error, countdown=seconds) from None
+
+
+def _again_or_halt(task: Task, run: str, error: TransientError) -> str:
+    """Try a scan again; when that is used up, end the run with the reason where people look."""
+    if task.request.retries < MAX_RETRIES:
+        raise task.retry(exc=error, countdown=backoff(task.request.retries)) from None
+    try:
+        run = run or backfill().active_run()
+        if run:
+            backfill().halt(run, str(error))
+    except (TransientError, Halt) as second:
+        log.error("the run could not be halted: %s", second)
+    return f"given up: {error}"

@@ -1,0 +1,38 @@
+"""Who is tried again, when, and how often: the retry policy as data and two pure functions."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+
+from enrich.backfill import MAX_PAUSE_SECONDS
+from enrich.errors import RateLimited
+
+#: Tries after the first; with backoff up to a minute that is about two minutes of trouble.
+MAX_RETRIES = 6
+
+FIRST_BACKOFF_SECONDS = 2.0
+MAX_BACKOFF_SECONDS = 60.0
+
+
+def backoff(retries: int) -> float:
+    """Seconds before the next try: exponential, full jitter, at most a minute.
+
+    Full jitter as in "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015): many workers
+    that failed together do not come back together.
+    """
+    most = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0**retries)
+    return random.uniform(0.1, most)
+
+
+def pause_of(error: RateLimited) -> float:
+    """Seconds that the provider's pause asks for."""
+    return error.retry_after if error.retry_after is not None else MAX_BACKOFF_SECONDS / 4
+
+
+def too_long(pause: float) -> str:
+    """Why a pause ends the run, or "" if it can be waited for."""
+    if pause <= MAX_PAUSE_SECONDS:
+        return ""
+    until = datetime.now(UTC) + timedelta(seconds=pause)
+    return f"rate limited until {until:%Y-%m-%d %H:%M:%S} UTC"

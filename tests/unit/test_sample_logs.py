@@ -1,0 +1,237 @@
+"""The built-in logs are true, agree between runs, and have the shape that they promise: how many
+are errors, how many of those distinct, Korean or long, how they fall on projects and months.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dev.failures import Captured, Failure, Ordinary, capture_all, capture_ordinary
+from dev.sample_logs import LONG_CHARACTERS, PROJECTS, SampleLog, generate
+
+# Kinds for which a system may lack something: /dev/full, a Valkey that runs there.
+MAY_BE_MISSING = {"disk-full", "redis-oom", "redis-read-only", "redis-master-down"}
+MAY_BE_MISSING |= {"redis-no-auth", "redis-busy"}
+
+
+@pytest.fixture(scope="module")
+def captured() -> Captured:
+    return capture_all(None, None)
+
+
+@pytest.fixture(scope="module")
+def ordinary() -> list[Ordinary]:
+    return capture_ordinary()
+
+
+@pytest.fixture(scope="module")
+def logs(captured: Captured, ordinary: list[Ordinary]) -> list[SampleLog]:
+    return list(generate(5000, failures=captured.failures, ordinary=ordinary))
+
+
+def errors_of(logs: list[SampleLog]) -> list[str]:
+    return [log.document["message"] for log in logs if log.document["level"] == "ERROR"]
+
+
+def as_bytes(logs: list[SampleLog]) -> bytes:
+    return json.dumps([[log.index, log.id, log.document] for log in logs]).encode()
+
+
+# Captures
+
+
+def test_more_than_forty_five_kinds_fail_without_any_server(captured: Captured) -> None:
+    assert len({failure.kind for failure in captured.failures}) > 90
+    unexpected = {
+        kind: reason
+        for kind, reason in captured.left_out.items()
+        if "server was given" not in reason and kind not in MAY_BE_MISSING
+    }
+    assert not unexpected
+
+
+def test_two_captures_agree(captured: Captured, ordinary: list[Ordinary]) -> None:
+    assert capture_all(None, None) == captured
+    assert capture_ordinary() == ordinary
+
+
+def test_nothing_of_this_machine_is_left_in_the_texts(
+    captured: Captured, ordinary: list[Ordinary]
+) -> None:
+    checkout = str(Path(__file__).resolve().parents[2])
+    own = [checkout, str(Path.home()) + "/", sys.prefix, sys.base_prefix, "/tmp/", "127.0.0.1"]
+    for text in [x.message for x in captured.failures] + [x.message for x in ordinary]:
+        for found in own:
+            assert found not in text.replace("/usr/lib/python3.11", "")
+        assert not re.search(r"0x[0-9a-f]{6}|[: =][3-6]\d{4}\b|failures-", text)
+
+
+def test_each_failure_is_a_line_with_a_real_traceback_below(captured: Captured) -> None:
+    for failure in captured.failures:
+        line, _, traceback = failure.message.partition("\n")
+        assert line and not line.startswith(" ")
+        assert "Traceback (most recent call last):" in traceback
+        assert 'File "/srv/app/' in traceback
+        assert failure.service_name and failure.logger
+
+
+def test_failures_are_what_they_are_called(captured: Captured) -> None:
+    texts = {failure.kind: failure.message for failure in captured.failures}
+    expected = {
+        "requests-refused": "[Errno 111] Connection refused",
+        "tls-self-signed": "self-signed certificate",
+        "tls-expired": "certificate has expired",
+        "tls-wrong-host": "not valid for 'carrier.internal'",
+        "openai-429": "openai.RateLimitError",
+        "sql-locked": "database is locked",
+        "json-too-deep": "RecursionError",
+        "key-error-chain": "During handling of the above exception",
+        "http-409": "The above exception was the direct cause",
+        "exception-group": "unhandled errors in a TaskGroup (2 sub-exceptions)",
+    }
+    for kind, text in expected.items():
+        assert text in texts[kind]
+
+
+def test_ordinary_lines_come_from_libraries_and_from_service_logs(tmp_path: Path) -> None:
+    valkey, opensearch = tmp_path / "valkey.log", tmp_path / "opensearch.log"
+    valkey.write_text(
+        "4711:M 22 Nov 2026 10:11:12.345 * Ready to accept connections tcp\n"
+        "4711:M 22 Nov 2026 10:11:12.345 # Possible SECURITY ATTACK detected from 10.0.0.9:4711\n"
+    )
+    opensearch.write_text(
+        "[2026-11-22T10:11:12,345][INFO ][o.o.n.Node               ] [node-1] started\n"
+        "[2026-11-22T10:11:12,345][WARN ][o.o.m.j.GcMonitor] [node-1] [gc][4711] overhead\n"
+        "\tat no.log.of.its.Own\n"
+    )
+
+    lines = capture_ordinary([valkey, opensearch])
+
+    assert {line.level for line in lines} == {"INFO", "WARN"}
+    assert {"urllib3.connectionpool", "celery.app.trace", "asyncio"} <= {x.logger for x in lines}
+    found = {(line.level, line.message) for line in lines}
+    assert ("INFO", "Ready to accept connections tcp") in found
+    assert ("INFO", "started") in found
+    assert not [line for line in lines if "4711" in line.message]
+
+
+# Multiplication
+
+
+def test_the_same_call_gives_the_same_bytes(
+    captured: Captured, ordinary: list[Ordinary], logs: list[SampleLog]
+) -> None:
+    given: dict[str, Any] = {"failures": captured.failures, "ordinary": ordinary}
+
+    assert as_bytes(list(generate(5000, **given))) == as_bytes(logs)
+    assert as_bytes(list(generate(5000, seed=8, **given))) != as_bytes(logs)
+
+
+def test_two_of_five_logs_are_errors_by_default(logs: list[SampleLog]) -> None:
+    levels = Counter(log.document["level"] for log in logs)
+
+    assert len(logs) == 5000
+    assert levels["ERROR"] == 2000
+    assert levels["INFO"] > levels["WARN"] > 300
+
+
+@pytest.mark.parametrize("errors", [2_000, 20_000])
+@pytest.mark.parametrize("share", [0.1, 0.3])
+def test_the_share_of_distinct_errors_holds(
+    captured: Captured, ordinary: list[Ordinary], errors: int, share: float
+) -> None:
+    logs = generate(
+        errors, errors=errors, failures=captured.failures, ordinary=ordinary, distinct_share=share
+    )
+    messages = errors_of(list(logs))
+
+    assert len(messages) == errors
+    assert len(set(messages)) / errors == pytest.approx(share, abs=0.03)
+
+
+def test_few_texts_make_up_most_of_the_errors(logs: list[SampleLog]) -> None:
+    counts = [count for _, count in Counter(errors_of(logs)).most_common()]
+
+    assert sum(counts[:75]) > len(errors_of(logs)) / 2
+    assert counts[0] < len(errors_of(logs)) / 5
+
+
+def test_every_kind_is_among_the_default_logs(captured: Captured, logs: list[SampleLog]) -> None:
+    known = {
+        (failure.service_name, failure.logger)
+        for failure in captured.failures
+        if len(failure.message) < LONG_CHARACTERS
+    }
+    seen = {(log.document["service_name"], log.document["logger"]) for log in logs}
+    assert known <= seen
+
+
+def test_some_errors_are_korean_and_some_long(logs: list[SampleLog]) -> None:
+    messages = errors_of(logs)
+    korean = [text for text in messages if re.match(r"[^\n]*[가-힣]", text)]
+    long = [text for text in messages if len(text) >= LONG_CHARACTERS]
+
+    assert len(korean) / len(messages) == pytest.approx(0.08, abs=0.02)
+    assert all("Traceback (most recent call last)" in text for text in korean)
+    assert 0.005 < len(long) / len(messages) < 0.03
+    assert max(map(len, messages)) <= 31_000
+
+
+def test_logs_fall_on_three_unequal_projects_and_two_months(logs: list[SampleLog]) -> None:
+    for project, share in PROJECTS.items():
+        of_project = [log for log in logs if log.index.startswith(project)]
+        assert len(of_project) / len(logs) == pytest.approx(share, abs=0.03)
+    assert {log.index[-7:] for log in logs} == {"2026_10", "2026_11"}
+    assert len({log.index for log in logs}) == 6
+
+
+def test_documents_have_the_fields_of_a_log(logs: list[SampleLog]) -> None:
+    for log in logs:
+        document = log.document
+        assert re.fullmatch(r"[0-9a-f]{32}", document["trace_id"])
+        assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", document["log_id"])
+        assert document["log_id"] == log.id
+        at = datetime.strptime(document["timestamp"], "%Y-%m-%dT%H:%M:%S.%fZ")
+        assert log.index.endswith(f"{at:_%Y_%m}") and len(document["timestamp"]) == 24
+        assert isinstance(document["duration_ms"], float) and document["duration_ms"] > 0
+        assert set(document["labels"]) == {"region", "version", "attempt"}
+        assert document["host"] and document["thread"] and document["logger"]
+        assert not re.search(r"\{(host|port|id|order|customer|sku|n|s)\}", document["message"])
+    assert len({log.id for log in logs}) == len(logs)
+
+
+def test_one_message_names_one_host_and_one_order(logs: list[SampleLog]) -> None:
+    for message in errors_of(logs):
+        if len(message) < LONG_CHARACTERS:
+            assert len(set(re.findall(r"host='([\d.]+)'", message))) <= 1
+
+
+def test_a_failure_with_nothing_that_varies_is_multiplied_all_the_same() -> None:
+    failure = Failure(kind="same", service_name="shop", logger="shop", message="always the same")
+    line = Ordinary(level="INFO", service_name="shop", logger="shop", message="started")
+
+    logs = list(generate(10, errors=4, failures=[failure], ordinary=[line], months=["2027-02"]))
+
+    assert errors_of(logs) == ["always the same"] * 4
+    assert {log.index[-7:] for log in logs} == {"2027_02"}
+
+
+def test_what_can_not_be_met_is_refused() -> None:
+    line = Ordinary(level="INFO", service_name="shop", logger="shop", message="started")
+
+    with pytest.raises(ValueError, match="between 0 and 5"):
+        generate(5, errors=6, failures=[], ordinary=[line])
+    with pytest.raises(ValueError, match="nothing to multiply"):
+        generate(5, errors=1, failures=[], ordinary=[line])
+    with pytest.raises(ValueError, match="distinct_share"):
+        generate(5, errors=0, failures=[], ordinary=[line], distinct_share=0)
+    with pytest.raises(ValueError, match="YYYY-MM"):
+        list(generate(5, errors=0, failures=[], ordinary=[line], months=["October"]))
