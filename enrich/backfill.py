@@ -95,9 +95,15 @@ class Backfill:
         self._cache = parts.cache
         self._ledger = parts.ledger
         self._publisher = parts.publisher
+        self._closable = (parts.store, parts.embedder, parts.cache, parts.ledger)
         self._work = ChunkWork(
             parts.settings, parts.store, parts.embedder, parts.cache, parts.ledger, parts.budget
         )
+
+    def close(self) -> None:
+        """Close the lines to all servers."""
+        for part in self._closable:
+            part.close()
 
     # -- tick
 

@@ -61,6 +61,8 @@ class Embedder(Protocol):
         """Raises Halt, RateLimited, InputRefused (RequestTooLarge) or TransientError."""
         ...
 
+    def close(self) -> None: ...
+
 
 class _Row(msgspec.Struct):
     index: int
@@ -91,6 +93,9 @@ class OpenAIEmbedder:
             # One owner for each failure: the task retries, not the client.
             max_retries=0,
         )
+
+    def close(self) -> None:
+        self._client.close()
 
     def embed(self, texts: Sequence[str]) -> Embedded:
         options: dict[str, Any] = {}

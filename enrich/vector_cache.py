@@ -35,6 +35,9 @@ class VectorCache:
         #: Sorted set of fingerprints by last use, which bounds the number of entries.
         self._uses = f"{base}uses"
 
+    def close(self) -> None:
+        self._redis.close()
+
     def get(self, fingerprints: Sequence[str]) -> dict[str, Vector]:
         """Those that are known. An entry of a wrong length counts as unknown."""
         if not fingerprints or not self._max_entries:

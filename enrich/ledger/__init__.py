@@ -94,6 +94,9 @@ class Ledger:
             for name in _MOVES
         }
 
+    def close(self) -> None:
+        self._redis.close()
+
     def _move(self, name: str, *arguments: Any) -> Any:
         with translated():
             return self._scripts[name](keys=[self._prefix], args=list(arguments))

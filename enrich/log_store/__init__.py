@@ -39,6 +39,9 @@ class LogStore:
         self.documents = Documents(self.connection)
         self.preflight = Preflight(self.connection, settings)
 
+    def close(self) -> None:
+        self.connection.close()
+
     def version(self) -> str:
         """Distribution and version, such as "opensearch 3.5.0"; the cheapest proof of a line."""
         answer = self.connection.ask(dict[str, Any], "GET", "/")

@@ -95,6 +95,9 @@ class Connection:
             **options,
         )
 
+    def close(self) -> None:
+        self._client.close()
+
     def request(
         self,
         method: str,

@@ -1,0 +1,287 @@
+"""Fixtures: real services started once, emptied before each test, and two ways to run a cycle.
+
+`pipeline(...)` runs the real backfill on the real services inside the test's process, each message
+through JSON, in order: quick, and any step can be observed. `worker` is a real Celery worker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import redis
+
+from dev.embeddings_server import Model
+from dev.services import Service, Services
+from enrich.assembly import build_backfill, build_ledger
+from enrich.backfill import ChunkBusy
+from enrich.errors import RateLimited, TransientError
+from enrich.log_store import LogStore, index_template
+from enrich.models import Chunk, RunRecord
+from enrich.settings import Settings, load_settings
+
+ROOT = Path(__file__).parent.parent
+DIMENSIONS = 1536
+
+
+class Search:
+    """OpenSearch asked directly, not through the product: the independent witness."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.http = httpx2.Client(base_url=url, timeout=60)
+
+    def __call__(self, method: str, path: str, body: Any = None, *, ok: bool = True) -> Any:
+        content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        answer = self.http.request(
+            method, path, content=content, headers={"content-type": "application/json"}
+        )
+        if ok and answer.status_code >= 300:
+            raise AssertionError(f"{method} {path}: {answer.status_code} {answer.text[:500]}")
+        return answer.json()
+
+    def create(self, index: str, **body: Any) -> None:
+        """Create an index; without a body from the product's own template."""
+        self("PUT", f"/{index}", body or index_template(DIMENSIONS, [index])["template"])
+
+    def index(self, index: str, documents: list[dict[str, Any]], **action: Any) -> list[str]:
+        """Index documents as `{index}-{n}`; `_raw` gives a source's exact bytes."""
+        rows: list[bytes] = []
+        ids = []
+        for n, document in enumerate(documents):
+            ids.append(str(document.pop("_id", f"{index}-{n}")))
+            rows.append(json.dumps({"index": {"_index": index, "_id": ids[-1], **action}}).encode())
+            rows.append(document.get("_raw") or json.dumps(document).encode())
+        answer = self("POST", "/_bulk?refresh=true", b"\n".join(rows) + b"\n")
+        assert not answer["errors"], [i for i in answer["items"] if "error" in i["index"]][:3]
+        return ids
+
+    def source(self, index: str, id: str, routing: str | None = None) -> dict[str, Any]:
+        suffix = f"?routing={routing}" if routing else ""
+        return dict(self("GET", f"/{index}/_doc/{id}{suffix}")["_source"])
+
+    def raw(self, index: str, id: str) -> str:
+        """The stored source, byte for byte."""
+        return self.http.get(f"/{index}/_source/{id}").text
+
+    def sources(self, index: str) -> dict[str, dict[str, Any]]:
+        self("POST", f"/{index}/_refresh")
+        found = self("GET", f"/{index}/_search?size=10000")
+        return {hit["_id"]: hit["_source"] for hit in found["hits"]["hits"]}
+
+    def count(self, index: str, query: dict[str, Any]) -> int:
+        self("POST", f"/{index}/_refresh")
+        return int(self("POST", f"/{index}/_count", {"query": query})["count"])
+
+
+class Embeddings:
+    """The embeddings server's other side: what it was asked for, and what it shall do wrong."""
+
+    def __init__(self, url: str) -> None:
+        self.http = httpx2.Client(base_url=url, timeout=10)
+
+    def reset(self) -> None:
+        self.http.post("/control/reset").raise_for_status()
+
+    def set(self, **settings: Any) -> None:
+        self.http.post("/control", json=settings).raise_for_status()
+
+    def faults(self, *faults: dict[str, Any]) -> None:
+        self.http.post("/control/faults", json=list(faults)).raise_for_status()
+
+    @property
+    def seen(self) -> dict[str, Any]:
+        return dict(self.http.get("/control").json())
+
+
+class Pipeline:
+    """The product in this process: real parts, messages in a list instead of a broker."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.messages: deque[tuple[str, Any]] = deque()
+        self.ledger = build_ledger(settings)
+        self.store = LogStore(settings)
+        self.backfill = build_backfill(settings, self)
+        self.lines: list[str] = []
+        #: Called before each message; may change the world.
+        self.before: Callable[[str, Any], None] = lambda name, arguments: None
+
+    def close(self) -> None:
+        self.ledger.close()
+        self.store.close()
+        self.backfill.close()
+
+    def _send(self, name: str, *arguments: Any) -> None:
+        self.messages.append((name, json.loads(json.dumps(arguments))))
+
+    def find_unvectorized(self, trigger: str) -> None:
+        self._send("find_unvectorized", trigger)
+
+    def scan_page(self, run: str, page: int) -> None:
+        self._send("scan_page", run, page)
+
+    def embed_and_update(self, message: dict[str, Any]) -> None:
+        self._send("embed_and_update", message)
+
+    def finish_run(self, run: str) -> None:
+        self._send("finish_run", run)
+
+    def deliver(self) -> None:
+        """Handle the first message; trouble that passes is tried up to three times."""
+        name, arguments = self.messages.popleft()
+        self.before(name, arguments)
+        if name == "find_unvectorized":
+            line = self.backfill.tick(*arguments)
+        elif name == "scan_page":
+            line = self.backfill.scan(*arguments)
+        elif name == "finish_run":
+            line = self.backfill.finish(*arguments)
+        else:
+            line = self._deliver_chunk(Chunk.from_message(arguments[0]))
+        self.lines.append(line)
+
+    def _deliver_chunk(self, chunk: Chunk) -> str:
+        for last in (False, False, True):
+            try:
+                return self.backfill.embed_and_update(chunk)
+            except ChunkBusy:
+                return "busy"
+            except (RateLimited, TransientError) as error:
+                if last:
+                    return self.backfill.give_up(chunk, str(error))
+        raise AssertionError("not reached")
+
+    def run(self, trigger: str = "manual") -> RunRecord:
+        """One run (and those that continue it), to its end; the record of the last."""
+        self.find_unvectorized(trigger)
+        while self.messages:
+            self.deliver()
+        return self.ledger.last_runs(1)[0]
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Services]:
+    """OpenSearch, Valkey and the embeddings server, started once."""
+    folder = ROOT / ".dev" / f"tests-{os.getpid()}"
+    services = Services(folder, opensearch_settings={"action.auto_create_index": "false"})
+    services.start()
+    try:
+        yield services
+    finally:
+        services.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def search(stack: Services) -> Iterator[Search]:
+    witness = Search(stack.opensearch.url)
+    yield witness
+    witness.http.close()
+
+
+@pytest.fixture(scope="session")
+def embeddings(stack: Services) -> Iterator[Embeddings]:
+    control = Embeddings(stack.embeddings.url)
+    yield control
+    control.http.close()
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    """Knows the right vector of every text."""
+    return Model()
+
+
+@pytest.fixture
+def clean(stack: Services, search: Search, embeddings: Embeddings) -> Services:
+    """The stack with nothing left in it from another test."""
+    embeddings.reset()
+    for index in search("GET", "/_cat/indices?format=json&expand_wildcards=all"):
+        if not index["index"].startswith("."):
+            search("DELETE", f"/{index['index']}")
+    search("DELETE", "/_index_template/*", ok=False)
+    connection = redis.Redis.from_url(stack.environment()["REDIS_URL"])
+    # All but the broker's keys: a worker that listens has bound its queues there.
+    keys = [k for k in connection.scan_iter("enrich:*") if not k.startswith(b"enrich:broker:")]
+    if keys:
+        connection.delete(*keys)
+    connection.close()
+    return stack
+
+
+@pytest.fixture
+def settings(clean: Services, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
+    """Settings that reach the clean stack; keyword arguments override them."""
+    monkeypatch.chdir(clean.folder)
+    for name, value in clean.environment().items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ENRICH_LOG_FILE", "")
+    return load_settings
+
+
+@pytest.fixture
+def pipeline(settings: Callable[..., Settings]) -> Iterator[Callable[..., Pipeline]]:
+    """Builds a pipeline in this process; keyword arguments are settings."""
+    built: list[Pipeline] = []
+
+    def build(**overrides: Any) -> Pipeline:
+        built.append(Pipeline(settings(**overrides)))
+        return built[-1]
+
+    yield build
+    for each in built:
+        each.close()
+
+
+@pytest.fixture(scope="session")
+def worker(stack: Services) -> Service:
+    """A real Celery worker with two processes."""
+    return start_worker(stack, "worker")
+
+
+def start_worker(stack: Services, name: str, *options: str, **env: str) -> Service:
+    """Start a worker and wait until it answers."""
+    service = stack.spawn(
+        name,
+        [sys.executable, "-m", "celery", "-A", "enrich", "worker", "-c", "2", "-n", f"{name}@%h"]
+        + list(options),
+        env={"PYTHONPATH": str(ROOT), "ENRICH_LOG_FILE": "", **env},
+        cwd=ROOT,
+    )
+    wait_for(lambda: "ready" in service.log.read_text(), service)
+    return service
+
+
+def wait_for(condition: Callable[[], bool], service: Service | None = None) -> None:
+    """Until the condition holds; gives up after a minute, with the service's log."""
+    import time
+
+    for _ in range(600):
+        if condition():
+            return
+        if service is not None and not service.running:
+            break
+        time.sleep(0.1)
+    told = service.log.read_text()[-3000:] if service is not None else ""
+    raise AssertionError(f"what was waited for did not happen\n{told}")
+
+
+@pytest.fixture
+def redis_emptied(clean: Services) -> Callable[[], None]:
+    """Empties Redis when called."""
+
+    def empty() -> None:
+        connection = redis.Redis.from_url(clean.environment()["REDIS_URL"])
+        connection.flushall()
+        connection.close()
+
+    return empty

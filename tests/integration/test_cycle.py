@@ -1,0 +1,357 @@
+"""One cycle on real services: every ERROR log gets the vector of its own text, and nothing else
+changes. The witness is OpenSearch asked directly and the embedding model itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dev.embeddings_server import Model
+from enrich.log_store.documents import OUR_FIELDS
+from enrich.models import RunRecord
+from tests.conftest import Embeddings, Pipeline, Search
+
+INDEX = "a_b_2026_11"
+Build = Callable[..., Pipeline]
+
+
+def logs(count: int, distinct: int, level: str = "ERROR") -> list[dict[str, Any]]:
+    return [
+        {
+            "level": level,
+            "message": f"connection refused by host number {n % distinct}",
+            "timestamp": f"2026-11-{1 + n % 28:02d}T10:00:00.{n % 1000:03d}Z",
+            "n": n,
+        }
+        for n in range(count)
+    ]
+
+
+def assert_right_vectors(search: Search, index: str, model: Model) -> int:
+    """Every ERROR log has exactly the model's vector of its message; how many there were."""
+    errors = [s for s in search.sources(index).values() if s["level"] == "ERROR"]
+    wanted = model.embed([source["message"] for source in errors])
+    stored = np.asarray([source["log_vector"] for source in errors], dtype=np.float32)
+    assert np.array_equal(stored, wanted)
+    return len(errors)
+
+
+def assert_adds_up(record: RunRecord) -> None:
+    assert record.found == record.settled
+    assert record.state == "finished"
+    assert record.chunks_open == 0
+
+
+def test_every_error_log_gets_the_vector_of_its_own_text(
+    pipeline: Build, search: Search, embeddings: Embeddings, model: Model
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(450, 120))
+    search.create("other_2026_11")
+    search.index("other_2026_11", logs(50, 9))
+
+    record = pipeline().run()
+
+    assert_adds_up(record)
+    assert record.found == record.vectors_written == 500
+    assert assert_right_vectors(search, INDEX, model) == 450
+    assert assert_right_vectors(search, "other_2026_11", model) == 50
+    assert record.embedded + record.cached == embeddings.seen["inputs"] + record.cached
+    assert embeddings.seen["inputs"] == 120  # one for each distinct text, over both indices
+    assert record.api_inputs == 120
+    assert record.estimated_cost_usd == pytest.approx(record.api_tokens * 0.13e-6, abs=2e-6)
+
+
+def test_the_stored_fields_say_how_the_vector_came_about(pipeline: Build, search: Search) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(3, 1))
+
+    record = pipeline().run()
+
+    sources = list(search.sources(INDEX).values())
+    assert sorted(source["ai_vector_source"] for source in sources) == [
+        "duplicate",
+        "duplicate",
+        "embedded",
+    ]
+    for source in sources:
+        assert source["ai_enrichment_status"] == "success"
+        assert source["ai_enrichment_method"] == "periodic_scheduler"
+        assert source["ai_embedding_model"] == "text-embedding-3-large"
+        assert source["ai_embedding_dimensions"] == 1536
+        assert source["ai_enrichment_run"] == record.run_id
+        assert source["ai_enriched_at"].endswith("Z")
+        assert len(source["ai_text_sha256"]) == 64
+
+
+def test_a_second_run_finds_nothing_and_sends_nothing(
+    pipeline: Build, search: Search, embeddings: Embeddings
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(20, 5))
+    one = pipeline()
+    one.run()
+    embeddings.reset()
+    before = search.sources(INDEX)
+
+    record = one.run()
+
+    assert_adds_up(record)
+    assert (record.found, record.api_requests) == (0, 0)
+    assert embeddings.seen["requests"] == 0
+    assert search.sources(INDEX) == before
+
+
+def test_the_same_text_in_another_run_comes_from_the_cache(
+    pipeline: Build, search: Search, embeddings: Embeddings, model: Model
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(10, 5))
+    one = pipeline()
+    one.run()
+    search.create("late_2026_11")
+    search.index("late_2026_11", logs(10, 5))
+
+    record = one.run()
+
+    assert (record.cached, record.duplicate, record.embedded) == (5, 5, 0)
+    assert embeddings.seen["inputs"] == 5
+    assert_right_vectors(search, "late_2026_11", model)
+
+
+def test_with_redis_emptied_the_vector_comes_from_a_donor_of_the_same_project(
+    pipeline: Build, search: Search, embeddings: Embeddings, model: Model, redis_emptied: Any
+) -> None:
+    search.create("a_b_2026_10")
+    search.index("a_b_2026_10", logs(10, 5))
+    pipeline().run()
+    redis_emptied()
+    search.create(INDEX)
+    search.index(INDEX, logs(10, 5))
+    search.create("stranger_2026_11")
+    search.index("stranger_2026_11", logs(2, 2))
+    embeddings.reset()
+
+    record = pipeline().run()
+
+    assert_adds_up(record)
+    assert record.reused == 5
+    # Another project's log is never given a vector that somebody else could have planted.
+    assert embeddings.seen["inputs"] == 2
+    assert_right_vectors(search, INDEX, model)
+    assert_right_vectors(search, "stranger_2026_11", model)
+
+
+def test_reuse_across_projects_is_a_setting(
+    pipeline: Build, search: Search, embeddings: Embeddings, redis_emptied: Any
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(4, 2))
+    pipeline().run()
+    redis_emptied()
+    search.create("stranger_2026_11")
+    search.index("stranger_2026_11", logs(2, 2))
+    embeddings.reset()
+
+    record = pipeline(enrich_reuse_across_projects=True).run()
+
+    assert (record.reused, embeddings.seen["inputs"]) == (2, 0)
+
+
+def test_a_donor_whose_text_was_changed_gives_nothing(
+    pipeline: Build, search: Search, model: Model, redis_emptied: Any
+) -> None:
+    search.create(INDEX)
+    (donor,) = search.index(INDEX, logs(1, 1))
+    pipeline().run()
+    search("POST", f"/{INDEX}/_update/{donor}?refresh=true", {"doc": {"message": "something else"}})
+    redis_emptied()
+    (late,) = search.index(INDEX, [{**logs(1, 1)[0], "_id": "late"}])
+
+    record = pipeline().run()
+
+    assert (record.reused, record.embedded) == (0, 1)
+    wanted = model.embed([logs(1, 1)[0]["message"]])[0]
+    assert np.array_equal(np.float32(search.source(INDEX, late)["log_vector"]), wanted)
+
+
+def test_a_vector_already_there_is_never_overwritten(
+    pipeline: Build, search: Search, embeddings: Embeddings
+) -> None:
+    """The real-time sibling writes between finding and writing, before and during the chunk."""
+    search.create(INDEX)
+    ids = search.index(INDEX, logs(3, 3))
+    mine = [0.5] * 1536
+    one = pipeline()
+
+    def sibling(name: str, _: Any) -> None:
+        if name == "embed_and_update":
+            search("POST", f"/{INDEX}/_update/{ids[0]}", {"doc": {"log_vector": mine}})
+
+    one.before = sibling
+    record = one.run()
+
+    assert_adds_up(record)
+    assert record.already_vectorized == 1
+    assert search.source(INDEX, ids[0])["log_vector"] == mine
+    assert embeddings.seen["inputs"] == 2
+
+
+def test_a_sibling_that_writes_at_the_same_moment_wins(
+    pipeline: Build, search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search.create(INDEX)
+    ids = search.index(INDEX, logs(3, 3))
+    mine = [0.5] * 1536
+    one = pipeline()
+    read = one.store.documents.read
+    documents = one.backfill._store.documents
+
+    def read_then_sibling(references: Any) -> Any:
+        found = read(references)
+        monkeypatch.setattr(documents, "read", read)
+        search("POST", f"/{INDEX}/_update/{ids[0]}", {"doc": {"log_vector": mine}})
+        search("POST", f"/{INDEX}/_update/{ids[1]}", {"doc": {"n": 99}})
+        return found
+
+    monkeypatch.setattr(documents, "read", read_then_sibling)
+    record = one.run()
+
+    assert_adds_up(record)
+    assert (record.already_vectorized, record.vectors_written) == (1, 2)
+    assert search.source(INDEX, ids[0])["log_vector"] == mine
+    # A change of another field is kept, and the vector written beside it.
+    changed = search.source(INDEX, ids[1])
+    assert changed["n"] == 99
+    assert len(changed["log_vector"]) == 1536
+
+
+def test_documents_deleted_or_changed_meanwhile(
+    pipeline: Build, search: Search, model: Model
+) -> None:
+    search.create(INDEX)
+    ids = search.index(INDEX, logs(4, 4))
+    one = pipeline()
+
+    def meanwhile(name: str, _: Any) -> None:
+        if name == "embed_and_update":
+            search("DELETE", f"/{INDEX}/_doc/{ids[0]}")
+            search("POST", f"/{INDEX}/_update/{ids[1]}", {"doc": {"message": "a new text"}})
+            search("POST", f"/{INDEX}/_update/{ids[2]}", {"doc": {"level": "INFO"}})
+
+    one.before = meanwhile
+    record = one.run()
+
+    assert_adds_up(record)
+    assert (record.gone, record.vectors_written) == (2, 2)
+    wanted = model.embed(["a new text"])[0]
+    assert np.array_equal(np.float32(search.source(INDEX, ids[1])["log_vector"]), wanted)
+    assert "log_vector" not in search.source(INDEX, ids[2])
+
+
+def test_an_index_deleted_meanwhile_is_not_created_anew(pipeline: Build, search: Search) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(4, 4))
+    one = pipeline()
+    one.before = lambda name, _: (
+        search("DELETE", f"/{INDEX}") if name == "embed_and_update" else None
+    )
+    record = one.run()
+
+    assert_adds_up(record)
+    assert record.gone == 4
+    assert search("GET", f"/{INDEX}", ok=False)["status"] == 404
+
+
+@pytest.mark.parametrize("derived_source", [False, True])
+def test_only_error_logs_change_and_only_by_our_fields(
+    pipeline: Build, search: Search, derived_source: bool
+) -> None:
+    """Sources that are hard to hand on, compared byte for byte. With k-NN's derived source, which
+    is the default, OpenSearch itself encodes anew what has a vector: the values are the same."""
+    hard = [
+        '{"level": "ERROR",  "message":"big","timestamp":"2026-11-01T00:00:00Z",'
+        '"huge":123456789012345678901234567890,"exact":0.10,"long":-9223372036854775808'
+        + ("}" if derived_source else ',"tiny":1e-400,"beyond":1e400}'),
+        '{"level":"ERROR","message":"유니코드 \\u00e9 é \\ud83d\\ude00 😀","deep":{"a":{"b":[1,null,'
+        '{"c":"}"}]}},"null":null,"\\"q\\"":1,"dotted.name":2}',
+        '{"message":"escaped \\n \\" \\\\ \\/ \\t","level":"ERROR","list":[],"object":{}}',
+        '{\t"level":"ERROR",\r "message":"spaced"\t}',
+    ]
+    untouched = [
+        '{"level":"INFO","message":"not an error","x":1.50}',
+        '{"level":"error","message":"another level"}',
+        '{"message":"no level"}',
+    ]
+    search.create(
+        INDEX,
+        settings={"index.knn": True, "index.knn.derived_source.enabled": derived_source},
+        mappings={
+            "dynamic": False,
+            "properties": {"level": {"type": "keyword"}, "message": {"type": "text"}},
+        },
+    )
+    ids = search.index(INDEX, [{"_raw": raw.encode()} for raw in hard + untouched])
+    before = {id: search.raw(INDEX, id) for id in ids}
+    versions = {id: search("GET", f"/{INDEX}/_doc/{id}")["_version"] for id in ids[len(hard) :]}
+
+    record = pipeline().run()
+
+    assert record.vectors_written == len(hard)
+    for id in ids[: len(hard)]:
+        after = search.raw(INDEX, id)
+        if not derived_source:
+            assert after.startswith(before[id].rstrip()[:-1]), "what was there stands first"
+        kept = {k: v for k, v in json.loads(after).items() if k not in OUR_FIELDS}
+        assert kept == json.loads(before[id])
+    for id in ids[len(hard) :]:
+        assert search.raw(INDEX, id) == before[id]
+        assert search("GET", f"/{INDEX}/_doc/{id}")["_version"] == versions[id]
+
+
+def test_routing_and_pipelines_are_respected(pipeline: Build, search: Search, model: Model) -> None:
+    for name in ("default", "final"):
+        search(
+            "PUT",
+            f"/_ingest/pipeline/{name}",
+            {"processors": [{"script": {"source": f"ctx.ran_{name} = (ctx.ran_{name} ?: 0) + 1"}}]},
+        )
+    body = {"mappings": {"properties": {"level": {"type": "keyword"}}}}
+    search.create(
+        "piped_2026_11", settings={"index.knn": True, "index.default_pipeline": "default"}, **body
+    )
+    search.create(
+        "final_2026_11", settings={"index.knn": True, "index.final_pipeline": "final"}, **body
+    )
+    search.create("routed_2026_11", settings={"index.knn": True, "number_of_shards": 3}, **body)
+    search.index("piped_2026_11", logs(2, 2))
+    search.index("final_2026_11", logs(2, 2))
+    routed = search.index("routed_2026_11", logs(2, 2), routing="tenant 7")
+
+    record = pipeline().run()
+
+    assert_adds_up(record)
+    assert record.vectors_written == 6
+    assert {s["ran_default"] for s in search.sources("piped_2026_11").values()} == {1}
+    assert {s["ran_final"] for s in search.sources("final_2026_11").values()} == {1}
+    assert len(search.sources("routed_2026_11")) == 2
+    for id in routed:
+        assert "log_vector" in search.source("routed_2026_11", id, routing="tenant 7")
+
+
+def test_api_inputs_stay_near_the_distinct_texts(
+    pipeline: Build, search: Search, embeddings: Embeddings, model: Model
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(5000, 700))
+
+    record = pipeline().run()
+
+    assert_adds_up(record)
+    assert record.vectors_written == 5000
+    assert embeddings.seen["inputs"] <= 1.02 * 700
+    assert assert_right_vectors(search, INDEX, model) == 5000
