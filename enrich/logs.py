@@ -29,6 +29,10 @@ _TALKATIVE = (
 )
 
 
+#: Whose INFO is a main event: this program's, a worker's being ready, beat's ticks.
+_MAIN = ("enrich", "tasks", "celery.apps.worker", "celery.beat")
+
+
 class _RunField(logging.Filter):
     """Gives every record a `run`: its id, or "-"."""
 
@@ -46,7 +50,7 @@ class _MainEvents(logging.Filter):
         self._others = others
 
     def filter(self, record: logging.LogRecord) -> bool:
-        ours = record.name.partition(".")[0] in ("enrich", "tasks")
+        ours = record.name.startswith(_MAIN)
         return record.levelno >= (min(logging.INFO, self._others) if ours else self._others)
 
 

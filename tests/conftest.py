@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from dev.embeddings_server import Model
 from dev.services import Service, Services
 from enrich.assembly import build_backfill, build_ledger
 from enrich.backfill import ChunkBusy
-from enrich.errors import RateLimited, TransientError
+from enrich.errors import RateLimited, ServerUnavailable, TransientError
 from enrich.log_store import LogStore, index_template
 from enrich.models import Chunk, RunRecord
 from enrich.settings import Settings, load_settings
@@ -136,9 +137,20 @@ class Pipeline:
         self._send("finish_run", run)
 
     def deliver(self) -> None:
-        """Handle the first message; trouble that passes is tried up to three times."""
+        """Handle the first message; an overload is tried again shortly, as the tasks do."""
         name, arguments = self.messages.popleft()
         self.before(name, arguments)
+        for last in (False, False, False, False, True):
+            try:
+                return self._handle(name, arguments)
+            except ServerUnavailable:
+                raise
+            except TransientError:
+                if last:
+                    raise
+                time.sleep(1)
+
+    def _handle(self, name: str, arguments: Any) -> None:
         if name == "find_unvectorized":
             line = self.backfill.tick(*arguments)
         elif name == "scan_page":
@@ -158,6 +170,7 @@ class Pipeline:
             except (RateLimited, TransientError) as error:
                 if last:
                     return self.backfill.give_up(chunk, str(error))
+                time.sleep(0.2)
         raise AssertionError("not reached")
 
     def run(self, trigger: str = "manual") -> RunRecord:
@@ -263,8 +276,6 @@ def start_worker(stack: Services, name: str, *options: str, **env: str) -> Servi
 
 def wait_for(condition: Callable[[], bool], service: Service | None = None) -> None:
     """Until the condition holds; gives up after a minute, with the service's log."""
-    import time
-
     for _ in range(600):
         if condition():
             return

@@ -8,6 +8,7 @@ OpenSearch quote document values, so only their type and status ever leave this 
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
@@ -34,6 +35,10 @@ from enrich.errors import (
 from enrich.settings import Settings
 
 T = TypeVar("T")
+
+# Its warnings carry a stack trace for every refused connection, and its debug lines whole bodies;
+# what there is to say is raised by `Connection.request`.
+logging.getLogger("opensearch").setLevel(logging.CRITICAL)
 
 #: Indices are named by patterns; some may vanish, close or be hidden between two requests.
 LENIENT = {"ignore_unavailable": "true", "allow_no_indices": "true", "expand_wildcards": "open"}

@@ -7,6 +7,7 @@ itself, so that a page of enormous logs stays small on the wire.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,25 +19,40 @@ from enrich.models import Donor, Reference, project_of
 from enrich.settings import Settings
 from enrich.text import MAX_TEXT_BYTES, TAIL_BYTES
 
+log = logging.getLogger(__name__)
+
 #: Most indices that one terms aggregation names.
 MAX_INDICES = 10_000
 
 #: A page without scripts carries whole messages, so it has to be small.
 PAGE_WITHOUT_SCRIPTS = 50
 
-#: Gives the message's length and the message itself, shortened so that `text.cut` of it equals
-#: `text.cut` of the whole: everything up to where its tail may begin, and that tail.
+#: Gives the message's length and the message itself, shortened so that `text.text_of` of it equals
+#: `text.text_of` of the whole: stripped, everything up to where its tail may begin, and that tail.
+#: Painless knows no escape for a line break, so that one comes as a parameter.
 _MESSAGE_SCRIPT = """
 def m = params._source.message;
 if (!(m instanceof String)) { return [-1, null]; }
 int n = m.length();
 if (n <= params.head + params.tail) { return [n, m]; }
+int first = 0;
+int last = n;
+while (first < params.blank && params.white.contains(m.substring(first, first + 1))) { first++; }
+while (n - last < params.blank && params.white.contains(m.substring(last - 1, last))) { last--; }
+if (last - first <= params.head + params.tail) { return [n, m.substring(first, last)]; }
 int cause = m.lastIndexOf('Caused by');
-int from = cause >= params.head ? cause : n - params.tail;
-int to = (int) Math.min(n, from + params.tail);
-return [n, m.substring(0, params.head) + '\\n' + m.substring(from, to)];
+int from = cause - first > params.head - params.tail ? cause : last - params.tail;
+int to = (int) Math.min(last, from + params.tail);
+return [n, m.substring(first, first + params.head) + params.gap + m.substring(from, to)];
 """
-_MESSAGE_PARAMS = {"head": MAX_TEXT_BYTES + TAIL_BYTES, "tail": TAIL_BYTES}
+_MESSAGE_PARAMS = {
+    "head": MAX_TEXT_BYTES + TAIL_BYTES,
+    "tail": TAIL_BYTES,
+    "gap": "\n",
+    #: What `str.strip` strips, and how much of it at most at each end.
+    "white": "".join(c for c in map(chr, range(0x10000)) if c.isspace()),
+    "blank": MAX_TEXT_BYTES - TAIL_BYTES,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +239,7 @@ class Finder:
             dict[str, Any],
             "GET",
             f"/_cluster/health/{self._expression}",
-            params={"level": "indices", "timeout": "0s", **LENIENT},
+            params={"level": "indices", **LENIENT},
         )
         return sorted(n for n, i in answer.get("indices", {}).items() if i["status"] == "red")
 
@@ -246,6 +262,10 @@ class Finder:
             rows.append(self._page_query(size, cursor, index in unsorted))
         answers = self._connection.ask(_Msearch, "POST", "/_msearch", ndjson(rows)).responses
         if self._scripts and any(_scripts_refused(answer.error) for answer in answers):
+            log.warning(
+                "OpenSearch refuses inline scripts: messages are read whole, in pages of %d logs",
+                PAGE_WITHOUT_SCRIPTS * len(targets),
+            )
             self._scripts = False
             return self.page(targets, size, unsorted)
         return [
@@ -509,7 +529,7 @@ def _found(hit: _Hit) -> Hit:
 
 def _scripts_refused(error: dict[str, Any] | None) -> bool:
     return error is not None and (
-        error_type(error) == "script_exception" or "[inline] scripts" in str(error.get("reason"))
+        error_type(error) == "script_exception" or "[inline] scripts" in str(error)
     )
 
 

@@ -1,0 +1,267 @@
+"""The demo: the whole product on embedded services, from an empty checkout to a search by meaning.
+
+Starts OpenSearch, Valkey and an embeddings server, loads logs, starts the Procfile's worker, beat
+and Flower just as an operator would, watches the first cycle, and then checks every vector against
+the embedding model by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from opensearchpy import OpenSearch, helpers
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from dev.embeddings_server import Model
+from dev.failures import Captured, capture_all, capture_ordinary
+from dev.log_files import LogFileError, read_logs
+from dev.sample_logs import SampleLog, generate
+from dev.services import Service, ServiceFailed, Services, free_ports
+from enrich.assembly import build_ledger
+from enrich.ledger import Ledger
+from enrich.log_store import LogStore, index_template
+from enrich.report import Status, read_status
+from enrich.settings import Settings, load_settings
+from enrich.text import text_of
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+FOLDER = CHECKOUT / ".dev" / "demo"
+DEFAULT_LOGS = 5000
+
+#: Asked at the end; built-in logs hold several kinds of this failure in other words.
+QUESTION = "the database is locked by another transaction"
+
+console = Console(highlight=False, soft_wrap=True)
+
+
+class DemoFailed(RuntimeError):
+    """The demo did not do what it is there to show; the text says what."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the demo; 0 if every ERROR log has its right vector."""
+    options = _parser().parse_args(argv)
+    try:
+        logs = read_logs(options.logs) if options.logs else None
+        if options.count < 1:
+            raise LogFileError(f"N must be 1 or more, not {options.count}.")
+    except LogFileError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
+    shutil.rmtree(FOLDER / "data", ignore_errors=True)
+    shutil.rmtree(FOLDER / "logs", ignore_errors=True)
+    for old in FOLDER.glob("periodic_enrichment.log*"):
+        old.unlink()
+    try:
+        with Services(FOLDER, say=_say, heap=_heap(options.count)) as stack:
+            _demonstrate(stack, logs, options.count, once=options.once)
+    except (ServiceFailed, DemoFailed, LogFileError) as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        _say("stopped; no process is left behind")
+    return 0
+
+
+def _demonstrate(
+    stack: Services, logs: Iterator[SampleLog] | None, count: int, *, once: bool
+) -> None:
+    environment = stack.environment() | {
+        "ENRICH_LOG_FILE": str(FOLDER / "periodic_enrichment.log"),
+        "ENRICH_INTERVAL_MINUTES": os.environ.get("ENRICH_INTERVAL_MINUTES", "1"),
+    }
+    os.environ.update(environment)
+    settings = load_settings()
+    client = OpenSearch(stack.opensearch.url, timeout=120)
+    errors = _load(client, settings, logs or _sample_logs(stack, count))
+    if not errors:
+        raise DemoFailed("the log file has no log of level ERROR, so there is nothing to enrich")
+
+    (port,) = free_ports(1)
+    processes = stack.spawn(
+        "processes",
+        [sys.executable, "-m", "honcho", "start", "-f", str(CHECKOUT / "Procfile")],
+        env={
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(CHECKOUT),
+            "PYTHONWARNINGS": "ignore:You're running the worker with superuser privileges",
+            "FLOWER_PORT": str(port),
+            **environment,
+        },
+        cwd=FOLDER,
+    )
+    _say("worker, beat and Flower are starting; the first cycle begins by itself")
+    ledger, store = build_ledger(settings), LogStore(settings)
+    _watch(ledger, store, processes, errors)
+    for line in _cycles():
+        _say(line)
+    verified = _verify(client, settings)
+    _say(f"{verified} of {errors} ERROR logs have exactly the vector of their own text")
+    _search()
+    _say(f"OpenSearch: {stack.opensearch.url}/_cat/indices?v")
+    _say(f"log: {FOLDER.relative_to(CHECKOUT) / 'periodic_enrichment.log'}")
+    if verified != errors:
+        raise DemoFailed(f"{errors - verified} ERROR logs have no right vector")
+    if not once:
+        _stay(port, processes)
+
+
+# -- logs
+
+
+def _sample_logs(stack: Services, count: int) -> Iterator[SampleLog]:
+    _say("provoking real failures, to have true logs")
+    captured: Captured = capture_all(stack.opensearch.url, stack.environment()["REDIS_URL"])
+    return generate(count, failures=captured.failures, ordinary=capture_ordinary())
+
+
+def _load(client: OpenSearch, settings: Settings, logs: Iterable[SampleLog]) -> int:
+    """Index logs as an operator's shipper would; how many are of level ERROR."""
+    template = index_template(settings.embedding_dimensions, settings.enrich_index_pattern)
+    # One node has no place for a replica.
+    template["template"]["settings"]["number_of_replicas"] = 0
+    client.indices.put_index_template(name="enrich-logs", body=template)
+    errors = total = 0
+    indices: set[str] = set()
+
+    def actions() -> Iterator[dict[str, object]]:
+        nonlocal errors, total
+        for log in logs:
+            total += 1
+            errors += log.document["level"] == "ERROR"
+            indices.add(log.index)
+            yield {"_index": log.index, "_id": log.id, "_source": log.document}
+
+    helpers.bulk(client, actions(), chunk_size=1000, max_chunk_bytes=10_000_000, stats_only=True)
+    client.indices.refresh(index=settings.index_expression)
+    _say(f"loaded {total} logs, {errors} of them ERROR, into {len(indices)} indices")
+    return errors
+
+
+# -- watching
+
+
+def _watch(ledger: Ledger, store: LogStore, processes: Service, errors: int) -> None:
+    """Show progress until no ERROR log is without an outcome and no run is active."""
+    columns = (
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+    )
+    last_said = -1
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("vectors", total=errors, rate="")
+        while True:
+            if not processes.running:
+                raise DemoFailed(f"the processes ended by themselves; see {processes.log}")
+            status = read_status(ledger, store)
+            if status.backlog is not None:
+                done = status.backlog.with_vector + status.backlog.failed
+                bar.update(task, completed=done, rate=_rate(status))
+                if not console.is_terminal and done != last_said:
+                    _say(f"vectors: {done} of {errors}")
+                    last_said = done
+                if status.last_runs and not status.active_run:
+                    if status.backlog.without_vector == 0:
+                        return
+                    if status.last_runs[0].state == "halted":
+                        raise DemoFailed(f"the run halted: {status.last_runs[0].halt_reason}")
+            time.sleep(0.25)
+
+
+def _rate(status: Status) -> str:
+    run = status.active_run
+    if run is None:
+        return ""
+    left = status.seconds_left
+    return f"{run.rate_per_second:.0f}/s" + (f", {left:.0f} s left" if left else "")
+
+
+def _cycles() -> list[str]:
+    """The log's lines about cycles, each from its "Cycle #" on."""
+    log = FOLDER / "periodic_enrichment.log"
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return [line[line.index("Cycle #") :] for line in lines if "Cycle #" in line]
+
+
+def _stay(port: int, processes: Service) -> None:
+    """Leave everything running, and show each further cycle, until Ctrl-C."""
+    said = len(_cycles())
+    _say(f"Flower: http://127.0.0.1:{port}/enrichment (Ctrl-C ends everything)")
+    while processes.running:
+        time.sleep(0.5)
+        cycles = _cycles()
+        for line in cycles[said:]:
+            _say(line)
+        said = len(cycles)
+    raise DemoFailed(f"the processes ended by themselves; see {processes.log}")
+
+
+# -- proof
+
+
+def _verify(client: OpenSearch, settings: Settings) -> int:
+    """Compare every stored vector, value by value, with the model's own of that log's text."""
+    model = Model()
+    right = 0
+    known: dict[str, np.ndarray] = {}
+    query = {"query": {"term": {"level": "ERROR"}}}
+    hits = helpers.scan(client, query, index=settings.index_expression, size=500)
+    for batch in _batches(hits, 500):
+        texts = {hit["_id"]: text_of(hit["_source"]) for hit in batch}
+        new = sorted(set(texts.values()) - known.keys())
+        known |= dict(zip(new, model.embed(new), strict=True)) if new else {}
+        for hit in batch:
+            stored = hit["_source"].get("log_vector")
+            wanted = known[texts[hit["_id"]]]
+            right += stored is not None and np.array_equal(np.float32(stored), wanted)
+    return right
+
+
+def _batches(hits: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[str, Any]]]:
+    iterator = iter(hits)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def _search() -> None:
+    """Show a search by meaning through the product's own command line."""
+    _say(f'search by meaning: "{QUESTION}"')
+    answer = subprocess.run(
+        [sys.executable, "-m", "enrich", "search", QUESTION, "--k", "5"], cwd=CHECKOUT
+    )
+    if answer.returncode:
+        raise DemoFailed("the search by meaning failed")
+
+
+def _say(line: str) -> None:
+    console.print(f"demo: {line}", markup=False)
+
+
+def _heap(count: int) -> str:
+    return "512m" if count <= 50_000 else "2g"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--once", action="store_true", help="end after the first cycle (ONCE=1)")
+    parser.add_argument("--logs", type=Path, help="a log file of your own (LOGS=file)")
+    parser.add_argument("--count", type=int, default=DEFAULT_LOGS, help="logs to make (N=5000)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,297 @@
+"""The product as operators run it: `celery -A enrich worker` and `beat` as real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from dev.embeddings_server import Model
+from dev.services import Service, Services
+from enrich.assembly import build_ledger
+from enrich.ledger import Ledger
+from enrich.settings import Settings
+from tests.conftest import ROOT, Embeddings, Search, start_worker, wait_for
+from tests.integration.test_cycle import assert_right_vectors, logs
+
+INDEX = "a_b_2026_11"
+
+
+class Deployment:
+    """Starts workers and beat beside a clean stack, and ends them."""
+
+    def __init__(self, stack: Services, folder: Path, exits: ExitStack) -> None:
+        self._stack = stack
+        self._exits = exits
+        self._number = 0
+        self.folder = folder
+        self.log = folder / "periodic_enrichment.log"
+        self.env = {"PYTHONPATH": str(ROOT), "ENRICH_LOG_FILE": str(self.log)}
+
+    def worker(self, *options: str, **env: str) -> Service:
+        self._number += 1
+        name = f"{self.folder.name}-w{self._number}"
+        service = start_worker(self._stack, name, *options, **{**self.env, **env})
+        self._exits.callback(service.stop)
+        return service
+
+    def beat(self, **env: str) -> Service:
+        self._number += 1
+        service = self._stack.spawn(
+            f"{self.folder.name}-b{self._number}",
+            [sys.executable, "-m", "celery", "-A", "enrich", "beat", "-s", "schedule"],
+            env={**self.env, **env},
+            cwd=self.folder,
+        )
+        self._exits.callback(service.stop)
+        return service
+
+    def run(self, *words: str, **env: str) -> subprocess.CompletedProcess[str]:
+        """Any command to its end, with only these settings."""
+        return subprocess.run(
+            [sys.executable, "-m", *words],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **env},
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+
+@pytest.fixture
+def deployment(clean: Services, tmp_path: Path) -> Iterator[Deployment]:
+    with ExitStack() as exits:
+        yield Deployment(clean, tmp_path, exits)
+    connection = redis.Redis.from_url(clean.environment()["REDIS_URL"])
+    connection.flushall()
+    connection.close()
+
+
+@pytest.fixture
+def ledger(settings: Callable[..., Settings]) -> Iterator[Ledger]:
+    opened = build_ledger(settings())
+    yield opened
+    opened.close()
+
+
+def test_worker_and_beat_enrich_everything_from_the_first_moment_on(
+    deployment: Deployment, search: Search, model: Model, embeddings: Embeddings, ledger: Ledger
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(1200, 300))
+    deployment.worker()
+    deployment.beat()
+
+    wait_for(lambda: bool(ledger.last_runs(1)) and not ledger.active_run())
+
+    record = ledger.last_runs(1)[0]
+    assert (record.trigger, record.state) == ("beat", "finished")
+    assert record.found == record.settled == record.vectors_written == 1200
+    assert assert_right_vectors(search, INDEX, model) == 1200
+    assert embeddings.seen["inputs"] <= 1.02 * 300
+    # The file holds everything, each line with its run; the cycle speaks in three steps.
+    text = deployment.log.read_text()
+    cycle = [line for line in text.splitlines() if "Cycle #1" in line]
+    assert [part in line for part, line in zip(
+        ["started (beat)", "step 1/3: logs found without vectors: 1200", "step 2/3", "step 3/3",
+         "total vectors 1200"], cycle, strict=True)] == [True] * 5  # fmt: skip
+    assert all(f"run={record.run_id}" in line for line in cycle)
+    assert "Traceback" not in text
+
+
+def test_beat_sends_a_tick_each_interval_and_a_restart_makes_no_double(
+    deployment: Deployment, search: Search, ledger: Ledger
+) -> None:
+    """Intervals of 3 s: ticks come, and those too soon after a start are counted as skipped."""
+    search.create(INDEX)
+    env = {"ENRICH_INTERVAL_MINUTES": "0.05"}
+    deployment.worker(**env)
+    first = deployment.beat(**env)
+    wait_for(lambda: ledger.totals().runs >= 2)
+    first.stop()
+    runs = ledger.totals().runs
+    deployment.beat(**env)
+    wait_for(lambda: ledger.totals().runs > runs)
+    totals = ledger.totals()
+    assert totals.runs + totals.ticks_skipped >= 3
+    assert ledger.last_tick() is not None
+
+
+def test_a_worker_killed_in_work_loses_nothing(
+    deployment: Deployment, search: Search, model: Model, embeddings: Embeddings, ledger: Ledger
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(600, 600))
+    embeddings.set(latency_ms=400)
+    # Time-outs scaled down, in their order, so that the redelivery comes soon.
+    env = {
+        "ENRICH_SOFT_TIME_LIMIT_SECONDS": "3",
+        "ENRICH_HARD_TIME_LIMIT_SECONDS": "4",
+        "ENRICH_VISIBILITY_TIMEOUT_SECONDS": "6",
+        "ENRICH_CHUNK_DEADLINE_SECONDS": "20",
+    }
+    worker = deployment.worker(**env)
+    opened = ledger.open("manual", 600)
+    publish(deployment, "enrich.scan_page", opened.run, 1)
+    wait_for(lambda: ledger.record(opened.run).vectors_written > 0)
+    worker.kill()
+    assert ledger.record(opened.run).chunks_open > 0
+    deployment.worker(**env)
+
+    wait_for(lambda: not ledger.active_run())
+
+    record = ledger.record(opened.run)
+    assert record.found == record.settled == 600
+    assert (record.state, record.vectors_written) == ("finished", 600)
+    assert_right_vectors(search, INDEX, model)
+    assert search.count(INDEX, {"term": {"ai_enrichment_run": opened.run}}) == 600
+
+
+def test_a_deploy_finishes_or_hands_back_its_chunks(
+    deployment: Deployment, search: Search, model: Model, embeddings: Embeddings, ledger: Ledger
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(600, 600))
+    embeddings.set(latency_ms=400)
+    old = deployment.worker()
+    opened = ledger.open("manual", 600)
+    publish(deployment, "enrich.scan_page", opened.run, 1)
+    wait_for(lambda: ledger.record(opened.run).vectors_written > 0)
+    os.kill(old.pid, signal.SIGTERM)
+    wait_for(lambda: not old.running)
+    deployment.worker()
+
+    wait_for(lambda: not ledger.active_run())
+
+    record = ledger.record(opened.run)
+    assert (record.found, record.vectors_written, record.failed) == (600, 600, 0)
+    assert_right_vectors(search, INDEX, model)
+    assert record.api_inputs == embeddings.seen["inputs"] == 600
+
+
+def test_hostile_messages_are_rejected_and_the_worker_goes_on(
+    deployment: Deployment, search: Search, ledger: Ledger
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(5, 5))
+    worker = deployment.worker()
+    for arguments in ([], ["text"], [{"id": "x:1:1"}], [{"id": 1, "references": "all"}], [None]):
+        publish(deployment, "enrich.embed_and_update", *arguments)
+    publish(deployment, "enrich.unknown", 1)
+    publish(deployment, "enrich.scan_page", "no-such-run", 7)
+    publish(deployment, "enrich.finish_run", "no-such-run")
+    opened = ledger.open("manual", 600)
+    publish(deployment, "enrich.scan_page", opened.run, 1)
+
+    wait_for(lambda: not ledger.active_run(), worker)
+
+    assert ledger.record(opened.run).vectors_written == 5
+    assert "a message was dropped: not a chunk" in deployment.log.read_text()
+
+
+def test_no_secret_and_no_log_text_is_left_behind(
+    deployment: Deployment, search: Search, ledger: Ledger, clean: Services, embeddings: Embeddings
+) -> None:
+    """Everything a run leaves is searched for the key, the password and a mark in the logs."""
+    mark = "MARKED-LOG-TEXT-7431"
+    search.create(INDEX)
+    documents = logs(30, 30)
+    for document in documents:
+        document["message"] += f" {mark}"
+    search.index(INDEX, documents)
+    embeddings.faults({"kind": "status", "status": 500, "body": f"oops {mark}"},
+                      {"kind": "poison", "match": "number 7 ", "times": 0})  # fmt: skip
+    env = {"OPENSEARCH_PASSWORD": "hunter2-secret"}
+    worker = deployment.worker("--loglevel", "DEBUG", **env)
+    beat = deployment.beat(**env)
+    connection = redis.Redis.from_url(clean.environment()["REDIS_URL"])
+    seen: list[bytes] = []
+
+    def done() -> bool:
+        for queue in connection.scan_iter("enrich:broker:*"):
+            kind = connection.type(queue)
+            if kind == b"list":
+                seen.extend(connection.lrange(queue, 0, -1))
+            elif kind == b"hash":
+                seen.extend(connection.hvals(queue))
+        return bool(ledger.last_runs(1)) and not ledger.active_run()
+
+    wait_for(done)
+    assert ledger.last_runs(1)[0].found == 30
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    left = {
+        "log file": deployment.log.read_text(),
+        "worker": worker.log.read_text(),
+        "beat": beat.log.read_text(),
+        "broker": b"\n".join(seen).decode(errors="replace"),
+        "processes": processes,
+        "ledger": json.dumps([r.model_dump(mode="json") for r in ledger.last_runs(5)]),
+    }
+    connection.close()
+    secrets = [mark, "hunter2-secret", clean.environment()["OPENAI_API_KEY"]]
+    for place, text in left.items():
+        for secret in secrets:
+            assert secret not in text, f"{secret} in {place}"
+    assert "OPENAI_API_KEY=***" in left["log file"]
+    assert "OPENSEARCH_PASSWORD=***" in left["log file"]
+
+
+@pytest.mark.parametrize("program", ["worker", "beat", "flower"])
+@pytest.mark.parametrize(
+    ("env", "sentence"),
+    [
+        ({}, "enrich: OPENAI_API_KEY is not set: set it in the environment or in .env"),
+        (
+            {"OPENAI_API_KEY": "sk-x", "ENRICH_BATCH_SIZE": "0"},
+            "enrich: ENRICH_BATCH_SIZE: Input should be greater than or equal to 1",
+        ),
+        (
+            {"OPENAI_API_KEY": "sk-x", "ENRICH_HARD_TIME_LIMIT_SECONDS": "900"},
+            "enrich: ENRICH_HARD_TIME_LIMIT_SECONDS must be shorter than "
+            "ENRICH_VISIBILITY_TIMEOUT_SECONDS",
+        ),
+    ],
+)
+def test_a_wrong_setting_stops_the_start_with_one_sentence(
+    deployment: Deployment, program: str, env: dict[str, str], sentence: str
+) -> None:
+    ended = deployment.run("celery", "-A", "enrich", program, **env)
+    assert ended.returncode == 2
+    assert ended.stderr.strip() == sentence
+    assert ended.stdout == ""
+
+
+def test_json_logs_are_one_object_a_line(
+    deployment: Deployment, search: Search, ledger: Ledger
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(5, 5))
+    deployment.worker(ENRICH_LOG_FORMAT="json")
+    opened = ledger.open("manual", 600)
+    publish(deployment, "enrich.scan_page", opened.run, 1)
+    wait_for(lambda: not ledger.active_run())
+    rows = [json.loads(line) for line in deployment.log.read_text().splitlines()]
+    assert any("Cycle #1 finished" in row["message"] for row in rows)
+    assert {row["run"] for row in rows if "Cycle #" in row["message"]} == {opened.run}
+
+
+def publish(deployment: Deployment, task: str, *arguments: Any) -> None:
+    """Send a message as any client could: through Celery, from another process."""
+    code = (
+        "import json, sys; from enrich.app import app; "
+        "app.send_task(sys.argv[1], json.loads(sys.argv[2]), "
+        "queue='enrich.embed' if 'chunk' in sys.argv[1] or 'embed' in sys.argv[1] else None)"
+    )
+    env = {**os.environ, **deployment.env}
+    subprocess.run(
+        [sys.executable, "-c", code, task, json.dumps(arguments)], env=env, check=True, cwd=ROOT
+    )
