@@ -15,8 +15,10 @@ from celery import Celery
 from celery.signals import beat_init, celeryd_init, setup_logging, worker_shutting_down
 
 from enrich.errors import EnrichError, SettingsError
+from enrich.flower.environment import prepare_environment
 from enrich.logs import configure_logging
 from enrich.settings import Settings, load_settings
+from enrich.worker_info import EnrichmentInfo
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ def _settings_or_exit() -> Settings:
 settings = _settings_or_exit()
 app = Celery("enrich")
 app.config_from_object("celeryconfig")
+app.steps["worker"].add(EnrichmentInfo)
+prepare_environment()  # for `celery -A enrich flower`
 
 
 @setup_logging.connect
@@ -49,12 +53,12 @@ def _configure_logging(loglevel: int | None = None, **_: Any) -> None:
 
 @celeryd_init.connect
 def _name_worker_settings(**_: Any) -> None:
-    _log_settings("worker")
+    log_settings("worker")
 
 
 @beat_init.connect
 def _first_tick_at_once(sender: Any, **_: Any) -> None:
-    _log_settings("beat")
+    log_settings("beat")
     # Publishing here would lose the tick if the broker is down; an entry that is overdue is sent
     # by beat itself, which tries again.
     entry = sender.scheduler.schedule["find-unvectorized"]
@@ -76,6 +80,7 @@ def _note_shutdown(**_: Any) -> None:
         log.warning("shutdown was not noted: %s", error)
 
 
-def _log_settings(program: str) -> None:
+def log_settings(program: str) -> None:
+    """Say with which settings a program runs, secrets masked."""
     shown = " ".join(f"{name}={value}" for name, value in settings.masked().items())
     logging.getLogger("enrich").info("%s settings: %s", program, shown)

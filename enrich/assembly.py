@@ -1,32 +1,55 @@
 """Where the parts are put together: settings in, working objects out. The only such place.
 
 Called once per process and after the fork, because connections must not be shared between
-processes.
+processes. Imports stand inside the functions, so that a screen which needs two parts does not wait
+for the clients of all.
 """
 
 from __future__ import annotations
 
-from enrich.backfill import Backfill, Parts, Publisher
-from enrich.embedder import OpenAIEmbedder
-from enrich.ledger import Ledger
-from enrich.log_store import LogStore
-from enrich.rate_budget import RateBudget
-from enrich.redis_connection import connect
+from typing import TYPE_CHECKING
+
 from enrich.settings import Settings
-from enrich.vector_cache import VectorCache
+
+if TYPE_CHECKING:
+    from enrich.backfill import Backfill, Publisher
+    from enrich.embedder import OpenAIEmbedder
+    from enrich.ledger import Ledger
+    from enrich.log_store import LogStore
 
 
 def build_ledger(settings: Settings) -> Ledger:
+    from enrich.ledger import Ledger
+    from enrich.redis_connection import connect
+
     return Ledger(connect(settings.redis_url.get_secret_value()), settings.enrich_redis_prefix)
 
 
+def build_store(settings: Settings) -> LogStore:
+    from enrich.log_store import LogStore
+
+    return LogStore(settings)
+
+
+def build_embedder(settings: Settings) -> OpenAIEmbedder:
+    from enrich.embedder import OpenAIEmbedder
+
+    return OpenAIEmbedder(settings)
+
+
 def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
+    from enrich.backfill import Backfill, Parts
+    from enrich.ledger import Ledger
+    from enrich.rate_budget import RateBudget
+    from enrich.redis_connection import connect
+    from enrich.vector_cache import VectorCache
+
     redis = connect(settings.redis_url.get_secret_value())
     return Backfill(
         Parts(
             settings=settings,
-            store=LogStore(settings),
-            embedder=OpenAIEmbedder(settings),
+            store=build_store(settings),
+            embedder=build_embedder(settings),
             cache=VectorCache(connect(settings.vector_cache_url), settings),
             ledger=Ledger(redis, settings.enrich_redis_prefix),
             budget=RateBudget(redis, settings),

@@ -156,14 +156,14 @@ class Backfill:
             standing = self._ledger.standing(run)
         except RunClosed:
             return f"run {run} is over"
+        if standing.state == "running" and standing.page == page + 1:
+            # Delivered again: some of its messages may never have been sent.
+            for message in self._ledger.outbox(run):
+                self._publisher.embed_and_update(message)
         if standing.state != "running" or standing.scan_done:
             self._advance(run, standing)
             return f"run {run} is not scanning"
         if standing.page != page:
-            if standing.page == page + 1:
-                # Delivered again: some of its messages may never have been sent.
-                for message in self._ledger.outbox(run):
-                    self._publisher.embed_and_update(message)
             return f"page {page} was read before"
         if self._ledger.paused():
             return "paused"
@@ -190,7 +190,7 @@ class Backfill:
             scan = self._survey(run)
         skipped = self._ledger.skipped(run)
         pending = [(index, cursor) for index, cursor in scan.pending if index not in skipped]
-        stop, most = self._limits(run)
+        stop, most = self._limits(run, page)
         if stop or not pending:
             more = bool(stop and pending)
             self._ledger.register(
@@ -281,10 +281,11 @@ class Backfill:
     def _scope(self, index: str) -> str:
         return "" if self._settings.enrich_reuse_across_projects else project_of(index)
 
-    def _limits(self, run: str) -> tuple[str, float]:
+    def _limits(self, run: str, page: int) -> tuple[str, float]:
         """Why the scan has to stop ("" if it need not), and how many logs it may still take."""
         settings = self._settings
-        if self._ledger.scan_seconds_left(run) <= 0:
+        # Every run reads a page, so that runs which continue each other always get on.
+        if page > 1 and self._ledger.scan_seconds_left(run) <= 0:
             return "time", 0
         cost = settings.enrich_max_cost_per_day
         if cost and self._ledger.spent_today_usd() >= cost:

@@ -9,6 +9,7 @@ errors may quote the input, so only status and code ever leave this module.
 from __future__ import annotations
 
 import binascii
+import math
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,9 @@ from enrich.errors import (
 from enrich.settings import Settings
 
 Vector = npt.NDArray[np.float32]
+
+#: A month: no quota is longer, and dates beyond would not fit into Redis or a calendar.
+MAX_RETRY_AFTER_SECONDS = 31 * 86_400.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,7 +192,7 @@ def read_answer(body: bytes, count: int, dimensions: int) -> tuple[list[Vector |
             )
         if vector is not None and np.isfinite(vector).all() and vector.any():
             vectors[row.index] = vector
-    return vectors, answer.usage.prompt_tokens if answer.usage else 0
+    return vectors, max(0, answer.usage.prompt_tokens) if answer.usage else 0
 
 
 def _numbers(embedding: str | list[float | None]) -> Vector | None:
@@ -202,31 +206,31 @@ def _numbers(embedding: str | list[float | None]) -> Vector | None:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that `Retry-After` asks for (a number or an HTTP date), or None."""
-    value = headers.get("retry-after-ms")
-    if value is not None:
+    """Seconds that `Retry-After` asks for (a number or an HTTP date), or None.
+
+    Never more than MAX_RETRY_AFTER_SECONDS, and None for what is neither.
+    """
+    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
         try:
-            return max(0.0, float(value) / 1000)
+            seconds = float(headers.get(name, "")) / scale
         except ValueError:
-            pass
-    value = headers.get("retry-after")
-    if value is None:
-        return None
+            continue
+        if math.isfinite(seconds):
+            return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)
     try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        when = parsedate_to_datetime(value)
-    except ValueError:
+        when = parsedate_to_datetime(headers.get("retry-after", ""))
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
+    if when.tzinfo is None:  # asctime's form names no zone; HTTP dates are in GMT
+        when = when.replace(tzinfo=UTC)
+    seconds = (when - (now or datetime.now(UTC))).total_seconds()
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_SECONDS)
 
 
 def _limits(headers: Mapping[str, str]) -> Limits:
     def whole(name: str) -> int | None:
         value = headers.get(f"x-ratelimit-limit-{name}", "")
-        return int(value) if value.isdigit() else None
+        return int(value) if value.isdecimal() and len(value) < 16 else None
 
     return Limits(requests=whole("requests"), tokens=whole("tokens"))
 

@@ -65,7 +65,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """What one `embed_and_update` handles, and its form in the broker."""
 
     #: `{run}:{page}:{k}`, unique for ever.
-    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z-]{1,64}:\d{1,9}:\d{1,9}$")]
+    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-z-]{1,64}:[0-9]{1,9}:[0-9]{1,9}\Z")]
     references: Annotated[
         tuple[Reference, ...], msgspec.Meta(min_length=1, max_length=MAX_CHUNK_DOCUMENTS)
     ]

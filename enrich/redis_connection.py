@@ -20,16 +20,23 @@ CONNECT_TIMEOUT_SECONDS = 5
 SOCKET_TIMEOUT_SECONDS = 30
 
 
-def connect(url: str) -> redis.Redis:
-    """A client for the URL; it connects at the first command. Answers are bytes."""
+def connect(
+    url: str, *, timeout: float = SOCKET_TIMEOUT_SECONDS, second_try: bool = True
+) -> redis.Redis:
+    """A client for the URL; it connects at the first command. Answers are bytes.
+
+    Args:
+        timeout: seconds that one command may take.
+        second_try: at once, for a connection that a restart of Redis has closed; any further
+            try is the caller's.
+    """
     return redis.Redis.from_url(
         url,
-        socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
-        socket_timeout=SOCKET_TIMEOUT_SECONDS,
+        socket_connect_timeout=min(CONNECT_TIMEOUT_SECONDS, timeout),
+        socket_timeout=timeout,
         socket_keepalive=True,
         health_check_interval=10,
-        # One quick second try for a connection that a restart has closed; the rest is the task's.
-        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), 1),
+        retry=Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), int(second_try)),
     )
 
 

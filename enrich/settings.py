@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -39,6 +39,7 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         env_ignore_empty=True,
+        allow_inf_nan=False,
     )
 
     # -- embeddings API
@@ -113,15 +114,19 @@ class Settings(BaseSettings):
     @field_validator("openai_api_key")
     @classmethod
     def _key_not_blank(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().strip():
+        key = value.get_secret_value().strip()
+        if not key:
             raise ValueError("must not be empty")
-        return value
+        if not (key.isascii() and key.isprintable()):
+            # It travels in an HTTP header; anything else would look like a server out of reach.
+            raise ValueError("must consist of printable ASCII characters")
+        return SecretStr(key)
 
     @field_validator("openai_base_url")
     @classmethod
     def _http_url(cls, value: str) -> str:
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        parts = _url_parts(value)
+        if parts is None or parts.scheme not in ("http", "https"):
             raise ValueError("must be a URL that starts with http:// or https://")
         if parts.username or parts.password:
             raise ValueError("must not carry a user name or password; use OPENAI_API_KEY")
@@ -131,8 +136,12 @@ class Settings(BaseSettings):
     @classmethod
     def _redis_scheme(cls, value: SecretStr) -> SecretStr:
         url = value.get_secret_value()
-        if url and urlsplit(url).scheme not in ("redis", "rediss"):
-            raise ValueError("must be a URL that starts with redis:// or rediss://")
+        parts = _url_parts(url)
+        if url and (parts is None or parts.scheme not in ("redis", "rediss")):
+            raise ValueError(
+                "must be a URL that starts with redis:// or rediss://; special characters in its "
+                "password have to be percent-encoded"
+            )
         return value
 
     @model_validator(mode="after")
@@ -148,8 +157,8 @@ class Settings(BaseSettings):
     def _cost_can_be_counted(self) -> Self:
         if self.enrich_max_cost_per_day and not self.price_per_million_tokens:
             raise ValueError(
-                f"ENRICH_MAX_COST_PER_DAY needs ENRICH_PRICE_PER_MILLION_TOKENS, because the price "
-                f"of {self.embedding_model} is not known"
+                "ENRICH_MAX_COST_PER_DAY needs ENRICH_PRICE_PER_MILLION_TOKENS, because the price "
+                "of EMBEDDING_MODEL is not known"
             )
         return self
 
@@ -186,7 +195,7 @@ class Settings(BaseSettings):
         for name, value in self:
             if isinstance(value, SecretStr):
                 plain = value.get_secret_value()
-                text = without_password(plain) if "://" in plain else ("***" if plain else "")
+                text = without_password(plain) if name in _URLS else ("***" if plain else "")
             elif isinstance(value, tuple):
                 text = ",".join(value)
             else:
@@ -195,13 +204,33 @@ class Settings(BaseSettings):
         return shown
 
 
+#: Secrets of which all but the password may be shown.
+_URLS = ("redis_url", "cache_url")
+
+
 def without_password(url: str) -> str:
     """The URL with its password, if any, replaced by `***`."""
     parts = urlsplit(url)
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+    query = "&".join(
+        "password=***" if pair.startswith("password=") else pair for pair in parts.query.split("&")
+    )
+    parts = parts._replace(query=query)
+    if parts.password is not None:
+        host = parts.netloc.rpartition("@")[2]
+        parts = parts._replace(netloc=f"{parts.username or ''}:***@{host}")
+    return urlunsplit(parts)
+
+
+def _url_parts(url: str) -> SplitResult | None:
+    """The parts of a URL that names a host, or None; what the parser says may quote a password."""
+    try:
+        parts = urlsplit(url)
+        whole = parts.hostname and (parts.port is None or parts.port)
+    except ValueError:
+        return None
+    # A password with "/", "?" or "#" would end the host early, and show.
+    stray = "@" in parts.path + parts.query + parts.fragment
+    return parts if whole and not stray else None
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -34,8 +34,7 @@ class _CeleryPublisher:
         scan_page.apply_async((run, page))
 
     def embed_and_update(self, message: dict[str, Any]) -> None:
-        # What Flower and the log show of a chunk: its name, not its thousand references.
-        embed_and_update.apply_async((message,), argsrepr=f"('{message['id']}',)")
+        embed_and_update.apply_async((message,), argsrepr=_shown(message["id"]))
 
     def finish_run(self, run: str) -> None:
         finish_run.apply_async((run,))
@@ -103,7 +102,12 @@ def embed_and_update(self: Task, message: Any, *_: Any, **__: Any) -> str:
 def _later(task: Task, chunk: Chunk, error: TransientError, seconds: float) -> str:
     if task.request.retries >= MAX_RETRIES:
         return backfill().give_up(chunk, str(error))
-    raise task.retry(exc=error, countdown=seconds) from None
+    raise task.retry(exc=error, countdown=seconds, argsrepr=_shown(chunk.id)) from None
+
+
+def _shown(chunk_id: str) -> str:
+    """What Flower and the log show of a chunk: its name, not its thousand references."""
+    return f"('{chunk_id}',)"
 
 
 def _again_or_halt(task: Task, run: str, error: TransientError) -> str:

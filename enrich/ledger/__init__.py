@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -291,21 +292,30 @@ class Ledger:
         )
 
     def last_runs(self, count: int = 10) -> list[RunRecord]:
-        """Newest first."""
+        """Newest first; a run whose record was lost is left out."""
         with translated():
             runs = self._redis.lrange(self._key("runs"), 0, count - 1)
-        return [self.record(_text(run)) for run in runs]
+        records = []
+        for run in runs:
+            with suppress(RunClosed):
+                records.append(self.record(_text(run)))
+        return records
 
     def totals(self) -> Totals:
         with translated():
             raw = self._redis.hgetall(self._key("totals"))
         stored = {_text(k): int(v) for k, v in raw.items()}
+        # Vectors count as they are written, so that the time of the run that writes them must too.
+        under_way = 0.0
+        if active := self.active_run():
+            with suppress(RunClosed):
+                under_way = self.record(active).duration_seconds
         return Totals(
             runs=stored.get("runs", 0),
             ticks_skipped=stored.get("ticks_skipped", 0),
             vectors=stored.get("vectors", 0),
             errors=stored.get("errors", 0),
-            seconds=stored.get("milliseconds", 0) / 1000,
+            seconds=stored.get("milliseconds", 0) / 1000 + under_way,
         )
 
     def spent_today_usd(self) -> float:

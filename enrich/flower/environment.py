@@ -1,0 +1,25 @@
+"""Gives `celery -A enrich flower` its configuration, wherever it is started from.
+
+Flower reads options from variables named FLOWER_*, not from `.env`, and looks for flowerconfig.py
+in the working directory. Not finding it, it would start without a word on every network interface
+and without a password; so the file's place is told to it here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import MutableMapping
+from pathlib import Path
+
+from dotenv import dotenv_values
+
+CONFIG = Path(__file__).resolve().parents[2] / "flowerconfig.py"
+
+
+def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Add the FLOWER_* lines of `.env` and the place of flowerconfig.py; what is set, stays."""
+    for name, value in dotenv_values(".env").items():
+        # An empty value means "not set", as it does for every other setting.
+        if name.startswith("FLOWER_") and value:
+            environment.setdefault(name, value)
+    environment.setdefault("FLOWER_CONF", str(CONFIG))

@@ -1,0 +1,115 @@
+"""The status as Prometheus metrics, named enrich_*, beside Flower's own.
+
+What cannot be read is left out, never given as 0: a counter that falls to 0 and comes back looks
+like a burst to whoever computes a rate. `enrich_up` tells which server is missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from enrich.flower.reading import Reading
+from enrich.models import Outcome
+from enrich.report import Backlog, Status
+
+STATES = ("with_vector", "without_vector", "failed")
+
+
+class EnrichCollector(Collector):
+    """Reads the status once for each scrape."""
+
+    def __init__(
+        self, read: Callable[[], Reading], now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._read = read
+        self._now = now
+
+    def describe(self) -> Iterator[Metric]:
+        """Nothing: else the registry would ask the servers while Flower starts."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        reading = self._read()
+        up = GaugeMetricFamily("enrich_up", "Whether the server answers", labels=["server"])
+        up.add_metric(["redis"], reading.redis_up)
+        up.add_metric(["opensearch"], reading.opensearch_up)
+        yield up
+        if reading.redis_up:
+            yield from _of_ledger(reading.status)
+        if reading.status.backlog is not None:
+            yield from _of_backlog(reading.status.backlog, self._now())
+
+
+def _of_ledger(status: Status) -> Iterator[Metric]:
+    totals = status.totals
+    yield CounterMetricFamily("enrich_runs", "Runs begun", totals.runs)
+    yield CounterMetricFamily("enrich_vectors", "Vectors written", totals.vectors)
+    yield CounterMetricFamily("enrich_errors", "Errors met, in all runs", totals.errors)
+    yield CounterMetricFamily(
+        "enrich_ticks_skipped", "Ticks that began no run", totals.ticks_skipped
+    )
+    yield GaugeMetricFamily(
+        "enrich_active_run", "Whether a run is active", int(status.active_run is not None)
+    )
+    yield GaugeMetricFamily("enrich_paused", "Whether an operator paused it", int(status.paused))
+    yield GaugeMetricFamily(
+        "enrich_spent_today_usd",
+        "Estimated cost of the embeddings API since midnight UTC",
+        status.spent_today_usd,
+    )
+    if status.last_tick is not None:
+        yield GaugeMetricFamily(
+            "enrich_last_tick_timestamp_seconds",
+            "When beat's last tick was handled",
+            status.last_tick.timestamp(),
+        )
+    if status.last_runs:
+        run = status.last_runs[0]
+        outcomes = GaugeMetricFamily(
+            "enrich_run_outcomes", "Documents of the last run by outcome", labels=["outcome"]
+        )
+        for outcome in Outcome:
+            outcomes.add_metric([outcome.value], getattr(run, outcome.value))
+        yield outcomes
+        yield GaugeMetricFamily(
+            "enrich_run_halted", "Whether the last run was halted", int(run.state == "halted")
+        )
+
+
+def _of_backlog(backlog: Backlog, now: datetime) -> Iterator[Metric]:
+    logs = GaugeMetricFamily(
+        "enrich_backlog_logs", "ERROR logs by index and state", labels=["index", "state"]
+    )
+    for index, counts in backlog.by_index.items():
+        for state in STATES:
+            logs.add_metric([index, state], getattr(counts, state))
+    yield logs
+    age = _age(backlog, now)
+    if age is not None:
+        yield GaugeMetricFamily(
+            "enrich_oldest_unvectorized_age_seconds",
+            "Age of the oldest ERROR log without a vector; 0 if there is none",
+            age,
+        )
+
+
+def _age(backlog: Backlog, now: datetime) -> float | None:
+    """Seconds; None if logs are owed and none of them has a time."""
+    if not backlog.without_vector:
+        return 0.0
+    if backlog.oldest_without_vector is None:
+        return None
+    try:
+        oldest = datetime.fromisoformat(backlog.oldest_without_vector)
+    except ValueError:
+        # Years beyond 9999, which OpenSearch takes and Python does not.
+        return None
+    if oldest.tzinfo is None:
+        oldest = oldest.replace(tzinfo=UTC)
+    # Logs may come from hosts whose clock is ahead.
+    return max(0.0, (now - oldest).total_seconds())

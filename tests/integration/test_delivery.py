@@ -1,0 +1,387 @@
+"""Messages doubled, late and lost; an API in trouble; limits of a run. Sums always agree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from dev.embeddings_server import Model
+from enrich.models import Chunk
+from tests.conftest import Embeddings, Pipeline, Search
+from tests.integration.test_cycle import assert_adds_up, assert_right_vectors, logs
+
+INDEX = "a_b_2026_11"
+Build = Callable[..., Pipeline]
+
+
+@pytest.fixture
+def three_hundred(search: Search) -> list[str]:
+    search.create(INDEX)
+    return search.index(INDEX, logs(300, 300))
+
+
+def chunks(one: Pipeline) -> list[Any]:
+    return [message for message in one.messages if message[0] == "embed_and_update"]
+
+
+# -- messages
+
+
+def test_every_message_delivered_twice_counts_once(
+    pipeline: Build, search: Search, embeddings: Embeddings, model: Model, three_hundred: list[str]
+) -> None:
+    one = pipeline()
+    doubled: set[str] = set()
+
+    def double(name: str, arguments: Any) -> None:
+        key = f"{name} {arguments if name != 'embed_and_update' else arguments[0]['id']}"
+        if key not in doubled:
+            doubled.add(key)
+            one.messages.append((name, arguments))
+
+    one.before = double
+    one.run()
+
+    record = one.ledger.last_runs(1)[0]
+    assert_adds_up(record)
+    assert record.found == record.vectors_written == 300
+    assert one.ledger.totals().vectors == 300
+    assert embeddings.seen["inputs"] == 300
+    assert_right_vectors(search, INDEX, model)
+
+
+def test_a_lost_message_is_deferred_by_its_deadline(
+    pipeline: Build, search: Search, model: Model, three_hundred: list[str]
+) -> None:
+    patient = pipeline()
+    patient.find_unvectorized("manual")
+    patient.deliver()
+    lost = chunks(patient)[0]
+    patient.messages.remove(lost)
+    while patient.messages:
+        patient.deliver()
+    run = patient.ledger.active_run()
+    assert run, "the run waits for its lost chunk"
+    patient.backfill.mend(run)
+    assert patient.ledger.active_run() == run, "its deadline has not passed"
+
+    hasty = pipeline(
+        enrich_soft_time_limit_seconds=0.01,
+        enrich_hard_time_limit_seconds=0.02,
+        enrich_visibility_timeout_seconds=0.03,
+        enrich_chunk_deadline_seconds=0.04,
+    )
+    record = hasty.run("beat")  # a tick: mends, then is skipped or begins the next
+
+    first = hasty.ledger.record(run)
+    assert_adds_up(first)
+    assert (first.vectors_written, first.deferred) == (200, 100)
+    assert record.run_id == run
+    # Delivered after all: dropped, because its run is closed; the next run finds the logs.
+    late = Chunk.from_message(lost[1][0])
+    assert "settled before" in hasty.backfill.embed_and_update(late)
+    assert hasty.run().vectors_written == 100
+    assert_right_vectors(search, INDEX, model)
+
+
+def test_a_chunk_that_ends_after_its_deadline_corrects_the_record(
+    pipeline: Build, search: Search, three_hundred: list[str]
+) -> None:
+    one = pipeline()
+    halted: list[str] = []
+
+    def cancel_under_way(name: str, arguments: Any) -> None:
+        if name == "embed_and_update" and not halted:
+            work = one.backfill._work.work
+
+            def cancelled(*a: Any, **k: Any) -> Any:
+                tally = work(*a, **k)
+                halted.append(a[0].run)
+                one.ledger.halt(a[0].run, "cancelled", state="abandoned")
+                one.backfill.finish(a[0].run)
+                return tally
+
+            one.backfill._work.work = cancelled  # type: ignore[method-assign]
+
+    one.before = cancel_under_way
+    one.run()
+
+    record = one.ledger.record(halted[0])
+    assert record.state == "abandoned"
+    assert record.found == record.settled == 300
+    assert (record.vectors_written, record.deferred) == (100, 200)
+    written = search.count(INDEX, {"term": {"ai_enrichment_run": halted[0]}})
+    assert written == record.vectors_written
+
+
+def test_a_run_unknown_to_redis_is_dropped(
+    pipeline: Build, search: Search, model: Model, three_hundred: list[str], redis_emptied: Any
+) -> None:
+    one = pipeline()
+    one.find_unvectorized("beat")
+    one.deliver()
+    redis_emptied()
+    while one.messages:
+        one.deliver()
+    assert one.ledger.totals().runs == 0
+    assert search.count(INDEX, {"exists": {"field": "log_vector"}}) == 0
+
+    record = one.run("beat")
+
+    assert_adds_up(record)
+    assert record.vectors_written == 300
+    assert_right_vectors(search, INDEX, model)
+
+
+def test_a_page_delivered_again_sends_what_may_never_have_been_sent(
+    pipeline: Build, search: Search, model: Model, three_hundred: list[str]
+) -> None:
+    one = pipeline()
+    one.find_unvectorized("beat")
+    one.deliver()
+    one.messages.clear()  # the worker died between registering the page and publishing it
+    run = one.ledger.active_run()
+    one.scan_page(run, 1)
+    while one.messages:
+        one.deliver()
+    record = one.ledger.record(run)
+    assert_adds_up(record)
+    assert record.vectors_written == 300
+
+
+def test_a_scan_that_stopped_is_restarted_by_the_next_tick(
+    pipeline: Build, search: Search, model: Model, three_hundred: list[str]
+) -> None:
+    one = pipeline(enrich_max_chunks_in_flight=1)
+    one.find_unvectorized("beat")
+    one.deliver()
+    one.deliver()
+    one.messages = type(one.messages)(m for m in one.messages if m[0] != "scan_page")
+    while one.messages:
+        one.deliver()
+    run = one.ledger.active_run()
+    assert run
+
+    one.run("beat")
+
+    assert not one.ledger.active_run()
+    assert one.ledger.record(run).vectors_written == 300
+    assert one.ledger.totals().ticks_skipped == 1
+
+
+# -- the API in trouble
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "status", "status": 500, "body": "<html>oops</html>", "content_type": "text/html"},
+        {"kind": "status", "status": 503},
+        {"kind": "reset"},
+        {"kind": "too_few"},
+        {"kind": "too_many"},
+        {"kind": "duplicate_index"},
+        {"kind": "empty_data"},
+        {"kind": "cut_json"},
+        {"kind": "html"},
+    ],
+    ids=lambda fault: str(fault.get("status", fault["kind"])),
+)
+def test_trouble_that_passes_never_marks_a_document(
+    pipeline: Build,
+    search: Search,
+    embeddings: Embeddings,
+    model: Model,
+    three_hundred: list[str],
+    fault: dict[str, Any],
+) -> None:
+    embeddings.faults({**fault, "times": 4})
+
+    one = pipeline()
+    record = one.run()
+
+    assert_adds_up(record)
+    assert record.failed == 0
+    assert record.retries > 0
+    while record.deferred:
+        record = one.run()
+    assert_right_vectors(search, INDEX, model)
+
+
+def test_shuffled_answers_are_put_in_order(
+    pipeline: Build, search: Search, embeddings: Embeddings, model: Model, three_hundred: list[str]
+) -> None:
+    embeddings.faults({"kind": "shuffled_index", "times": 0})
+    assert pipeline().run().vectors_written == 300
+    assert_right_vectors(search, INDEX, model)
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf", "zeros"])
+def test_a_vector_that_is_none_is_deferred_and_its_neighbours_stand(
+    pipeline: Build,
+    search: Search,
+    embeddings: Embeddings,
+    model: Model,
+    three_hundred: list[str],
+    kind: str,
+) -> None:
+    embeddings.faults({"kind": kind, "times": 1, "match": "number 17"})
+    one = pipeline()
+    record = one.run()
+    assert_adds_up(record)
+    assert record.failed == 0
+    assert 0 < record.deferred < 30
+    assert one.run().vectors_written == record.deferred
+    assert_right_vectors(search, INDEX, model)
+
+
+def test_one_poison_text_fails_alone_and_cheaply(
+    pipeline: Build, search: Search, embeddings: Embeddings, three_hundred: list[str]
+) -> None:
+    embeddings.faults({"kind": "poison", "match": "number 217", "times": 0})
+    one = pipeline()
+
+    record = one.run()
+
+    assert_adds_up(record)
+    assert (record.failed, record.vectors_written) == (1, 299)
+    assert embeddings.seen["requests"] <= 3 + 2 * 7  # 2·⌈log2 100⌉ beyond one for each chunk
+    (failed,) = (s for s in search.sources(INDEX).values() if "ai_enrichment_error" in s)
+    assert failed["ai_enrichment_error"] == "text_refused"
+    assert "number 217" in failed["message"]
+    assert one.run().found == 0, "it is never sent again"
+
+
+def test_an_endpoint_that_refuses_everything_marks_nothing(
+    pipeline: Build, search: Search, embeddings: Embeddings, three_hundred: list[str]
+) -> None:
+    embeddings.faults({"kind": "poison", "match": "n", "times": 0})
+    record = pipeline(enrich_max_chunks_in_flight=1).run()
+    assert record.state == "halted"
+    assert (record.failed, record.deferred) == (0, record.found)
+
+
+def test_exhausted_quota_halts_and_is_not_retried(
+    pipeline: Build, embeddings: Embeddings, three_hundred: list[str]
+) -> None:
+    embeddings.set(quota_exhausted=True)
+    record = pipeline().run()
+    assert record.state == "halted"
+    assert "quota is exhausted" in record.halt_reason
+    assert record.retries == 0
+    assert embeddings.seen["requests"] == 1
+
+
+# -- limits
+
+
+def test_the_cap_of_logs_a_run(pipeline: Build, search: Search, three_hundred: list[str]) -> None:
+    one = pipeline(enrich_max_logs_per_run=100)
+    for _ in range(3):
+        record = one.run()
+        assert_adds_up(record)
+        assert record.found == 100
+    assert one.ledger.totals().vectors == 300
+    assert one.ledger.last_runs(3)[2].more
+    assert one.run().found == 0
+
+
+def test_the_cost_of_a_day_is_bounded(
+    pipeline: Build, embeddings: Embeddings, three_hundred: list[str]
+) -> None:
+    one = pipeline(enrich_max_cost_per_day=0.0002, enrich_max_chunks_in_flight=1)
+    record = one.run()
+    assert record.more
+    assert 0 < record.vectors_written < 300
+    spent = one.ledger.spent_today_usd()
+    assert spent < 0.0002 * 3
+    assert one.run().found == 0, "the budget of the day is spent"
+    assert embeddings.seen["inputs"] == record.api_inputs
+
+
+def test_a_run_gives_way_to_the_next_tick_and_goes_on_at_once(
+    pipeline: Build, search: Search, model: Model, three_hundred: list[str]
+) -> None:
+    one = pipeline(enrich_interval_minutes=0.0001, enrich_max_chunks_in_flight=1)
+    one.run("beat")
+    runs = one.ledger.last_runs(50)
+    assert len(runs) > 1
+    assert {run.trigger for run in runs[:-1]} == {"continued"}
+    assert all(run.found == run.settled for run in runs)
+    assert sum(run.vectors_written for run in runs) == 300
+    assert_right_vectors(search, INDEX, model)
+
+
+def test_open_chunks_stay_within_their_limit_and_a_small_project_is_not_starved(
+    pipeline: Build, search: Search
+) -> None:
+    search.create("large_2026_11")
+    search.index("large_2026_11", logs(3000, 3000))
+    search.create("small_2026_11")
+    search.index("small_2026_11", [{**log, "message": f"small {n}"} for n, log in
+                                   enumerate(logs(50, 50))])  # fmt: skip
+    one = pipeline(enrich_max_chunks_in_flight=4)
+    most = 0
+    first_chunks: list[str] = []
+
+    def watch(name: str, arguments: Any) -> None:
+        nonlocal most
+        run = one.ledger.active_run()
+        most = max(most, one.ledger.standing(run).open_chunks if run else 0)
+        if name == "embed_and_update":
+            first_chunks.extend(reference[0] for reference in arguments[0]["references"])
+
+    one.before = watch
+    record = one.run()
+
+    assert_adds_up(record)
+    assert record.found == 3050
+    assert most <= 4
+    last_small = max(n for n, index in enumerate(first_chunks) if index == "small_2026_11")
+    assert last_small < 0.05 * 3050
+
+
+def test_excluded_indices_and_old_logs_are_left_alone(pipeline: Build, search: Search) -> None:
+    search.create(INDEX)
+    search.index(INDEX, [{"level": "ERROR", "message": "new", "timestamp": "2999-01-01T00:00:00Z"}])
+    search.index(INDEX, [{**logs(1, 1)[0], "timestamp": "2001-01-01T00:00:00Z", "_id": "old"}])
+    search.create("other_2026_11")
+    search.index("other_2026_11", logs(2, 2))
+
+    record = pipeline(enrich_exclude_indices="other_*", enrich_max_age_days=30).run()
+
+    assert record.found == 1
+    assert "log_vector" not in search.source(INDEX, "old")
+
+
+def test_paused_work_waits_and_goes_on(
+    pipeline: Build, search: Search, three_hundred: list[str]
+) -> None:
+    one = pipeline()
+    one.ledger.pause()
+    one.find_unvectorized("beat")
+    one.deliver()
+    assert (one.lines, one.ledger.totals().runs) == (["skipped: paused"], 0)
+    one.ledger.resume()
+    assert one.run("beat").vectors_written == 300
+
+
+def test_other_levels_are_a_setting(pipeline: Build, search: Search) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(2, 2) + logs(3, 3, level="FATAL"))
+    assert pipeline(enrich_levels="FATAL,ERROR").run().vectors_written == 5
+
+
+def test_scripts_forbidden_means_smaller_pages_and_the_same_vectors(
+    pipeline: Build, search: Search, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(120, 120))
+    # The node's own refusal of a script it cannot compile stands for one that it may not run.
+    monkeypatch.setattr("enrich.log_store.finding._MESSAGE_SCRIPT", "not painless")
+    record = pipeline().run()
+    assert_adds_up(record)
+    assert record.vectors_written == 120
+    assert_right_vectors(search, INDEX, model)

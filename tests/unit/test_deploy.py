@@ -1,0 +1,357 @@
+"""The files for running it: that they agree with the settings, with each other, and are no wider
+open than they say. What can only be seen with Docker is left to `docker compose config`, which is
+asked where it is installed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from enrich.settings import Settings, load_settings
+
+ROOT = Path(__file__).parent.parent.parent
+COMPOSE = ROOT / "docker-compose.yml"
+OURS = ("worker", "beat", "flower")
+
+#: Variables that are not settings of the pipeline: of Flower, and of docker-compose.yml.
+FLOWER_VARIABLES = {"FLOWER_ADDRESS", "FLOWER_PORT", "FLOWER_BASIC_AUTH", "FLOWER_READ_ONLY"}
+COMPOSE_VARIABLES = {"OPENSEARCH_INITIAL_ADMIN_PASSWORD"}
+
+#: The keys of the Compose Specification that docker-compose.yml has a use for.
+TOP_KEYS = {"services", "volumes", "networks", "configs", "secrets", "name", "include"}
+SERVICE_KEYS = {
+    "build", "image", "command", "env_file", "environment", "user", "init", "read_only", "tmpfs",
+    "volumes", "cap_drop", "security_opt", "restart", "depends_on", "logging", "stop_signal",
+    "stop_grace_period", "healthcheck", "ports", "ulimits", "hostname", "networks", "profiles",
+}  # fmt: skip
+HEALTHCHECK_KEYS = {"test", "interval", "timeout", "retries", "start_period"}
+DURATION = re.compile(r"^(\d+)s$")
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def services(compose: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = compose["services"]
+    return found
+
+
+def procfile() -> dict[str, str]:
+    lines = (ROOT / "Procfile").read_text().splitlines()
+    return {
+        name: command.strip()
+        for name, _, command in (line.partition(":") for line in lines if line)
+    }
+
+
+def unit(name: str) -> ConfigParser:
+    parser = ConfigParser(interpolation=None, strict=False)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    parser.read_string((ROOT / "deploy" / "systemd" / f"enrich-{name}.service").read_text())
+    return parser
+
+
+# -- .env.example
+
+
+def example() -> dict[str, str]:
+    """Variable → value, in lines that are commented out or not."""
+    text = (ROOT / ".env.example").read_text()
+    pairs: list[tuple[str, str]] = re.findall(r"^#?([A-Z_]+)=(.*)$", text, re.M)
+    assert len(dict(pairs)) == len(pairs), "a variable is there twice"
+    return dict(pairs)
+
+
+def test_example_has_every_setting_and_no_other() -> None:
+    settings = {name.upper() for name in Settings.model_fields}
+    assert set(example()) == settings | FLOWER_VARIABLES | COMPOSE_VARIABLES
+
+
+def test_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    defaults = load_settings(openai_api_key="k")
+    shown = "\n".join(f"{name}={value}" for name, value in example().items() if value)
+    (tmp_path / ".env").write_text(shown)
+    assert load_settings(openai_api_key="k") == defaults
+    empty = {name.upper() for name, value in defaults if str(value) in ("", "()", "None")}
+    assert {name for name in Settings.model_fields if not example()[name.upper()]} == {
+        name.lower() for name in empty | {"OPENAI_API_KEY"}
+    }
+
+
+def test_example_asks_only_for_the_key() -> None:
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    assert [line for line in lines if line and not line.startswith("#")] == ["OPENAI_API_KEY="]
+
+
+# -- one set of commands
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_the_same_command_everywhere(name: str, services: dict[str, Any]) -> None:
+    command = procfile()[name]
+    assert services[name]["command"] == command
+    program, *rest = shlex.split(unit(name)["Service"]["ExecStart"])
+    assert [Path(program).name, *rest] == shlex.split(command)
+
+
+def test_the_image_runs_the_worker() -> None:
+    (command,) = re.findall(r"^CMD (.*)$", (ROOT / "Dockerfile").read_text(), re.M)
+    assert shlex.join(json.loads(command)) == procfile()["worker"]
+
+
+# -- docker-compose.yml
+
+
+def test_compose_keys(compose: dict[str, Any], services: dict[str, Any]) -> None:
+    assert {key for key in compose if not key.startswith("x-")} <= TOP_KEYS
+    for name, service in services.items():
+        assert set(service) <= SERVICE_KEYS, name
+        assert set(service.get("healthcheck", {})) <= HEALTHCHECK_KEYS, name
+        for volume in service.get("volumes", []):
+            source = volume.partition(":")[0]
+            assert source in compose["volumes"], f"{name}: {source}"
+        assert set(service.get("depends_on", {})) <= set(services), name
+
+
+def test_compose_config(tmp_path: Path) -> None:
+    command = next(
+        (
+            words
+            for words in (["docker-compose"], ["docker", "compose"])
+            if shutil.which(words[0])
+            and subprocess.run([*words, "version"], capture_output=True).returncode == 0
+        ),
+        None,
+    )
+    if command is None:
+        pytest.skip("docker-compose is not installed")
+    shutil.copy(COMPOSE, tmp_path)
+    required = {"OPENSEARCH_PASSWORD", "OPENSEARCH_INITIAL_ADMIN_PASSWORD", "FLOWER_BASIC_AUTH"}
+    values = {**{name: "x:y" for name in required}, "OPENAI_API_KEY": "k"}
+
+    def config(left_out: str) -> subprocess.CompletedProcess[str]:
+        lines = [f"{name}={value}" for name, value in values.items() if name != left_out]
+        (tmp_path / ".env").write_text("\n".join(lines))
+        return subprocess.run(
+            [*command, "config", "-q"],
+            cwd=tmp_path,
+            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    assert (config("").returncode, config("").stderr) == (0, "")
+    for name in required:
+        answer = config(name)
+        assert answer.returncode != 0
+        assert f"set {name}" in answer.stderr
+
+
+def test_every_variable_of_compose_is_a_setting(services: dict[str, Any]) -> None:
+    settings = {name.upper() for name in Settings.model_fields}
+    known = settings | FLOWER_VARIABLES | COMPOSE_VARIABLES
+    assert set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", COMPOSE.read_text())) <= known
+    for name in OURS:
+        assert set(services[name]["environment"]) <= known, name
+
+
+def test_settings_of_compose_are_accepted(
+    services: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in services["worker"]["environment"].items():
+        assert isinstance(value, str), f"{name}: YAML would turn it into a {type(value).__name__}"
+        monkeypatch.setenv(name, "x" if value.startswith("${") else value)
+    settings = load_settings(openai_api_key="k")
+    assert settings.opensearch_url == "https://opensearch:9200"
+    assert settings.vector_cache_url == "redis://cache:6379/0"
+
+
+def test_ports_are_open_on_this_machine_only(services: dict[str, Any]) -> None:
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert len(ports) == 3
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_every_service_is_watched_and_comes_back(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["restart"] == "unless-stopped", name
+        assert service["healthcheck"]["test"], name
+        assert "no-new-privileges:true" in service["security_opt"], name
+        tag = service["image"].rpartition(":")[2]
+        assert tag == "local" or re.match(r"\d+\.\d+", tag), f"{name}: no pinned image"
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_our_containers_may_little(name: str, services: dict[str, Any]) -> None:
+    service = services[name]
+    assert service["user"] == "10001:10001" and service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["volumes"] == ["state:/var/lib/enrich"]
+
+
+def redis_options(service: dict[str, Any]) -> dict[str, str]:
+    words = service["command"][1:]
+    return dict(zip(words[::2], words[1::2], strict=True))
+
+
+def test_the_broker_never_evicts_and_keeps_its_data(services: dict[str, Any]) -> None:
+    broker, cache = redis_options(services["redis"]), redis_options(services["cache"])
+    assert broker["--maxmemory-policy"] == "noeviction"
+    assert broker["--appendonly"] == "yes"
+    assert services["redis"]["volumes"] == ["redis:/data"]
+    assert cache["--maxmemory-policy"] == "allkeys-lru"
+
+
+def test_a_worker_gets_the_time_that_its_soft_shutdown_takes(services: dict[str, Any]) -> None:
+    # In a process of its own: celeryconfig reads the environment when it is imported.
+    told = subprocess.run(
+        [sys.executable, "-c", "import celeryconfig as c; print(c.worker_soft_shutdown_timeout)"],
+        cwd=ROOT,
+        env={"OPENAI_API_KEY": "k"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    soft = float(told.stdout)
+    grace = DURATION.match(services["worker"]["stop_grace_period"])
+    assert grace is not None and int(grace[1]) >= 2 * soft
+    assert services["worker"]["stop_signal"] == "SIGQUIT"
+    service = unit("worker")["Service"]
+    assert int(service["TimeoutStopSec"]) >= 2 * soft
+    assert (service["KillSignal"], service["KillMode"]) == ("SIGQUIT", "mixed")
+
+
+# -- Dockerfile
+
+
+def test_the_image_is_pinned_and_not_root() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    images = re.findall(r"^FROM (\S+)", text, re.M)
+    assert len(set(images)) == 1
+    assert re.match(r"^python:3\.\d+\.\d+-slim-\w+$", images[0])
+    assert "requirements-dev" not in text
+    (user,) = re.findall(r"^USER (\S+)$", text, re.M)
+    assert not user.startswith(("0", "root"))
+
+
+def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    allowed = {rule[1:] for rule in rules if rule.startswith("!")}
+    copied = {
+        word
+        for words in re.findall(r"^COPY (?!--)(.*)$", (ROOT / "Dockerfile").read_text(), re.M)
+        for word in words.split()[:-1]
+    }
+    assert allowed == copied
+    assert all((ROOT / name).exists() for name in copied)
+
+
+def test_production_requirements_are_pinned() -> None:
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    packages = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.match(r"^[\w.-]+(\[\w+\])?==[\w.]+$", line) for line in packages)
+
+
+# -- systemd
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_units(name: str) -> None:
+    service = unit(name)["Service"]
+    assert service["User"] == "enrich"
+    assert service["Restart"] == "always"
+    assert service["EnvironmentFile"] == "/etc/enrich/enrich.env"
+    # Where the log file and beat's schedule go, since everything else is read-only.
+    assert service["WorkingDirectory"] == f"/var/lib/{service['StateDirectory']}"
+    assert service["ProtectSystem"] == "strict"
+    assert service["NoNewPrivileges"] == "yes"
+
+
+# -- the OpenSearch role
+
+
+def actions(name: str) -> tuple[set[str], list[dict[str, Any]]]:
+    role = json.loads((ROOT / "deploy" / f"{name}.json").read_text())
+    assert set(role) == {
+        "description", "cluster_permissions", "index_permissions", "tenant_permissions",
+    }  # fmt: skip
+    return set(role["cluster_permissions"]), role["index_permissions"]
+
+
+def test_the_role_cannot_create_or_delete() -> None:
+    cluster, indices = actions("opensearch-role")
+    allowed = cluster | {action for each in indices for action in each["allowed_actions"]}
+    for action in allowed:
+        # Single actions; a * only for an action's own parts, such as `search[phase/query]`.
+        assert re.match(r"^(cluster|indices):[a-z_]+/[a-z_/]+\*?$", action), action
+        for word in (
+            "create",
+            "delete",
+            "close",
+            "aliases",
+            "template",
+            "pipeline",
+            "cluster:admin",
+        ):
+            assert word not in action, action
+    assert not any(action.startswith("indices:admin/") for action in cluster)
+
+
+def test_the_role_covers_what_is_asked() -> None:
+    cluster, indices = actions("opensearch-role")
+    assert {"indices:data/write/bulk", "indices:data/read/mget", "indices:data/read/msearch"} <= (
+        cluster
+    )
+    allowed = set(indices[0]["allowed_actions"])
+    for action in (
+        "indices:data/read/search*", "indices:data/read/field_caps*", "indices:data/write/bulk*",
+        "indices:data/write/index*", "indices:data/write/update*", "indices:admin/mapping/put",
+        "indices:admin/mappings/get*", "indices:monitor/settings/get*", "indices:admin/refresh*",
+    ):  # fmt: skip
+        assert action in allowed
+
+
+@pytest.mark.parametrize(
+    ("index", "allowed"),
+    [
+        ("a_b", True),
+        ("3f2504e0_4f89_11d3_9a0c_0305e82c3301_2026_11", True),
+        (".kibana_1", False),
+        (".opendistro_security", False),
+        (".plugins-ml_config", False),
+        ("plain", False),
+    ],
+)
+def test_the_role_reaches_what_the_default_pattern_finds(index: str, allowed: bool) -> None:
+    _, indices = actions("opensearch-role")
+    (pattern,) = indices[0]["index_patterns"]
+    # Between slashes it is a regular expression for the whole name.
+    assert pattern.startswith("/") and pattern.endswith("/")
+    assert bool(re.fullmatch(pattern[1:-1], index)) is allowed
+
+
+def test_the_right_to_put_a_template_is_a_role_of_its_own() -> None:
+    cluster, indices = actions("opensearch-role-template")
+    assert cluster == {"indices:admin/index_template/put"} and indices == []

@@ -1,0 +1,464 @@
+"""Flower's page, metrics, port rules and the workers' own page: without servers.
+
+The page is rendered by Flower's real handlers and templates; Redis is a fake one, OpenSearch a stub
+that counts how often it is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+from flower import urls
+from flower.options import default_options
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from tornado.httpclient import AsyncHTTPClient, HTTPResponse
+from tornado.httpserver import HTTPServer
+from tornado.options import OptionParser
+from tornado.testing import bind_unused_port
+from tornado.web import Application
+
+from enrich.errors import ServerUnavailable
+from enrich.flower.environment import CONFIG, prepare_environment
+from enrich.flower.metrics import EnrichCollector
+from enrich.flower.mounting import guard, is_loopback, pages, permitted_address
+from enrich.flower.page import INDICES_SHOWN, Templates, View
+from enrich.flower.reading import BACKLOG_SECONDS, LEDGER_SECONDS, Reading, StatusReader
+from enrich.ledger import Ledger, Scan
+from enrich.models import RunRecord
+from enrich.report import Backlog, IndexBacklog, Status, TotalsReport
+from enrich.worker_info import counters
+
+HOSTILE = "<script>alert(1)</script>\"'&{{ 1 + 1 }}"
+ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"
+NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
+
+
+class Store:
+    """As much of the log store as the status asks for; it may be down."""
+
+    def __init__(self) -> None:
+        self.finder = self
+        self.asked = 0
+        self.down = False
+        self.by_index = {"a_b_2026_11": {"with_vector": 5, "without_vector": 2, "failed": 1}}
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        self.asked += 1
+        if self.down:
+            raise ServerUnavailable("OpenSearch cannot be reached")
+        return self.by_index
+
+    def oldest_owed(self) -> str:
+        return "2026-11-22T11:59:00.000Z"
+
+
+@pytest.fixture
+def server() -> fakeredis.FakeServer:
+    return fakeredis.FakeServer()
+
+
+@pytest.fixture
+def ledger(server: fakeredis.FakeServer) -> Iterator[Ledger]:
+    connection = fakeredis.FakeRedis(server=server)
+    yield Ledger(connection, "test:")
+    server.connected = True
+    connection.close()
+
+
+def one_run(ledger: Ledger, **outcomes: int) -> str:
+    """A finished run of one chunk."""
+    run = ledger.open("beat", 600).run
+    scan = Scan(pending=[], update_only=[], unsorted=[])
+    chunk = f"{run}:1:0"
+    chunks = {chunk: sum(outcomes.values())}
+    assert ledger.register(run, 1, scan=scan, scan_done=True, chunks=chunks) == "registered"
+    assert ledger.begin(chunk, "host/1", 120).verdict == "go"
+    assert ledger.settle(chunk, outcomes)[0] == "settled"
+    assert ledger.finish(run) == "finished"
+    return run
+
+
+# -- the environment
+
+
+def test_flower_finds_its_variables_in_dotenv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text(
+        "FLOWER_PORT=7777\nFLOWER_ADDRESS=0.0.0.0\nFLOWER_BASIC_AUTH=\nOPENAI_API_KEY=x\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    environment = {"FLOWER_ADDRESS": "127.0.0.1"}
+    prepare_environment(environment)
+    assert environment == {
+        "FLOWER_ADDRESS": "127.0.0.1",
+        "FLOWER_PORT": "7777",
+        "FLOWER_CONF": str(CONFIG),
+    }
+    assert CONFIG.is_file()
+
+
+# -- where it listens
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True),
+        ("0.0.0.0", False), ("::", False), ("10.0.0.1", False), ("192.168.0.7", False),
+        ("flower.example", False), ("", False), ("localhost.example", False),
+    ],
+)  # fmt: skip
+def test_is_loopback(address: str, loopback: bool) -> None:
+    assert is_loopback(address) is loopback
+
+
+@pytest.mark.parametrize(
+    ("address", "basic_auth", "auth", "listens_on"),
+    [
+        ("", [], "", "127.0.0.1"),
+        ("localhost", [], "", "localhost"),
+        ("", ["u:p"], "", "127.0.0.1"),
+        ("0.0.0.0", ["u:p"], "", "0.0.0.0"),
+        ("10.0.0.1", [], ".*@example.org", "10.0.0.1"),
+    ],
+)
+def test_permitted(address: str, basic_auth: list[str], auth: str, listens_on: str) -> None:
+    assert permitted_address(address, basic_auth, auth) == listens_on
+
+
+@pytest.mark.parametrize(
+    ("address", "basic_auth", "named"),
+    [
+        ("0.0.0.0", [], "FLOWER_ADDRESS: 0.0.0.0"),
+        ("::", [], "FLOWER_ADDRESS: ::"),
+        ("flower.example", [], "FLOWER_ADDRESS"),
+        ("", ["user"], "FLOWER_BASIC_AUTH"),
+        ("", ["user:"], "FLOWER_BASIC_AUTH"),
+        ("", [":secret-word"], "FLOWER_BASIC_AUTH"),
+    ],
+)
+def test_refused(
+    address: str, basic_auth: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        permitted_address(address, basic_auth, "")
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert named in told and told.count("\n") == 1 and "secret-word" not in told
+
+
+@pytest.mark.parametrize("arguments", [["--address="], [], ["--basic_auth="]])
+def test_the_guard_sees_the_options_as_they_end_up(arguments: list[str]) -> None:
+    options = OptionParser()
+    options.define("address", default="", type=str)
+    options.define("auth", default="", type=str)
+    options.define("basic_auth", default=None, type=str, multiple=True)
+    options.add_parse_callback(lambda: guard(options))
+    options.parse_command_line(["flower", *arguments])
+    assert options.address == "127.0.0.1"
+    assert options.basic_auth == []
+
+
+# -- reading
+
+
+def test_servers_are_asked_no_more_often_than_needed(ledger: Ledger) -> None:
+    store, time = Store(), [0.0]
+    reader = StatusReader(ledger, store, clock=lambda: time[0])  # type: ignore[arg-type]
+    one_run(ledger, embedded=3)
+    assert reader.read().status.totals.vectors == 3
+
+    ledger.pause()
+    assert not reader.read().status.paused
+    time[0] = LEDGER_SECONDS
+    assert reader.read().status.paused
+    assert store.asked == 1
+
+    time[0] = BACKLOG_SECONDS
+    store.down = True
+    reading = reader.read()
+    assert (reading.redis_up, reading.opensearch_up) == (True, False)
+    assert reading.status.backlog is None
+    assert reading.status.problems == ["OpenSearch cannot be reached"]
+    # A failure is kept as well: a server in trouble is not asked by every browser.
+    reader.read()
+    assert store.asked == 2
+    # What was kept is not changed by what was added for one answer.
+    assert reader.read().status.problems == ["OpenSearch cannot be reached"]
+
+
+def test_redis_down_leaves_the_backlog(server: fakeredis.FakeServer, ledger: Ledger) -> None:
+    server.connected = False
+    reading = StatusReader(ledger, Store()).read()  # type: ignore[arg-type]
+    assert (reading.redis_up, reading.opensearch_up) == (False, True)
+    assert reading.status.backlog is not None
+    assert "Redis cannot be reached" in reading.status.problems[0]
+    assert View(reading.status).word == "unknown"
+
+
+# -- metrics
+
+
+def scrape(status: Status, *, redis_up: bool = True) -> dict[tuple[str, str], float]:
+    """(name, labels) → value, through the text format and a parser of it."""
+    registry = CollectorRegistry()
+    reading = Reading(status, redis_up, status.backlog is not None)
+    registry.register(EnrichCollector(lambda: reading, now=lambda: NOW))
+    return {
+        (sample.name, ",".join(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(generate_latest(registry).decode())
+        for sample in family.samples
+    }
+
+
+def test_metrics() -> None:
+    status = Status(
+        totals=TotalsReport(runs=2, ticks_skipped=3, vectors=40, errors=5),
+        last_runs=[RunRecord(run_id="r", state="halted", embedded=7, deferred=1)],
+        last_tick=NOW,
+        spent_today_usd=0.25,
+        backlog=Backlog(
+            with_vector=5,
+            without_vector=2,
+            failed=1,
+            by_index={
+                "a_2026_11": IndexBacklog(with_vector=5, without_vector=2, failed=1),
+                HOSTILE: IndexBacklog(failed=9),
+            },
+            oldest_without_vector="2026-11-22T11:59:00.000Z",
+        ),
+    )
+    samples = scrape(status)
+    expected = {
+        ("enrich_runs_total", ""): 2, ("enrich_vectors_total", ""): 40,
+        ("enrich_errors_total", ""): 5, ("enrich_ticks_skipped_total", ""): 3,
+        ("enrich_active_run", ""): 0, ("enrich_paused", ""): 0, ("enrich_run_halted", ""): 1,
+        ("enrich_run_outcomes", "embedded"): 7, ("enrich_run_outcomes", "deferred"): 1,
+        ("enrich_run_outcomes", "gone"): 0, ("enrich_spent_today_usd", ""): 0.25,
+        ("enrich_last_tick_timestamp_seconds", ""): NOW.timestamp(),
+        ("enrich_backlog_logs", "a_2026_11,with_vector"): 5,
+        ("enrich_backlog_logs", "a_2026_11,without_vector"): 2,
+        ("enrich_backlog_logs", f"{HOSTILE},failed"): 9,
+        ("enrich_oldest_unvectorized_age_seconds", ""): 60,
+        ("enrich_up", "redis"): 1, ("enrich_up", "opensearch"): 1,
+    }  # fmt: skip
+    assert {key: samples.get(key) for key in expected} == expected
+
+
+def test_what_is_not_known_is_not_given_as_zero() -> None:
+    assert scrape(Status(), redis_up=False) == {
+        ("enrich_up", "redis"): 0,
+        ("enrich_up", "opensearch"): 0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("without", "oldest", "age"),
+    [
+        (0, None, 0.0),
+        (1, None, None),
+        (1, "2026-11-22T11:00:00.000Z", 3600.0),
+        (1, "2026-11-22T11:00:00", 3600.0),
+        (1, "2026-11-23T11:00:00.000Z", 0.0),
+        (1, "+12026-11-23T11:00:00.000Z", None),
+    ],
+)
+def test_age_of_the_oldest(without: int, oldest: str | None, age: float | None) -> None:
+    backlog = Backlog(without_vector=without, oldest_without_vector=oldest)
+    samples = scrape(Status(backlog=backlog))
+    assert samples.get(("enrich_oldest_unvectorized_age_seconds", "")) == age
+
+
+# -- the page
+
+
+def run(number: int = 1, **fields: Any) -> RunRecord:
+    fields.setdefault("state", "finished")
+    return RunRecord(run_id=f"r{number}", number=number, started_at=NOW, **fields)
+
+
+@pytest.mark.parametrize(
+    ("status", "word", "says"),
+    [
+        (Status(), "waiting", "No run yet"),
+        (Status(problems=["Redis is full"], paused=True), "unknown", "Redis"),
+        (Status(problems=["OpenSearch is gone"], last_runs=[run()]), "idle", "next tick"),
+        (Status(paused=True, active_run=run(state="running")), "paused", "resume"),
+        (Status(active_run=run(state="running"), last_runs=[run()]), "running", "active"),
+        (Status(last_runs=[run(state="halted", halt_reason="no quota")]), "halted", "no quota"),
+        (Status(last_runs=[run(state="halted")]), "halted", "no reason"),
+        (Status(active_run=run(state="halted", halt_reason="401")), "halted", "stopped: 401"),
+        (Status(last_runs=[run(more=True)]), "idle", "left work"),
+        (Status(last_runs=[run(), run(state="halted")]), "idle", "next tick"),
+    ],
+)
+def test_the_state_in_words(status: Status, word: str, says: str) -> None:
+    view = View(status)
+    assert view.word == word
+    assert says in view.sentence
+
+
+def test_indices_with_most_to_do_come_first_and_not_too_many() -> None:
+    by_index = {f"i{n:04}": IndexBacklog(without_vector=n % 7, failed=n % 3) for n in range(250)}
+    view = View(Status(backlog=Backlog(by_index=by_index)))
+    keys = [(-counts.without_vector, -counts.failed, name) for name, counts in view.indices]
+    assert keys == sorted(keys) and len(keys) == INDICES_SHOWN
+    assert view.indices_left_out == 250 - INDICES_SHOWN
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "shown"),
+    [(0, 0, "0"), (1, 3, "33.3"), (99_999, 100_000, "99.9"), (5, 5, "100")],
+)
+def test_percent(part: int, whole: int, shown: str) -> None:
+    assert View.percent(part, whole) == shown
+
+
+def test_clock_and_money() -> None:
+    assert View.clock("2026-11-22T11:00:00.000+09:00") == "2026-11-22 02:00:00"
+    assert View.clock(None) == "–"
+    assert View.clock("year 12000") == "year 12000"
+    assert (View.usd(0), View.usd(0.00031), View.usd(1234.5)) == ("$0.0000", "$0.0003", "$1,234.50")
+
+
+class Fixed:
+    """A reader of one status."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+
+    def read(self) -> Reading:
+        return Reading(self._status, True, True)
+
+
+class FlowerOptions:
+    """Flower's options, some of them changed."""
+
+    def __init__(self, **changed: Any) -> None:
+        self._changed = changed
+
+    def __getattr__(self, name: str) -> Any:
+        return self._changed[name] if name in self._changed else getattr(default_options, name)
+
+
+def get(status: Status, path: str, **options: Any) -> HTTPResponse:
+    """One request to our pages within Flower's own."""
+    settings = {**urls.settings, "template_loader": Templates(urls.settings["template_path"])}
+    application = Application(pages(Fixed(status)) + urls.handlers, **settings)  # type: ignore[arg-type]
+    application.options = FlowerOptions(**options)  # type: ignore[attr-defined]
+
+    async def ask() -> HTTPResponse:
+        server = HTTPServer(application)
+        socket, port = bind_unused_port()
+        server.add_socket(socket)
+        client = AsyncHTTPClient(force_instance=True)
+        try:
+            return await client.fetch(f"http://127.0.0.1:{port}{path}", raise_error=False)
+        finally:
+            client.close()
+            server.stop()
+            await server.close_all_connections()
+
+    return asyncio.run(ask())
+
+
+def test_page_shows_every_part() -> None:
+    active = run(
+        7, state="running", found=1200, embedded=800, cached=34, vectors_written=834,
+        duration_seconds=10.0, chunks=12, chunks_open=4, api_tokens=4567,
+        skipped_indices={"a_float_2026_11": "log_vector is mapped as float"},
+    )  # fmt: skip
+    halted = run(6, state="halted", halt_reason="quota exhausted", found=10, deferred=10)
+    status = Status(
+        totals=TotalsReport(runs=7, ticks_skipped=2, vectors=98_765, errors=4, average_rate=123.5),
+        active_run=active,
+        last_runs=[active, halted],
+        last_tick=NOW,
+        backlog=Backlog(
+            with_vector=98_765,
+            without_vector=834,
+            failed=3,
+            by_index={"a_b_2026_11": IndexBacklog(with_vector=98_765, without_vector=834)},
+        ),
+    )
+    answer = get(status, "/enrichment")
+    page = answer.body.decode()
+    assert answer.code == 200
+    assert answer.headers["Refresh"] == "10"
+    for shown in (
+        "98,765", "834", "123.5", "Active run #7", "1,200", "4 <small>of 12", "4,567", "10.00 s",
+        "a_float_2026_11", "log_vector is mapped as float", "quota exhausted", "2026-11-22 12:00",
+        "Already vectorized", "a_b_2026_11",
+    ):  # fmt: skip
+        assert shown in page, shown
+
+
+def test_page_of_nothing() -> None:
+    page = get(Status(problems=["OpenSearch cannot be reached"]), "/enrichment").body.decode()
+    assert "No run yet" in page
+    assert "OpenSearch cannot be reached" in page
+    assert "Not known while OpenSearch does not answer" in page
+
+
+def test_names_and_reasons_are_text_and_never_markup() -> None:
+    hostile = run(state="halted", halt_reason=HOSTILE, skipped_indices={HOSTILE: HOSTILE})
+    status = Status(
+        last_runs=[hostile],
+        problems=[HOSTILE],
+        backlog=Backlog(by_index={HOSTILE: IndexBacklog(without_vector=1)}, without_vector=1),
+    )
+    page = get(status, "/enrichment").body.decode()
+    assert "<script>alert" not in page
+    # Sentence, problem, halt reason twice, skipped index and its reason, index of the backlog.
+    assert page.count(ESCAPED) == 7
+    assert page.count("{{ 1 + 1 }}") == 7
+
+
+def test_json_is_the_status() -> None:
+    status = Status(last_runs=[run(halt_reason=HOSTILE)], spent_today_usd=1.5)
+    answer = get(status, "/enrichment.json")
+    assert answer.headers["Content-Type"].startswith("application/json")
+    assert Status.model_validate(json.loads(answer.body)) == status
+
+
+@pytest.mark.parametrize("path", ["/enrichment", "/enrichment.json", "/metrics", "/workers"])
+def test_who_may_see_flower_may_see_the_page_and_nobody_else(path: str) -> None:
+    assert get(Status(), path, basic_auth=["user:word"]).code == 401
+
+
+def test_refresh_can_be_turned_off() -> None:
+    assert "Refresh" not in get(Status(), "/enrichment", auto_refresh=False).headers
+
+
+def test_the_link_is_in_flowers_navigation() -> None:
+    page = get(Status(), "/broker-that-is-not-there").body.decode()
+    assert 'href="/enrichment"' in page and page.count("nav-link") >= 4
+
+
+def test_a_navigation_of_another_make_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "navbar.html").write_text("<nav></nav>")
+    assert Templates(str(tmp_path)).load("navbar.html").generate() == b"<nav></nav>"
+
+
+# -- the worker's own page
+
+
+def test_counters_of_the_workers_page(server: fakeredis.FakeServer, ledger: Ledger) -> None:
+    assert counters(ledger)["enrichment last run"] == "none yet"
+    one_run(ledger, embedded=1000, cached=234, failed=1)
+    told = counters(ledger)
+    assert told["enrichment totals"].startswith("1 runs, 1,234 vectors, ")
+    assert told["enrichment last run"] == (
+        "#1 finished: 1235 found: 1000 embedded, 234 cached, 1 failed"
+    )
+    server.connected = False
+    assert "Redis cannot be reached" in counters(ledger)["enrichment"]
