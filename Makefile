@@ -21,8 +21,9 @@ lint: $(READY)
 	@$(BIN)/mypy
 
 # The stamp is written last, so that an interrupted set-up is done again.
-$(READY): requirements.txt requirements-dev.txt
+$(READY): requirements.txt requirements-dev.txt constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make demo PYTHON=/path/to/python3.11")'
+	@$(PYTHON) -c 'import platform, sys; platform.machine() in ("x86_64", "AMD64") or sys.platform == "darwin" or sys.exit("The embedded services have no packages for this system: use docker-compose.yml, see README.md")'
 	@echo "setting up $(VENV) (once, about a minute)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt

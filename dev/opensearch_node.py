@@ -93,7 +93,7 @@ def start_node(
     cluster: str,
 ) -> Any:
     """Load the JVM into this process (possible once) and start the node; returns its runner."""
-    import jpype  # type: ignore[import-untyped]
+    import jpype
 
     data.mkdir(parents=True, exist_ok=True)
     jpype.startJVM(

@@ -8,42 +8,27 @@ lost. Errors are raised as they are; the tasks turn them into retries.
 from __future__ import annotations
 
 import logging
-import math
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, NamedTuple, Protocol
-
-import numpy as np
+from typing import Any, Protocol
 
 from enrich.chunk_work import ChunkWork, Tally
-from enrich.chunking import Found, fit_page
 from enrich.embedder import Embedder
-from enrich.errors import Halt, InputRefused, RunClosed, TextUnusable, TransientError
-from enrich.ledger import Ledger, Scan, Standing
-from enrich.log_store import IndexPage, LogStore
-from enrich.models import Chunk, Donor, Outcome, RunRecord, outcome_line, project_of
+from enrich.errors import Halt, RunClosed, TransientError
+from enrich.ledger import Ledger, Standing
+from enrich.log_store import LogStore
+from enrich.models import Chunk, Outcome, RunRecord, outcome_line
 from enrich.rate_budget import RateBudget
+from enrich.scanning import Scanner
 from enrich.settings import Settings
-from enrich.text import fingerprint, text_of
 from enrich.vector_cache import VectorCache
 
 log = logging.getLogger(__name__)
 
-#: Most documents of one round of searches.
-PAGE_DOCUMENTS = 2000
-
-#: Most indices searched in one round; the others have their turn in the next.
-PAGE_INDICES = 50
-
 #: Only one worker reads a page; should it die, another may after this many seconds.
 PAGE_CLAIM_SECONDS = 30
-
-#: Cosine between a stored vector and the same text embedded now, below which the endpoint has
-#: another vector space. Providers' own noise stays above 0.999.
-SAME_SPACE_COSINE = 0.99
 
 #: Longest pause that open work waits for; asked for a longer one, the run halts.
 MAX_PAUSE_SECONDS = 60.0
@@ -98,6 +83,14 @@ class Backfill:
         self._closable = (parts.store, parts.embedder, parts.cache, parts.ledger)
         self._work = ChunkWork(
             parts.settings, parts.store, parts.embedder, parts.cache, parts.ledger, parts.budget
+        )
+        self._scanner = Scanner(
+            parts.settings,
+            parts.store,
+            parts.cache,
+            parts.ledger,
+            self._work.asking,
+            parts.publisher,
         )
 
     def close(self) -> None:
@@ -173,7 +166,7 @@ class Backfill:
         if not self._ledger.claim_page(run, page, PAGE_CLAIM_SECONDS):
             return f"page {page} is being read"
         try:
-            line = self._read_page(run, page, room)
+            line = self._scanner.read_page(run, page, room)
         except Halt as error:
             self.halt(run, str(error))
             return f"halted: {error}"
@@ -181,185 +174,6 @@ class Backfill:
             self._ledger.release_page(run, page)
         self._advance(run, self._ledger.standing(run))
         return line
-
-    def _read_page(self, run: str, page: int, room: int) -> str:
-        scan = self._ledger.scan(run)
-        if scan is None:
-            record = self._ledger.record(run)
-            log.info("Cycle #%d started (%s)", record.number, record.trigger, extra={"run": run})
-            scan = self._survey(run)
-        skipped = self._ledger.skipped(run)
-        pending = [(index, cursor) for index, cursor in scan.pending if index not in skipped]
-        stop, most = self._limits(run, page)
-        if stop or not pending:
-            more = bool(stop and pending)
-            self._ledger.register(
-                run, page, scan=_with(scan, pending), scan_done=True, more=more,
-                stopped_by=stop if more else "",
-            )  # fmt: skip
-            self._say_found(run, skipped)
-            return f"nothing more to find{f' now ({stop})' if more else ''}"
-
-        targets, later = pending[:PAGE_INDICES], pending[PAGE_INDICES:]
-        wanted = min(PAGE_DOCUMENTS, room * self._settings.enrich_batch_size * 4, most)
-        pages = self._store.finder.page(
-            targets, math.ceil(wanted / len(targets)), frozenset(scan.unsorted)
-        )
-        troubled = {p.index: p.trouble for p in pages if p.trouble}
-        rows = self._in_turn(pages)
-        found = [row.found for row in rows if row.found is not None][: int(min(most, len(rows)))]
-        taken, chunks = fit_page(found, room=room, texts=self._settings.enrich_batch_size)
-        rest = _behind(pages, dict(targets), _reached(rows, len(taken)))
-        pending = [*later, *rest]
-        messages = self._messages(run, page, chunks, scan.update_only)
-        self._ledger.register(
-            run,
-            page,
-            scan=_with(scan, pending),
-            chunks={m["id"]: len(m["references"]) for m in messages},
-            messages=messages,
-            indices=sorted({found.reference.index for found in taken}),
-            skipped=troubled,
-            scan_done=not pending,
-        )
-        for message in messages:
-            self._publisher.embed_and_update(message)
-        if not pending:
-            self._say_found(run, {**skipped, **troubled})
-        log.debug(
-            "page %d: %d logs in %d chunks", page, len(taken), len(chunks), extra={"run": run}
-        )
-        return f"page {page}: {len(taken)} logs in {len(chunks)} chunks"
-
-    def _in_turn(self, pages: Sequence[IndexPage]) -> list[_Row]:
-        """Logs of all indices in turn, the newest of each first."""
-        refused = self._ledger.refused()
-        order = sorted(
-            (nth, which) for which, page in enumerate(pages) for nth in range(len(page.hits))
-        )
-        rows = []
-        for nth, which in order:
-            hit = pages[which].hits[nth]
-            found = None
-            if (hit.reference.index, hit.reference.id) not in refused:
-                try:
-                    digest = fingerprint(text_of({"message": hit.message}))
-                except TextUnusable:
-                    digest = f"{_UNUSABLE} {which} {nth}"
-                found = Found(reference=hit.reference, fingerprint=digest, size=hit.size)
-            rows.append(_Row(which, nth, found))
-        return rows
-
-    def _messages(
-        self, run: str, page: int, chunks: list[list[Found]], update_only: Iterable[str]
-    ) -> list[dict[str, Any]]:
-        donors = self._donors([found for chunk in chunks for found in chunk])
-        messages = []
-        for k, members in enumerate(chunks):
-            wanted = {(self._scope(found.reference.index), found.fingerprint) for found in members}
-            chunk = Chunk(
-                id=f"{run}:{page}:{k}",
-                references=tuple(found.reference for found in members),
-                donors=tuple(donors[key] for key in sorted(wanted & donors.keys())),
-                update_only=tuple(
-                    sorted({found.reference.index for found in members}.intersection(update_only))
-                ),
-            )
-            messages.append(chunk.to_message())
-        return messages
-
-    def _donors(self, page: Sequence[Found]) -> dict[tuple[str, str], Donor]:
-        texts = sorted({f.fingerprint for f in page if not f.fingerprint.startswith(_UNUSABLE)})
-        known = self._cache.known(texts)
-        wanted: dict[str, set[str]] = {}
-        for found in page:
-            if found.fingerprint in known or found.fingerprint.startswith(_UNUSABLE):
-                continue
-            wanted.setdefault(self._scope(found.reference.index), set()).add(found.fingerprint)
-        return self._store.finder.donors(wanted)
-
-    def _scope(self, index: str) -> str:
-        return "" if self._settings.enrich_reuse_across_projects else project_of(index)
-
-    def _limits(self, run: str, page: int) -> tuple[str, float]:
-        """Why the scan has to stop ("" if it need not), and how many logs it may still take."""
-        settings = self._settings
-        # Every run reads a page, so that runs which continue each other always get on.
-        if page > 1 and self._ledger.scan_seconds_left(run) <= 0:
-            return "time", 0
-        cost = settings.enrich_max_cost_per_day
-        if cost and self._ledger.spent_today_usd() >= cost:
-            return "budget", 0
-        if not settings.enrich_max_logs_per_run:
-            return "", math.inf
-        left = settings.enrich_max_logs_per_run - self._ledger.record(run).found
-        return ("", left) if left > 0 else ("cap", 0)
-
-    # -- what a run looks at before a token is spent
-
-    def _survey(self, run: str) -> Scan:
-        backlog = self._store.finder.backlog()
-        for index, reason in backlog.unreadable.items():
-            self._ledger.skip(run, index, reason)
-        if not backlog.counts:
-            return Scan(pending=[], update_only=[], unsorted=[])
-        full = self._store.preflight.disk_obstacle()
-        if full:
-            raise Halt(full)
-        # The smallest backlog first: it is done soon; within a page all have their turn anyway.
-        indices = sorted(backlog.counts, key=lambda index: (backlog.counts[index], index))
-        ready = self._store.preflight.inspect(indices)
-        for index, reason in ready.skipped.items():
-            log.warning("index %s is skipped: %s", index, reason, extra={"run": run})
-            self._ledger.skip(run, index, reason)
-        pending = [index for index in indices if index not in ready.skipped]
-        if pending:
-            self._check_endpoint(run)
-        return Scan(
-            pending=[(index, None) for index in pending],
-            update_only=ready.update_only,
-            unsorted=sorted(backlog.unsorted.intersection(pending)),
-        )
-
-    def _check_endpoint(self, run: str) -> None:
-        """See that the endpoint gives the vectors it gave, where it changed; and, after a halt,
-        that it works at all, with one input."""
-        settings = self._settings
-        now = {
-            "url": settings.openai_base_url,
-            "model": settings.embedding_model,
-            "dimensions": str(settings.embedding_dimensions),
-        }
-        before = self._ledger.endpoint()
-        if before and before.get("url") != now["url"] and self._space_changed(run):
-            raise Halt(
-                f"OPENAI_BASE_URL changed to {now['url']}, which gives other vectors for the same "
-                "text: set it back, or remove log_vector from the logs so that they are made anew"
-            )
-        runs = self._ledger.last_runs(2)
-        if len(runs) > 1 and runs[1].state == "halted" and runs[1].run_id != run:
-            try:
-                self._work.asking.probe(run)
-            except InputRefused as error:
-                raise Halt(f"{error}: check EMBEDDING_MODEL and OPENAI_BASE_URL") from None
-        self._ledger.remember_endpoint(**now)
-
-    def _space_changed(self, run: str) -> bool:
-        stored = self._store.finder.stored_text()
-        if stored is None:
-            return False
-        try:
-            text = text_of(stored)
-        except TextUnusable:
-            return False
-        digest = fingerprint(text)
-        answers = self._work.asking.ask(run, {digest: text}, lambda vectors: None)
-        if digest not in answers.vectors:
-            return False
-        now = answers.vectors[digest].astype(np.float64)
-        then = np.asarray(stored["log_vector"], dtype=np.float64)
-        cosine = now @ then / (np.linalg.norm(now) * np.linalg.norm(then))
-        return bool(cosine < SAME_SPACE_COSINE)
 
     # -- chunk
 
@@ -445,16 +259,6 @@ class Backfill:
         outcomes = {outcome.value: getattr(record, outcome.value) for outcome in Outcome}
         return f"cycle #{record.number} {record.state}: {outcome_line(outcomes)}"
 
-    def _say_found(self, run: str, skipped: dict[str, str]) -> None:
-        record = self._ledger.record(run)
-        log.info(
-            "Cycle #%d step 1/3: logs found without vectors: %d%s",
-            record.number,
-            record.found,
-            f", {len(skipped)} indices skipped" if skipped else "",
-            extra={"run": run},
-        )
-
     def _say_summary(self, record: RunRecord) -> None:
         extra = {"run": record.run_id}
         say = log.info
@@ -492,55 +296,11 @@ class Backfill:
         return datetime.fromtimestamp(due, UTC).strftime("%H:%M:%S UTC")
 
 
-#: Stands in a fingerprint's place for a log without usable text, which shares it with no other.
-_UNUSABLE = "unusable"
-
 _SKIPPED = {
     "active": "skipped: run {} is active",
     "paused": "skipped: paused",
     "too_soon": "skipped: the last run began less than half an interval ago",
 }
-
-
-def _with(scan: Scan, pending: list[tuple[str, list[Any] | None]]) -> Scan:
-    return Scan(pending=pending, update_only=scan.update_only, unsorted=scan.unsorted)
-
-
-class _Row(NamedTuple):
-    """One hit of a round of searches."""
-
-    #: Which of the pages, and which hit of it.
-    page: int
-    nth: int
-    #: None for a document that is passed over, because it is known to fail and cannot be marked.
-    found: Found | None
-
-
-def _reached(rows: Sequence[_Row], taken: int) -> dict[int, int]:
-    """The last hit of each page that is done with, when so many logs were taken."""
-    last: dict[int, int] = {}
-    for row in rows:
-        if row.found is not None:
-            if taken == 0:
-                break
-            taken -= 1
-        last[row.page] = row.nth
-    return last
-
-
-def _behind(
-    pages: Sequence[IndexPage],
-    cursors: Mapping[str, list[Any] | None],
-    reached: Mapping[int, int],
-) -> list[tuple[str, list[Any] | None]]:
-    """The indices that have more, each with the cursor behind its last hit that is done with."""
-    rest: list[tuple[str, list[Any] | None]] = []
-    for which, page in enumerate(pages):
-        last = reached.get(which, -1)
-        if page.trouble or (page.exhausted and last == len(page.hits) - 1):
-            continue
-        rest.append((page.index, page.cursors[last] if last >= 0 else cursors[page.index]))
-    return rest
 
 
 def _is_dead(holder: str) -> bool:

@@ -86,14 +86,14 @@ def read_status(ledger: Ledger, store: LogStore | None, runs: int = 10) -> Statu
 
 def read_backlog(store: LogStore) -> Backlog:
     """Count the ERROR logs. Raises EnrichError."""
-    by_index = {name: IndexBacklog(**counts) for name, counts in store.finder.counts().items()}
+    by_index = {name: IndexBacklog(**counts) for name, counts in store.insight.counts().items()}
     without = sum(index.without_vector for index in by_index.values())
     return Backlog(
         with_vector=sum(index.with_vector for index in by_index.values()),
         without_vector=without,
         failed=sum(index.failed for index in by_index.values()),
         by_index=by_index,
-        oldest_without_vector=store.finder.oldest_owed() if without else None,
+        oldest_without_vector=store.insight.oldest_owed() if without else None,
     )
 
 

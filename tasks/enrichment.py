@@ -19,9 +19,19 @@ from enrich.backfill import Backfill, ChunkBusy
 from enrich.errors import Halt, RateLimited, TransientError
 from enrich.models import Chunk
 from enrich.settings import load_settings
-from tasks.retry import MAX_RETRIES, backoff, pause_of, too_long
+from tasks.retry import (
+    MAX_BACKOFF_SECONDS,
+    MAX_PAUSES,
+    MAX_RETRIES,
+    backoff,
+    pause_of,
+    too_long,
+)
 
 log = logging.getLogger(__name__)
+
+#: What a scan is tried again for.
+_PASSING = (TransientError, SoftTimeLimitExceeded)
 
 
 class _CeleryPublisher:
@@ -55,7 +65,7 @@ def _forget_parent(**_: Any) -> None:
 def find_unvectorized(self: Task, trigger: str = "beat", *_: Any, **__: Any) -> str:
     try:
         return backfill().tick(trigger)
-    except TransientError as error:
+    except _PASSING as error:
         return _again_or_halt(self, "", error)
 
 
@@ -63,7 +73,7 @@ def find_unvectorized(self: Task, trigger: str = "beat", *_: Any, **__: Any) -> 
 def scan_page(self: Task, run: str, page: int, *_: Any, **__: Any) -> str:
     try:
         return backfill().scan(run, page)
-    except TransientError as error:
+    except _PASSING as error:
         return _again_or_halt(self, run, error)
 
 
@@ -71,12 +81,13 @@ def scan_page(self: Task, run: str, page: int, *_: Any, **__: Any) -> str:
 def finish_run(self: Task, run: str, *_: Any, **__: Any) -> str:
     try:
         return backfill().finish(run)
-    except TransientError as error:
+    except _PASSING as error:
         raise self.retry(exc=error, countdown=backoff(self.request.retries)) from None
 
 
 @shared_task(bind=True, name="enrich.embed_and_update", max_retries=MAX_RETRIES)
-def embed_and_update(self: Task, message: Any, *_: Any, **__: Any) -> str:
+def embed_and_update(self: Task, message: Any = None, pauses: int = 0, **__: Any) -> str:
+    """`pauses` are those of the retries so far that only waited for a turn."""
     try:
         chunk = Chunk.from_message(message)
     except ValueError as error:
@@ -85,24 +96,41 @@ def embed_and_update(self: Task, message: Any, *_: Any, **__: Any) -> str:
     try:
         return backfill().embed_and_update(chunk)
     except ChunkBusy as error:
+        if self.request.retries >= MAX_RETRIES:
+            return f"dropped: {error}"
         # Should the other delivery be lost, this one goes on when its claim has ended.
-        return _later(self, chunk, error, min(error.seconds + 0.1, 60.0))
+        seconds = min(error.seconds + 0.1, MAX_BACKOFF_SECONDS)
+        raise _again(self, chunk, error, seconds, pauses) from None
     except RateLimited as error:
         pause = pause_of(error)
         if reason := too_long(pause):
             backfill().halt(chunk.run, reason)
             return reason
-        return _later(self, chunk, error, pause)
+        if pauses >= MAX_PAUSES:
+            return backfill().give_up(chunk, str(error))
+        raise _again(self, chunk, error, pause, pauses + 1) from None
     except TransientError as error:
-        return _later(self, chunk, error, backoff(self.request.retries))
+        tries = self.request.retries - pauses
+        if tries >= MAX_RETRIES:
+            return backfill().give_up(chunk, str(error))
+        raise _again(self, chunk, error, backoff(tries), pauses) from None
     except (SoftTimeLimitExceeded, MemoryError) as error:
         return backfill().give_up(chunk, f"the worker ran into {type(error).__name__}")
 
 
-def _later(task: Task, chunk: Chunk, error: TransientError, seconds: float) -> str:
-    if task.request.retries >= MAX_RETRIES:
-        return backfill().give_up(chunk, str(error))
-    raise task.retry(exc=error, countdown=seconds, argsrepr=_shown(chunk.id)) from None
+def _again(
+    task: Task, chunk: Chunk, error: TransientError, seconds: float, pauses: int
+) -> Exception:
+    """Publish the chunk for another try; the exception that tells Celery so."""
+    retry: Exception = task.retry(
+        args=(chunk.to_message(), pauses),
+        exc=error,
+        countdown=seconds,
+        max_retries=None,
+        argsrepr=_shown(chunk.id),
+        throw=False,
+    )
+    return retry
 
 
 def _shown(chunk_id: str) -> str:
@@ -110,14 +138,14 @@ def _shown(chunk_id: str) -> str:
     return f"('{chunk_id}',)"
 
 
-def _again_or_halt(task: Task, run: str, error: TransientError) -> str:
+def _again_or_halt(task: Task, run: str, error: Exception) -> str:
     """Try a scan again; when that is used up, end the run with the reason where people look."""
     if task.request.retries < MAX_RETRIES:
         raise task.retry(exc=error, countdown=backoff(task.request.retries)) from None
     try:
         run = run or backfill().active_run()
         if run:
-            backfill().halt(run, str(error))
+            backfill().halt(run, str(error) or "the scan ran into its time limit")
     except (TransientError, Halt) as second:
         log.error("the run could not be halted: %s", second)
     return f"given up: {error}"

@@ -11,6 +11,9 @@ from enrich.errors import RateLimited
 #: Tries after the first; with backoff up to a minute that is about two minutes of trouble.
 MAX_RETRIES = 6
 
+#: Waits for a turn within the rate budget, which are no failures; bounded all the same.
+MAX_PAUSES = 60
+
 FIRST_BACKOFF_SECONDS = 2.0
 MAX_BACKOFF_SECONDS = 60.0
 

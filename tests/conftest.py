@@ -296,3 +296,13 @@ def redis_emptied(clean: Services) -> Callable[[], None]:
         connection.close()
 
     return empty
+
+
+@pytest.fixture(scope="session")
+def opensearch_url(stack: Services) -> str:
+    return stack.opensearch.url
+
+
+@pytest.fixture(scope="session")
+def redis_url(stack: Services) -> str:
+    return stack.environment()["REDIS_URL"]

@@ -1,7 +1,8 @@
-"""The log store: everything that enrich asks of OpenSearch, in four rooms.
+"""The log store: everything that enrich asks of OpenSearch, by rooms.
 
-`connection` speaks to the server, `finding` searches, `documents` reads and writes by reference,
-`preflight` decides which indices may be written. The rest of the program sees `LogStore` only.
+`connection` speaks to the server, `finding` searches what is owed, `documents` reads and writes by
+reference, `preflight` decides which indices may be written, `insight` looks for people. The rest of
+the program sees `LogStore` only.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 from enrich.log_store.connection import Connection, RequestRefused
 from enrich.log_store.documents import Document, Documents, Presence, Verdict, Write, encode_vector
 from enrich.log_store.finding import Backlog, Finder, Hit, IndexPage
+from enrich.log_store.insight import Insight
 from enrich.log_store.preflight import Preflight, Readiness, index_template
 from enrich.settings import Settings
 
@@ -36,6 +38,7 @@ class LogStore:
     def __init__(self, settings: Settings) -> None:
         self.connection = Connection(settings)
         self.finder = Finder(self.connection, settings)
+        self.insight = Insight(self.connection, settings)
         self.documents = Documents(self.connection)
         self.preflight = Preflight(self.connection, settings)
 

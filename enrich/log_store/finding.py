@@ -1,4 +1,4 @@
-"""Finding ERROR logs without a vector: the backlog by index, a page, donors, and the counts.
+"""Finding ERROR logs without a vector: the backlog by index, a page of logs, and donors.
 
 Each trouble of one index is confined to that index: one search for each in an `_msearch`, and an
 answer counts only if every shard of the index gave one. Texts come back shortened by OpenSearch
@@ -12,17 +12,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
-
-from enrich.log_store.connection import LENIENT, Connection, RequestRefused, error_type, ndjson
+from enrich.log_store.connection import LENIENT, Connection, error_type, ndjson
+from enrich.log_store.queries import (
+    LENIENT_ROW,
+    MAX_INDICES,
+    BacklogAnswer,
+    FieldCaps,
+    MsearchAnswer,
+    Queries,
+    RawHit,
+    SearchAnswer,
+    slices,
+)
 from enrich.models import Donor, Reference, project_of
 from enrich.settings import Settings
 from enrich.text import MAX_TEXT_BYTES, TAIL_BYTES
 
 log = logging.getLogger(__name__)
-
-#: Most indices that one terms aggregation names.
-MAX_INDICES = 10_000
 
 #: A page without scripts carries whole messages, so it has to be small.
 PAGE_WITHOUT_SCRIPTS = 50
@@ -90,122 +96,34 @@ class IndexPage:
     trouble: str = ""
 
 
-class _Shards(msgspec.Struct):
-    total: int = 0
-    successful: int = 0
-    skipped: int = 0
-
-    @property
-    def complete(self) -> bool:
-        # `skipped` shards are counted in `successful`; an unassigned one shows in neither.
-        return self.successful >= self.total
-
-
-class _Bucket(msgspec.Struct):
-    key: str
-    doc_count: int
-
-
-class _Buckets(msgspec.Struct):
-    buckets: list[_Bucket] = []
-
-
-class _BacklogAnswer(msgspec.Struct):
-    shards: _Shards = msgspec.field(name="_shards")
-    aggregations: dict[str, _Buckets] = {}
-
-
-class _FieldCaps(msgspec.Struct):
-    indices: list[str] | str = []
-    fields: dict[str, dict[str, dict[str, Any]]] = {}
-
-    def indices_with(self, name: str, types: Sequence[str] | None = None) -> set[str]:
-        """Indices that map the field (to one of the types)."""
-        everywhere = [self.indices] if isinstance(self.indices, str) else self.indices
-        found: set[str] = set()
-        for type_, caps in self.fields.get(name, {}).items():
-            if type_ != "unmapped" and (types is None or type_ in types):
-                # Without a list of its own, the type holds in every index.
-                found.update(caps.get("indices") or everywhere)
-        return found
-
-
-class _Hit(msgspec.Struct):
-    index: str = msgspec.field(name="_index")
-    id: str = msgspec.field(name="_id")
-    seq_no: int = msgspec.field(name="_seq_no", default=0)
-    primary_term: int = msgspec.field(name="_primary_term", default=0)
-    routing: str | None = msgspec.field(name="_routing", default=None)
-    score: float | None = msgspec.field(name="_score", default=None)
-    fields: dict[str, list[Any]] = {}
-    source: dict[str, Any] = msgspec.field(name="_source", default_factory=dict)
-    sort: list[Any] = []
-
-
-class _Hits(msgspec.Struct):
-    hits: list[_Hit] = []
-
-
-class _Search(msgspec.Struct):
-    hits: _Hits = msgspec.field(default_factory=_Hits)
-    shards: _Shards = msgspec.field(name="_shards", default_factory=_Shards)
-    error: dict[str, Any] | None = None
-    timed_out: bool = False
-
-
-class _Msearch(msgspec.Struct):
-    responses: list[_Search]
-
-
 class Finder:
     """Searches; changes nothing."""
 
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self._connection = connection
         self._expression = settings.index_expression
-        self._levels = list(settings.enrich_levels)
+        self._queries = Queries(settings)
         self._max_age_days = settings.enrich_max_age_days
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
         self._across_projects = settings.enrich_reuse_across_projects
         self._scripts = True
 
-    # -- queries
-
-    def _of_level(self) -> list[dict[str, Any]]:
-        # Untemplated indices map `level` to text with a `.keyword` beside it; an unmapped field
-        # matches nothing, so that both can be asked for everywhere.
-        by_level = [{"terms": {name: self._levels}} for name in ("level", "level.keyword")]
-        clauses: list[dict[str, Any]] = [{"bool": {"should": by_level}}]
-        if self._max_age_days:
-            clauses.append({"range": {"timestamp": {"gte": f"now-{self._max_age_days * 24:.0f}h"}}})
-        return clauses
-
-    def _owed(self) -> dict[str, Any]:
-        return {
-            "bool": {
-                "filter": self._of_level(),
-                "must_not": [_HAS_VECTOR, _IS_FAILED],
-            }
-        }
-
-    # -- moves
-
     def backlog(self) -> Backlog:
         """Count what is owed, by index, in two requests however many indices there are."""
         caps = self._connection.ask(
-            _FieldCaps,
+            FieldCaps,
             "GET",
             f"/{self._expression}/_field_caps",
             params={"fields": "level,level.keyword,timestamp", **LENIENT},
         )
         answer = self._connection.ask(
-            _BacklogAnswer,
+            BacklogAnswer,
             "POST",
             f"/{self._expression}/_search",
             {
                 "size": 0,
-                "query": self._owed(),
+                "query": self._queries.owed(),
                 "aggs": {"owed": {"terms": {"field": "_index", "size": MAX_INDICES}}},
             },
             {"max_concurrent_shard_requests": 256, "request_cache": "false", **LENIENT},
@@ -260,7 +178,7 @@ class Finder:
         for index, cursor in targets:
             rows.append({"index": index, "ignore_unavailable": True})
             rows.append(self._page_query(size, cursor, index in unsorted))
-        answers = self._connection.ask(_Msearch, "POST", "/_msearch", ndjson(rows)).responses
+        answers = self._connection.ask(MsearchAnswer, "POST", "/_msearch", ndjson(rows)).responses
         if self._scripts and any(_scripts_refused(answer.error) for answer in answers):
             log.warning(
                 "OpenSearch refuses inline scripts: messages are read whole, in pages of %d logs",
@@ -277,7 +195,7 @@ class Finder:
         by_time = {"timestamp": {"order": "desc", "unmapped_type": "date", "numeric_type": "date"}}
         query: dict[str, Any] = {
             "size": size,
-            "query": self._owed(),
+            "query": self._queries.owed(),
             "sort": [*([] if unsorted else [by_time]), {"_seq_no": "desc"}],
             "seq_no_primary_term": True,
             "track_total_hits": False,
@@ -291,7 +209,7 @@ class Finder:
             query["_source"] = ["message"]
         return query
 
-    def _index_page(self, index: str, answer: _Search, size: int) -> IndexPage:
+    def _index_page(self, index: str, answer: SearchAnswer, size: int) -> IndexPage:
         if answer.error is not None:
             kind = error_type(answer.error)
             if kind == "index_not_found_exception":
@@ -323,12 +241,12 @@ class Finder:
         ]
         rows: list[Any] = []
         for target, texts in searches:
-            for some in _slices(sorted(texts), 1000):
-                rows.append({"index": target, **_LENIENT_ROW})
+            for some in slices(sorted(texts), 1000):
+                rows.append({"index": target, **LENIENT_ROW})
                 rows.append(self._donor_query(some))
         if not rows:
             return {}
-        answers = self._connection.ask(_Msearch, "POST", "/_msearch", ndjson(rows)).responses
+        answers = self._connection.ask(MsearchAnswer, "POST", "/_msearch", ndjson(rows)).responses
         # Best effort: a shard that gives no donor only means that a text is paid for again.
         return {
             (
@@ -348,173 +266,19 @@ class Finder:
                 "bool": {
                     "filter": [
                         {"terms": {"ai_text_sha256": fingerprints}},
-                        {"term": {"ai_embedding_model": self._model}},
-                        {"term": {"ai_embedding_dimensions": self._dimensions}},
-                        _HAS_VECTOR,
+                        *self._queries.with_vector_of(self._model, self._dimensions),
                     ]
                 }
             },
             "collapse": {"field": "ai_text_sha256"},
         }
 
-    def counts(self) -> dict[str, dict[str, int]]:
-        """ERROR logs by index: with_vector, without_vector, failed. Exact at any size."""
-        answer = self._connection.ask(
-            dict[str, Any],
-            "POST",
-            f"/{self._expression}/_search",
-            {
-                "size": 0,
-                "query": {"bool": {"filter": self._of_level()}},
-                "aggs": {
-                    "by_index": {
-                        "terms": {"field": "_index", "size": MAX_INDICES},
-                        "aggs": {
-                            "with_vector": {"filter": _HAS_VECTOR},
-                            "failed": {
-                                "filter": {
-                                    "bool": {"filter": [_IS_FAILED], "must_not": [_HAS_VECTOR]}
-                                }
-                            },
-                        },
-                    }
-                },
-            },
-            {"max_concurrent_shard_requests": 256, **LENIENT},
-        )
-        counts: dict[str, dict[str, int]] = {}
-        for bucket in answer.get("aggregations", {}).get("by_index", {}).get("buckets", []):
-            with_vector, failed = bucket["with_vector"]["doc_count"], bucket["failed"]["doc_count"]
-            counts[bucket["key"]] = {
-                "with_vector": with_vector,
-                "without_vector": bucket["doc_count"] - with_vector - failed,
-                "failed": failed,
-            }
-        return dict(sorted(counts.items()))
 
-    def oldest_owed(self) -> str | None:
-        """Timestamp of the oldest ERROR log without a vector, ISO 8601, or None."""
-        answer = self._connection.ask(
-            dict[str, Any],
-            "POST",
-            f"/{self._expression}/_search",
-            {
-                "size": 0,
-                "query": self._owed(),
-                "aggs": {"oldest": {"min": {"field": "timestamp", "format": "strict_date_time"}}},
-            },
-            LENIENT,
-        )
-        value = answer.get("aggregations", {}).get("oldest", {}).get("value_as_string")
-        return str(value) if value else None
-
-    def failures(self, index: str | None, size: int = 1000) -> list[dict[str, Any]]:
-        """Documents marked failed, newest first: where, why, since when; never their text."""
-        answer = self._connection.ask(
-            _Search,
-            "POST",
-            f"/{index or self._expression}/_search",
-            {
-                "size": size,
-                "query": {"bool": {"filter": [_IS_FAILED], "must_not": [_HAS_VECTOR]}},
-                "sort": [{"ai_enriched_at": {"order": "desc", "unmapped_type": "date"}}],
-                "_source": ["ai_enrichment_error", "ai_enriched_at", "ai_enrichment_run"],
-            },
-            LENIENT,
-        )
-        return [
-            {
-                "index": hit.index,
-                "id": hit.id,
-                "routing": hit.routing,
-                "error": hit.source.get("ai_enrichment_error", ""),
-                "since": hit.source.get("ai_enriched_at", ""),
-                "run": hit.source.get("ai_enrichment_run", ""),
-            }
-            for hit in answer.hits.hits
-        ]
-
-    def nearest(self, vector: list[float], k: int, index: str | None) -> list[dict[str, Any]]:
-        """The k logs nearest to a vector: cosine (−1 … 1), where they are, and their fields."""
-        target = index or self._expression
-        caps = self._connection.ask(
-            _FieldCaps,
-            "GET",
-            f"/{target}/_field_caps",
-            params={"fields": "log_vector", **LENIENT},
-        )
-        searchable = sorted(caps.indices_with("log_vector", ["knn_vector"]))
-        if not searchable:
-            return []
-        knn = {"vector": vector, "k": k}
-        nearest: list[dict[str, Any]] = []
-        # Names are sent in slices: a URL holds 4 KB, and projects can have hundreds of indices.
-        for names in _slices(searchable, 40):
-            answer = self._connection.ask(
-                _Search,
-                "POST",
-                f"/{','.join(names)}/_search",
-                {
-                    "size": k,
-                    "query": {"knn": {"log_vector": knn}},
-                    "_source": ["message", "level", "timestamp", "service_name", "trace_id"],
-                },
-                LENIENT,
-            )
-            nearest += [
-                {
-                    "cosine": round(2 * (hit.score or 0.0) - 1, 4),
-                    "index": hit.index,
-                    "id": hit.id,
-                    **hit.source,
-                }
-                for hit in answer.hits.hits
-            ]
-        return sorted(nearest, key=lambda hit: -float(hit["cosine"]))[:k]
-
-    def sample(self, size: int) -> list[str]:
-        """Messages of a few logs that are owed, for `check`."""
-        answer = self._connection.ask(
-            _Search,
-            "POST",
-            f"/{self._expression}/_search",
-            {"size": size, "query": self._owed(), "_source": ["message"]},
-            LENIENT,
-        )
-        messages = (hit.source.get("message") for hit in answer.hits.hits)
-        return [message for message in messages if isinstance(message, str)]
-
-    def stored_text(self) -> dict[str, Any] | None:
-        """One document that we enriched, with its vector: to see whether the space is the same."""
-        query = {
-            "bool": {
-                "filter": [
-                    {"term": {"ai_embedding_model": self._model}},
-                    {"term": {"ai_embedding_dimensions": self._dimensions}},
-                    _HAS_VECTOR,
-                ]
-            }
-        }
-        try:
-            answer = self._connection.ask(
-                _Search,
-                "POST",
-                f"/{self._expression}/_search",
-                {"size": 1, "query": query, "_source": ["message", "log_vector"]},
-                LENIENT,
-            )
-        except RequestRefused:
-            return None
-        return answer.hits.hits[0].source if answer.hits.hits else None
-
-
-_HAS_VECTOR = {"exists": {"field": "log_vector"}}
-_IS_FAILED = {"term": {"ai_enrichment_status": "failed"}}
+#: Why an index is left out when its search is not complete.
 _NO_SHARD = "not every shard answers (red index)"
-_LENIENT_ROW = {"ignore_unavailable": True, "allow_no_indices": True, "expand_wildcards": "open"}
 
 
-def _found(hit: _Hit) -> Hit:
+def _found(hit: RawHit) -> Hit:
     if "message" in hit.fields:
         size, message = hit.fields["message"]
     else:
@@ -531,7 +295,3 @@ def _scripts_refused(error: dict[str, Any] | None) -> bool:
     return error is not None and (
         error_type(error) == "script_exception" or "[inline] scripts" in str(error)
     )
-
-
-def _slices(values: list[str], size: int) -> list[list[str]]:
-    return [values[start : start + size] for start in range(0, len(values), size)]

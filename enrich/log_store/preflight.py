@@ -29,6 +29,9 @@ FIELD_TYPES = {
     "ai_enrichment_run": "keyword",
     "ai_enrichment_error": "keyword",
 }
+#: What of `*_*` a template is for: `{project}_{YYYY}_{MM}`.
+MONTHLY_INDICES = "*_20*_*"
+
 _ACCEPTED = {
     "date": {"date", "date_nanos"},
     "keyword": {"keyword", "text"},
@@ -139,7 +142,12 @@ def index_mapping(dimensions: int) -> dict[str, Any]:
 def index_template(dimensions: int, patterns: Sequence[str]) -> dict[str, Any]:
     """An index template that gives new indices a right `log_vector`."""
     return {
-        "index_patterns": [pattern for pattern in patterns if not pattern.startswith("-")],
+        "index_patterns": [
+            # Templates know no exclusions, and `*_*` would take in `.kibana_1`.
+            MONTHLY_INDICES if pattern == "*_*" else pattern
+            for pattern in patterns
+            if not pattern.startswith("-")
+        ],
         # Below what operators usually give their own templates, so that theirs win in conflict.
         "priority": 1,
         "template": {

@@ -9,6 +9,7 @@ import pytest
 
 from dev.embeddings_server import Model
 from enrich.models import Chunk
+from enrich.text import fingerprint
 from tests.conftest import Embeddings, Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, assert_right_vectors, logs
 
@@ -385,3 +386,42 @@ def test_scripts_forbidden_means_smaller_pages_and_the_same_vectors(
     assert_adds_up(record)
     assert record.vectors_written == 120
     assert_right_vectors(search, INDEX, model)
+
+
+def lose(one: Pipeline, chunk: Chunk, times: int, suspect: str = "") -> None:
+    """Begin a chunk and lose the worker, so many times; the last one at a text alone."""
+    for n in range(times):
+        claimed = one.ledger.begin(chunk.id, f"lost-host/{n}", 0)
+        assert claimed.verdict == "go"
+    if suspect:
+        one.ledger.suspect(chunk.id, f"lost-host/{times - 1}", suspect)
+
+
+def test_a_text_that_takes_its_worker_down_alone_fails_and_no_other(
+    pipeline: Build, search: Search, three_hundred: list[str]
+) -> None:
+    one = pipeline()
+    one.find_unvectorized("beat")
+    one.deliver()
+    chunk = Chunk.from_message(chunks(one)[0][1][0])
+    culprit = search.source(INDEX, chunk.references[3].id)["message"]
+    lose(one, chunk, 3, fingerprint(culprit))
+
+    hasty = pipeline(enrich_soft_time_limit_seconds=0.0001, enrich_hard_time_limit_seconds=0.001)
+    line = hasty.backfill.embed_and_update(chunk)
+
+    assert line == "100 found: 99 embedded, 1 failed"
+    failed = search.source(INDEX, chunk.references[3].id)
+    assert failed["ai_enrichment_error"] == "worker_lost"
+
+
+def test_a_deploy_is_not_held_against_a_chunk(
+    pipeline: Build, search: Search, three_hundred: list[str]
+) -> None:
+    one = pipeline()
+    one.find_unvectorized("beat")
+    one.deliver()
+    chunk = Chunk.from_message(chunks(one)[0][1][0])
+    one.ledger.note_shutdown("lost-host", 60)
+    lose(one, chunk, 5)
+    assert one.ledger.begin(chunk.id, "lost-host/9", 0).value == 0

@@ -1,0 +1,8 @@
+"""`python -m enrich …`: the command line, see enrich/cli."""
+
+from __future__ import annotations
+
+from enrich.cli import app
+
+if __name__ == "__main__":
+    app(prog_name="python -m enrich")

@@ -1,0 +1,213 @@
+"""The command line, `python -m enrich …`: options in, one call, an exit status out.
+
+Exit statuses: 0 done, 1 done with failures, 2 bad use or settings, 3 a server cannot be reached or
+refuses. Each command's work is in a room of its own, imported when it is called, so that `status`
+does not wait for Celery's or OpenAI's clients.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from enrich.cli import screen
+from enrich.errors import EnrichError, SettingsError
+from enrich.settings import load_settings
+
+
+class _Statuses(TyperGroup):
+    """Turns expected failures into one sentence and a status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SettingsError as error:
+            for sentence in str(error).split("; "):
+                screen.line(screen.err(), "bad", sentence)
+            raise typer.Exit(2) from None
+        except EnrichError as error:
+            screen.line(screen.err(), "bad", str(error))
+            raise typer.Exit(3) from None
+
+
+app = typer.Typer(
+    cls=_Statuses,
+    help="Gives every ERROR log in OpenSearch its embedding vector.",
+    no_args_is_help=True,
+    add_completion=False,
+    # A traceback with its variables would show secrets and log text.
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _index_names(value: str | None) -> str | None:
+    if value is not None and (
+        not value.strip() or set(value) & set(' "\\/?#<>|%') or value[0] in "-_+"
+    ):
+        raise typer.BadParameter("give names or patterns of indices, separated by commas")
+    return value
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+Index = Annotated[
+    str | None,
+    typer.Option(
+        help="Only these indices: names or patterns, separated by commas.", callback=_index_names
+    ),
+]
+
+
+@app.callback()
+def _prepare() -> None:
+    # Clients log what they do, addresses and all; a command says what matters by itself.
+    logging.getLogger().addHandler(logging.NullHandler())
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that knows no ✓ gets a question mark, not a traceback.
+            stream.reconfigure(errors="replace")
+
+
+@app.command()
+def check(
+    full: Annotated[bool, typer.Option("--full", help="Then really run one cycle.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Try everything a run needs, without changing a document."""
+    from enrich.cli.check import Check
+
+    settings = load_settings()
+    console = screen.out()
+    looked = Check(settings, console)
+    looked.all()
+    if not full:
+        raise typer.Exit(looked.status)
+    if looked.status == 3:
+        screen.line(screen.err(), "bad", "no cycle was run: change what is marked ✗ first")
+        raise typer.Exit(3)
+    cost = f", for about {screen.dollars(looked.cost)}" if looked.cost else ""
+    if not yes and not _confirmed(f"Run one cycle now, on {looked.owed or 0:,} logs{cost}?"):
+        raise typer.Exit(looked.status)
+    from enrich.cli import runs
+
+    raise typer.Exit(max(looked.status, runs.begin(settings, wait=True, as_json=False)))
+
+
+@app.command()
+def run(
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run now, through the workers."""
+    from enrich.cli import runs
+
+    raise typer.Exit(runs.begin(load_settings(), wait=wait, as_json=as_json))
+
+
+@app.command()
+def status(as_json: Json = False) -> None:
+    """Totals, logs with and without a vector, the active run, the last runs."""
+    from enrich.cli import overview
+
+    raise typer.Exit(overview.show(load_settings(), as_json=as_json))
+
+
+@app.command()
+def pause() -> None:
+    """Take up no more logs until `resume`; what is under way is finished."""
+    from enrich import assembly
+
+    assembly.build_ledger(load_settings()).pause()
+    screen.line(screen.out(), "ok", "paused: chunks under way are finished, no new ones are made")
+
+
+@app.command()
+def resume() -> None:
+    """Go on after `pause`, with the active run too."""
+    from enrich.cli import runs
+
+    raise typer.Exit(runs.resume(load_settings()))
+
+
+@app.command()
+def cancel() -> None:
+    """End the active run; its open work is left for the next."""
+    from enrich.cli import runs
+
+    raise typer.Exit(runs.cancel(load_settings()))
+
+
+@app.command()
+def failures(index: Index = None, as_json: Json = False) -> None:
+    """Logs that cannot be embedded as they are, and why."""
+    from enrich.cli import failing
+
+    raise typer.Exit(failing.show(load_settings(), index, as_json=as_json))
+
+
+@app.command()
+def retry_failed(index: Index = None, yes: Yes = False) -> None:
+    """Put logs that are marked failed back in line."""
+    from enrich.cli import failing
+
+    raise typer.Exit(
+        failing.retry(load_settings(), index, confirmed=lambda q: yes or _confirmed(q))
+    )
+
+
+@app.command()
+def search(
+    words: Annotated[str, typer.Argument(help="What to search for, in any words.")],
+    index: Index = None,
+    k: Annotated[int, typer.Option("--k", "-k", min=1, max=1000, help="How many.")] = 10,
+    as_json: Json = False,
+) -> None:
+    """The ERROR logs nearest in meaning to some words."""
+    from enrich.cli import searching
+
+    raise typer.Exit(searching.show(load_settings(), words, index, k, as_json=as_json))
+
+
+@app.command()
+def template(
+    apply: Annotated[bool, typer.Option("--apply", help="Put it into OpenSearch.")] = False,
+    name: Annotated[str, typer.Option(help="Its name there.")] = "enrich-logs",
+) -> None:
+    """The index template that gives new indices a right log_vector."""
+    from enrich import assembly
+    from enrich.log_store import RequestRefused, index_template
+
+    settings = load_settings()
+    made = index_template(settings.embedding_dimensions, settings.enrich_index_pattern)
+    if not apply:
+        screen.print_json(made)
+        return
+    if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
+        raise typer.BadParameter("use letters, digits, '-', '_' and '.'", param_hint="--name")
+    try:
+        assembly.build_store(settings).put_template(name, made)
+    except RequestRefused as error:
+        raise EnrichError(
+            f"OpenSearch refused the template ({error.error_type}): is there another for "
+            f"{', '.join(made['index_patterns'])} of the same priority? Delete it, or give --name "
+            "its name"
+        ) from None
+    screen.line(
+        screen.out(),
+        "ok",
+        f"{name} is there: it holds for indices made from now on that match "
+        f"{', '.join(made['index_patterns'])}",
+    )
+
+
+def _confirmed(question: str) -> bool:
+    if not sys.stdin.isatty():
+        screen.line(screen.err(), "bad", "there is no terminal to ask on: give --yes")
+        raise typer.Exit(2)
+    return typer.confirm(question)

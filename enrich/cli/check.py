@@ -1,0 +1,340 @@
+"""`check`: everything a run needs, tried without changing a document.
+
+One line for each thing looked at: it passes, warns, or says what to change. A server that does not
+answer fails its own lines; the others are looked at all the same.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+
+from enrich import assembly
+from enrich.cli import screen, trial
+from enrich.cli.workers import NoWorker, Workers
+from enrich.errors import EnrichError, InputRefused, TextUnusable
+from enrich.log_store import LogStore, Readiness
+from enrich.redis_connection import connect, translated
+from enrich.settings import Settings, without_password
+from enrich.text import text_of
+
+SAMPLES = 3
+
+#: Embedded where no log is owed.
+PHRASES = (
+    "connection refused by upstream",
+    "java.lang.OutOfMemoryError: Java heap space",
+    "disk is full, cannot write checkpoint",
+)
+
+#: Healthy indices named one by one; the others are counted.
+MAX_HEALTHY = 10
+
+
+class Check:
+    """Looks and tells; remembers the worst it saw."""
+
+    def __init__(self, settings: Settings, console: Console) -> None:
+        self._settings = settings
+        self._console = console
+        #: 0; 1 when something has to be changed; 3 when a server is in the way.
+        self.status = 0
+        #: Logs that a run would take, and USD it would cost at most; None if unknown.
+        self.owed: int | None = None
+        self.cost: float | None = None
+        self._indices: list[str] = []
+        self._ready = Readiness(skipped={}, update_only=[], completed={})
+
+    def all(self) -> None:
+        self._look_at_settings()
+        for title, look in (
+            ("Redis and workers", self._look_at_redis),
+            ("OpenSearch", self._look_at_opensearch),
+            ("Embeddings API", self._look_at_embeddings),
+            ("Writing", self._look_at_writing),
+        ):
+            screen.heading(self._console, title)
+            with self._failing_here():
+                look()
+        self._console.print()
+
+    # -- how lines come out
+
+    def _ok(self, text: str) -> None:
+        screen.line(self._console, "ok", text)
+
+    def _warn(self, text: str) -> None:
+        screen.line(self._console, "warn", text)
+
+    def _bad(self, text: str, status: int = 1) -> None:
+        self.status = max(self.status, status)
+        screen.line(self._console, "bad", text)
+
+    @contextmanager
+    def _failing_here(self) -> Iterator[None]:
+        try:
+            yield
+        except EnrichError as error:
+            self._bad(str(error), 3)
+
+    # -- what is looked at
+
+    def _look_at_settings(self) -> None:
+        settings = self._settings
+        screen.heading(self._console, "Settings")
+        fields = type(settings).model_fields
+        changed = {name for name, value in settings if value != fields[name].default}
+        self._ok(f"valid; {len(changed)} are set, {len(fields) - len(changed)} have their defaults")
+        for name, shown in settings.masked().items():
+            if name.lower() in changed:
+                self._console.print(f"     {screen.clean(name)}={screen.clean(shown)}")
+        if not settings.price_per_million_tokens:
+            self._warn(
+                f"the price of {settings.embedding_model} is not known, so cost shows as $0: set "
+                "ENRICH_PRICE_PER_MILLION_TOKENS"
+            )
+        if settings.opensearch_use_ssl and not settings.opensearch_verify_certs:
+            self._warn("OPENSEARCH_VERIFY_CERTS is false: anybody in between can read the logs")
+
+    def _look_at_redis(self) -> None:
+        settings = self._settings
+        url = settings.redis_url.get_secret_value()
+        with translated():
+            info = _info(url)
+        self._ok(f"{_version(info)} at {without_password(url)}")
+        for mark, text in memory_lines(info, settings):
+            (self._ok if mark == "ok" else self._warn)(text)
+        if settings.vector_cache_url != url:
+            with translated():
+                self._ok(
+                    f"vector cache: {_version(_info(settings.vector_cache_url))} at "
+                    f"{without_password(settings.vector_cache_url)}"
+                )
+        if assembly.build_ledger(settings).paused():
+            self._warn("enrichment is paused: `python -m enrich resume` lets it go on")
+        try:
+            Workers().require()
+        except NoWorker as error:
+            self._warn(str(error))
+        else:
+            self._ok("a worker answers")
+
+    def _look_at_opensearch(self) -> None:
+        settings = self._settings
+        store = assembly.build_store(settings)
+        who = f" as {settings.opensearch_user}" if settings.opensearch_user else ""
+        self._ok(f"{store.version()} at {settings.opensearch_url}{who}")
+        self._look_at_cluster(store)
+        self._indices = _matched(store, settings)
+        if not self._indices:
+            self._warn(
+                f"no index matches {settings.index_expression}: nothing will be found until one "
+                "is there; see ENRICH_INDEX_PATTERN"
+            )
+            self.owed = 0
+            return
+        self._look_at_indices(store)
+
+    def _look_at_cluster(self, store: LogStore) -> None:
+        with self._or_unseen("whether the k-NN plugin is installed"):
+            plugins = store.connection.ask(
+                list[dict[str, Any]], "GET", "/_cat/plugins", params={"format": "json"}
+            )
+            # A distribution calls it opensearch-knn, a node built from parts by its class.
+            if any("knn" in str(plugin.get("component", "")).lower() for plugin in plugins):
+                self._ok("the k-NN plugin is installed")
+            else:
+                self._bad("the k-NN plugin is not installed: vectors need opensearch-knn")
+        with self._or_unseen("action.auto_create_index"):
+            answer = store.connection.ask(
+                dict[str, dict[str, Any]],
+                "GET",
+                "/_cluster/settings",
+                params={"include_defaults": "true", "flat_settings": "true"},
+            )
+            merged = answer["defaults"] | answer["persistent"] | answer["transient"]
+            if str(merged.get("action.auto_create_index", "true")).lower() != "false":
+                self._warn(
+                    "action.auto_create_index is on: a late write to an index that was just "
+                    "deleted makes it anew; set it to false, or give OPENSEARCH_USER no right to "
+                    "create indices (deploy/opensearch-role.json)"
+                )
+        full = store.preflight.disk_obstacle()
+        if full:
+            self._bad(full)
+
+    @contextmanager
+    def _or_unseen(self, what: str) -> Iterator[None]:
+        # Rights that a run does not need: without them a question stays open, nothing is wrong.
+        from enrich.errors import AccessRefused
+
+        try:
+            yield
+        except AccessRefused:
+            self._warn(f"{what} cannot be seen with the rights of OPENSEARCH_USER")
+
+    def _look_at_indices(self, store: LogStore) -> None:
+        backlog = store.finder.backlog()
+        counts = store.insight.counts()
+        self._ready = store.preflight.inspect(self._indices, dry_run=True)
+        reasons = {**self._ready.skipped, **backlog.unreadable}
+        self._ok(f"{_plural(len(self._indices), 'index')} match {self._settings.index_expression}")
+        healthy: list[str] = []
+        for name in self._indices:
+            of_index = counts.get(name, {})
+            owed, errors = of_index.get("without_vector", 0), sum(of_index.values())
+            told = f"{name}: {errors:,} ERROR logs, {owed:,} without a vector"
+            if name in reasons:
+                # One without a backlog is not looked at by a run, so nothing fails yet.
+                harmful = owed or name in backlog.unreadable
+                (self._bad if harmful else self._warn)(f"{name}: {reasons[name]}")
+                continue
+            if name in self._ready.completed:
+                fields = ", ".join(self._ready.completed[name])
+                told += f"; the first run will add to its mapping: {fields}"
+            if name in self._ready.update_only:
+                told += "; has a final pipeline, so it is written by update, at half the speed"
+            if name in backlog.unsorted:
+                self._warn(f"{told}; timestamp is not a date, so its newest logs cannot go first")
+            else:
+                healthy.append(told)
+        for told in healthy[:MAX_HEALTHY]:
+            self._ok(told)
+        if len(healthy) > MAX_HEALTHY:
+            self._ok(f"{len(healthy) - MAX_HEALTHY} more without a fault")
+        self.owed = sum(
+            count for name, count in backlog.counts.items() if name not in self._ready.skipped
+        )
+        failed = sum(of_index["failed"] for of_index in counts.values())
+        marked = (
+            f"; {failed:,} are marked failed, see `python -m enrich failures`" if failed else ""
+        )
+        self._ok(f"{self.owed:,} ERROR logs can be given a vector{marked}")
+
+    def _look_at_embeddings(self) -> None:
+        settings = self._settings
+        embedder = assembly.build_embedder(settings)
+        tokens = 0
+        texts, what = self._samples()
+        for text in texts:
+            began = time.perf_counter()
+            try:
+                answer = embedder.embed([text])
+            except InputRefused as error:
+                self._bad(f"{error}: check EMBEDDING_MODEL and OPENAI_BASE_URL")
+                continue
+            took = time.perf_counter() - began
+            (vector,) = answer.vectors
+            if vector is None:
+                self._bad(f"{settings.openai_base_url} sent numbers that are no vector", 3)
+                continue
+            tokens += answer.tokens
+            self._ok(
+                f"{what} of {len(text):,} characters: {settings.embedding_model}, "
+                f"{vector.size} dimensions, {took * 1000:,.0f} ms, {answer.tokens:,} tokens"
+            )
+        if tokens and self.owed and settings.price_per_million_tokens:
+            each = tokens / len(texts) * settings.price_per_million_tokens / 1e6
+            self.cost = each * self.owed
+            self._ok(
+                f"at this size {self.owed:,} logs cost about {screen.dollars(self.cost)}, less "
+                "where texts repeat"
+            )
+
+    def _samples(self) -> tuple[Sequence[str], str]:
+        if not self.owed:
+            return PHRASES, "a phrase"
+        texts = []
+        for message in assembly.build_store(self._settings).insight.sample(SAMPLES):
+            try:
+                texts.append(text_of({"message": message}))
+            except TextUnusable:
+                continue
+        return (texts, "a log") if texts else (PHRASES, "a phrase")
+
+    def _look_at_writing(self) -> None:
+        store = assembly.build_store(self._settings)
+        takes = [name for name in self._indices if name not in self._ready.skipped]
+        told = trial.try_writes(store, takes, self._ready.update_only)
+        refused = {name: reason for name, reason in told.items() if reason}
+        for name, reason in refused.items():
+            self._bad(f"{name}: {reason}", 3)
+        if len(told) > len(refused):
+            self._ok(
+                f"an update would be allowed in {_plural(len(told) - len(refused), 'index')} "
+                "(tried under a version that cannot be: nothing was changed)"
+            )
+        if not told:
+            self._warn("whether an update is allowed is not known: there is no document to try it")
+        incomplete = sorted(self._ready.completed)
+        reason = trial.try_mapping(store, incomplete)
+        if reason:
+            self._bad(reason, 3)
+        elif incomplete:
+            self._ok("missing fields may be added to mappings")
+
+
+def memory_lines(info: dict[str, Any], settings: Settings) -> Iterator[tuple[str, str]]:
+    """What Redis' memory settings mean for the broker's keys, which have no time to live."""
+    policy = str(info.get("maxmemory_policy", ""))
+    most = int(info.get("maxmemory", 0))
+    shared = settings.vector_cache_url == settings.redis_url.get_secret_value()
+    cached = settings.enrich_cache_max_entries * settings.embedding_dimensions * 4
+    if not policy:
+        yield "warn", "its memory policy cannot be seen; it must be noeviction"
+    elif policy.startswith("allkeys"):
+        yield (
+            "warn",
+            f"maxmemory-policy is {policy}: once full, Redis would throw away queued work; set it "
+            "to noeviction, and give CACHE_URL a Redis of its own if that shall evict",
+        )
+    elif most and shared and most < 2 * cached:
+        yield (
+            "warn",
+            f"maxmemory is {most // 2**20:,} MB and the vector cache may take "
+            f"{cached // 2**20:,} MB of it: raise it, lower ENRICH_CACHE_MAX_ENTRIES, or set "
+            "CACHE_URL",
+        )
+    else:
+        yield "ok", f"maxmemory-policy {policy}: the broker's keys cannot be evicted"
+
+
+def _info(url: str) -> dict[str, Any]:
+    client = connect(url)
+    try:
+        client.ping()
+        info: dict[str, Any] = client.info()
+        return info
+    finally:
+        client.close()
+
+
+def _version(info: dict[str, Any]) -> str:
+    # Valkey calls itself Redis 7.2 for the sake of old clients.
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']}"
+    return f"Redis {info.get('redis_version', '?')}"
+
+
+def _matched(store: LogStore, settings: Settings) -> list[str]:
+    """Open indices that a run would search."""
+    from enrich.log_store.connection import LENIENT
+
+    answer = store.connection.ask(
+        dict[str, Any],
+        "GET",
+        f"/{settings.index_expression}/_field_caps",
+        params={"fields": "level", **LENIENT},
+    )
+    names = answer.get("indices", [])
+    return sorted([names] if isinstance(names, str) else names)
+
+
+def _plural(count: int, noun: str) -> str:
+    if noun == "index":
+        return f"{count:,} {'index' if count == 1 else 'indices'}"
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

@@ -1,0 +1,132 @@
+"""Documents that were marked failed: which and why, and putting them back in line.
+
+A mark lives on the document; where it could not be written, the ledger keeps the document in mind.
+Both are one list here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+from typing import Any
+
+from enrich import assembly
+from enrich.cli import screen
+from enrich.ledger import Ledger
+from enrich.log_store import LogStore
+from enrich.models import Donor
+from enrich.settings import Settings
+
+#: Listed on the screen; `--json` lists up to MAX_LISTED, which is what one search can give.
+MAX_SHOWN = 30
+MAX_LISTED = 10_000
+
+#: Marks taken off in one round.
+ROUND = 1000
+
+_CODES = {
+    "message_missing": "there is no message field",
+    "message_not_text": "message is not a string",
+    "message_empty": "message is empty or blank",
+    "text_refused": "the embeddings API refuses this text",
+    "text_too_large": "the embeddings API finds this text too large",
+}
+
+
+def show(settings: Settings, index: str | None, *, as_json: bool) -> int:
+    """List documents marked failed. The exit status."""
+    found = _failures(assembly.build_store(settings), assembly.build_ledger(settings), index)
+    if as_json:
+        screen.print_json(found)
+        return 0
+    console = screen.out()
+    if not found:
+        screen.line(console, "ok", "no log is marked failed")
+        return 0
+    at_least = "at least " if len(found) >= MAX_LISTED else ""
+    screen.heading(console, f"{at_least}{len(found):,} logs cannot be embedded as they are")
+    why = screen.table("logs", "why", "", numbers=("logs",), wraps=("",))
+    for code, count in Counter(str(row["error"]) for row in found).most_common():
+        why.add_row(*screen.cells(count, code, _CODES.get(code, "")))
+    screen.put(console, why)
+    console.print()
+    table = screen.table("index", "_id", "why", "since", wraps=("index", "_id", "why"))
+    for row in found[:MAX_SHOWN]:
+        since = str(row["since"])[:19].replace("T", " ")
+        table.add_row(*screen.cells(row["index"], row["id"], row["error"], since))
+    screen.put(console, table)
+    if len(found) > MAX_SHOWN:
+        screen.facts(console, f"the newest {MAX_SHOWN}; --json lists all")
+    screen.facts(console, "`python -m enrich retry-failed` puts them back in line")
+    return 0
+
+
+def retry(settings: Settings, index: str | None, *, confirmed: Callable[[str], bool]) -> int:
+    """Take the marks off, so that the next run finds the documents again. The exit status."""
+    console = screen.out()
+    store, ledger = assembly.build_store(settings), assembly.build_ledger(settings)
+    found = _failures(store, ledger, index)
+    if not found:
+        screen.line(console, "ok", "no log is marked failed")
+        return 0
+    at_least = "at least " if len(found) >= MAX_LISTED else ""
+    if not confirmed(f"Put {at_least}{len(found):,} logs back in line?"):
+        return 0
+    forgotten = _refused_of(ledger, index)
+    ledger.forget_refused([(row["index"], row["id"]) for row in forgotten])
+    changed, stuck = _unmark(store, index)
+    screen.line(
+        console,
+        "ok",
+        f"{changed + len(forgotten):,} logs are back in line: the next run tries them again",
+    )
+    for name in sorted(stuck):
+        screen.line(
+            screen.err(),
+            "bad",
+            f"{name}: some marks could not be taken off; does the index take writes?",
+        )
+    return 1 if stuck else 0
+
+
+def _unmark(store: LogStore, index: str | None) -> tuple[int, set[str]]:
+    """Take off marks, index by index, so that one which takes no writes does not stop the rest."""
+    changed = 0
+    done: set[str] = set()
+    stuck: set[str] = set()
+    while True:
+        names = {row["index"] for row in store.insight.failures(index, MAX_LISTED)} - done
+        if not names:
+            return changed, stuck
+        for name in names:
+            done.add(name)
+            while rows := store.insight.failures(name, ROUND):
+                taken_off = store.documents.unmark(
+                    [Donor(row["index"], row["id"], row["routing"]) for row in rows]
+                )
+                changed += taken_off
+                if taken_off < len(rows):
+                    stuck.add(name)
+                if not taken_off:
+                    break
+
+
+def _failures(store: LogStore, ledger: Ledger, index: str | None) -> list[dict[str, Any]]:
+    """Newest first."""
+    rows = [*store.insight.failures(index, MAX_LISTED), *_refused_of(ledger, index)]
+    return sorted(rows, key=lambda row: str(row["since"]), reverse=True)
+
+
+def _refused_of(ledger: Ledger, index: str | None) -> list[dict[str, Any]]:
+    return [
+        {"index": name, "id": id, "routing": None, **told, "run": ""}
+        for (name, id), told in ledger.refused().items()
+        if matches(name, index)
+    ]
+
+
+def matches(name: str, expression: str | None) -> bool:
+    """Whether an index is one of those that an `--index` names."""
+    parts: Iterable[str] = (expression or "*").split(",")
+    return any(fnmatchcase(name, part.strip()) for part in parts)

@@ -1,0 +1,175 @@
+"""Following a run to its end, and those that continue it; what came of them as one sum.
+
+Reads the ledger only, which is where the workers count; a follower may come and go as it likes.
+It gives up when what it waits for cannot come: no worker is left, or work is paused.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydantic import Field
+
+from enrich.ledger import Ledger
+from enrich.models import RunRecord
+
+#: Between two looks at the ledger.
+LOOK_SECONDS = 0.2
+
+#: Nothing moved for so long: see whether anybody is there who could move it.
+QUIET_SECONDS = 15.0
+
+#: A run that only time ended is continued at once; should that not come, it is not waited for.
+CONTINUED_SECONDS = 60.0
+
+#: Paused and nothing moved for so long: nothing will.
+PAUSED_SECONDS = 2.0
+
+_SUMMED = (
+    "duration_seconds", "found", "embedded", "duplicate", "cached", "reused",
+    "already_vectorized", "gone", "failed", "deferred", "vectors_written", "api_requests",
+    "api_inputs", "api_tokens", "estimated_cost_usd", "retries", "rate_limited", "errors",
+    "chunks", "chunks_open",
+)  # fmt: skip
+
+
+class RunSum(RunRecord):
+    """Runs that continue each other as one record, with all their ids."""
+
+    run_ids: list[str] = Field(default_factory=list)
+
+
+class Listening(Protocol):
+    """Knows whether workers are there."""
+
+    def require(self) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """Where the runs that are followed stand."""
+
+    number: int
+    settled: int
+    #: What will have been settled in the end, as far as known now.
+    total: int
+    #: Logs settled a second since the following began; 0 before anything was.
+    rate: float
+
+    @property
+    def seconds_left(self) -> float | None:
+        return (self.total - self.settled) / self.rate if self.rate > 0 else None
+
+
+class Paused(Exception):
+    """The run stands still because work is paused."""
+
+
+class Following:
+    """Follows runs, one after the other."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        workers: Listening,
+        backlog: Mapping[str, int],
+        show: Callable[[Progress], None],
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Args: backlog: logs without a vector by index, as counted when the following began."""
+        self._ledger = ledger
+        self._workers = workers
+        self._backlog = backlog
+        self._show = show
+        self._sleep = sleep
+        self._now = now
+        #: As last seen, oldest first.
+        self.records: dict[str, RunRecord] = {}
+
+    def follow(self, run: str) -> RunSum:
+        """Wait until the run and those that continue it are over.
+
+        Raises:
+            NoWorker: nobody is left to go on with it.
+            Paused: work is paused.
+            RunClosed: Redis lost the run.
+        """
+        began = moved = ended = self._now()
+        settled_before: int | None = None
+        last: object = None
+        following: str | None = run
+        while following is not None:
+            record = self._ledger.record(following)
+            self.records[following] = record
+            settled = sum(r.settled for r in self.records.values())
+            if settled_before is None:
+                settled_before = settled
+            now = self._now()
+            rate = (settled - settled_before) / (now - began) if now > began else 0.0
+            total = max(self._total(settled_before), sum(r.found for r in self.records.values()))
+            self._show(Progress(number=record.number, settled=settled, total=total, rate=rate))
+            if record.finished_at is None:
+                ended = now
+            else:
+                successor = self._next(record)
+                if successor != following or now - ended > CONTINUED_SECONDS:
+                    following = successor if successor != following else None
+                    moved = now
+                    continue
+            # The duration of a running run grows by itself.
+            state = record.model_dump(exclude={"duration_seconds", "rate_per_second"})
+            if state != last:
+                last, moved = state, now
+            elif now - moved > PAUSED_SECONDS and not record.chunks_open and self._ledger.paused():
+                raise Paused
+            elif now - moved > QUIET_SECONDS:
+                self._workers.require()
+                moved = now
+            self._sleep(LOOK_SECONDS)
+        return sum_of(list(self.records.values()))
+
+    def _next(self, record: RunRecord) -> str | None:
+        """The run that continues a finished one; itself while that is awaited; None at the end."""
+        if record.state != "finished" or not record.more:
+            return None
+        if self._ledger.stopped_by(record.run_id) != "time":
+            return None
+        later = [r for r in self._ledger.last_runs() if r.number > record.number]
+        return later[-1].run_id if later else record.run_id
+
+    def _total(self, settled_before: int) -> int:
+        skipped = {name for record in self.records.values() for name in record.skipped_indices}
+        owed = sum(count for name, count in self._backlog.items() if name not in skipped)
+        return settled_before + owed
+
+
+def sum_of(records: Sequence[RunRecord]) -> RunSum:
+    """One record of several, oldest first: counters added, the end that of the last."""
+    first, last = records[0], records[-1]
+    fields = first.model_dump(exclude={"rate_per_second"})
+    fields |= last.model_dump(include={"state", "more", "finished_at", "halt_reason"})
+    for name in _SUMMED:
+        fields[name] = sum(getattr(record, name) for record in records)
+    for name in ("duration_seconds", "estimated_cost_usd"):
+        fields[name] = round(fields[name], 6)
+    for record in records:
+        fields["skipped_indices"] = fields["skipped_indices"] | record.skipped_indices
+    return RunSum(**fields, run_ids=[record.run_id for record in records])
+
+
+def exit_status(record: RunRecord) -> int:
+    """0 done; 1 done but for some logs; 3 a server stood in the way."""
+    if record.state == "halted":
+        return 3
+    if record.state == "abandoned":
+        return 1
+    if record.deferred:
+        return 3
+    if record.failed or record.skipped_indices or record.settled != record.found:
+        return 1
+    return 0

@@ -1,0 +1,145 @@
+"""`status`: the one report, for people or as JSON.
+
+Shows whatever could be read; what could not is named, and makes the exit status 3.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from rich.console import Console
+
+from enrich import assembly
+from enrich.cli import screen
+from enrich.models import RunRecord
+from enrich.report import Backlog, Status, read_status
+from enrich.settings import Settings
+
+#: Indices and runs shown; `--json` has all indices.
+MAX_INDICES = 20
+MAX_RUNS = 8
+
+
+def show(settings: Settings, *, as_json: bool) -> int:
+    """Read and print the status. The exit status."""
+    status = read_status(assembly.build_ledger(settings), assembly.build_store(settings))
+    if as_json:
+        screen.print_json(status.model_dump(mode="json"))
+    else:
+        _print(screen.out(), status, settings)
+    for problem in status.problems:
+        screen.line(screen.err(), "bad", problem)
+    return 3 if status.problems else 0
+
+
+def _print(console: Console, status: Status, settings: Settings) -> None:
+    totals = status.totals
+    # Told apart from an empty Redis: without one there would be nothing but zeros to show.
+    if not any(problem.startswith("Redis") for problem in status.problems):
+        screen.heading(console, "Totals")
+        screen.facts(
+            console,
+            f"{totals.vectors:,} vectors in {_plural(totals.runs, 'run')}, "
+            f"{totals.average_rate:,.1f}/s on average",
+            f"{_plural(totals.errors, 'error')}, {_plural(totals.ticks_skipped, 'skipped tick')}, "
+            f"{screen.dollars(status.spent_today_usd)} spent today (UTC)",
+        )
+        _print_tick(console, status.last_tick, settings.interval_seconds)
+        if status.paused:
+            screen.line(console, "warn", "paused: `python -m enrich resume` lets it go on")
+        _print_active(console, status)
+    if status.backlog is not None:
+        _print_backlog(console, status.backlog)
+    if status.last_runs:
+        _print_runs(console, status.last_runs[:MAX_RUNS])
+    console.print()
+
+
+def _print_tick(console: Console, tick: datetime | None, interval: float) -> None:
+    if tick is None:
+        screen.line(
+            console, "warn", "no tick yet: `celery -A enrich beat` starts a run every interval"
+        )
+        return
+    ago = max(0.0, (datetime.now(UTC) - tick).total_seconds())
+    if ago > 2 * interval:
+        screen.line(
+            console,
+            "warn",
+            f"the last tick was {screen.span(ago)} ago, two intervals or more: does "
+            "`celery -A enrich beat` run, and a worker?",
+        )
+    else:
+        screen.facts(console, f"last tick {screen.span(ago)} ago")
+
+
+def _print_active(console: Console, status: Status) -> None:
+    screen.heading(console, "Active run")
+    run = status.active_run
+    if run is None:
+        screen.facts(console, "none")
+        return
+    left = f", {screen.span(status.seconds_left)} left" if status.seconds_left else ""
+    screen.facts(
+        console,
+        f"#{run.number} ({run.run_id}, {run.trigger}), for {screen.span(run.duration_seconds)}: "
+        f"{run.settled:,} of {run.found:,} logs found so far are done",
+        f"{run.rate_per_second:,.1f} vectors/s{left}; {_plural(run.chunks_open, 'chunk')} open",
+    )
+
+
+def _print_backlog(console: Console, backlog: Backlog) -> None:
+    screen.heading(console, "ERROR logs")
+    if not backlog.by_index:
+        screen.facts(console, "none")
+        return
+    table = screen.table(
+        "index",
+        "with vector",
+        "without",
+        "failed",
+        numbers=("with vector", "without", "failed"),
+        wraps=("index",),
+    )
+    order = sorted(
+        backlog.by_index.items(), key=lambda row: (-row[1].without_vector, -row[1].failed, row[0])
+    )
+    for name, counts in order[:MAX_INDICES]:
+        row = (name, counts.with_vector, counts.without_vector, counts.failed)
+        table.add_row(*screen.cells(*row))
+    if len(order) > 1:
+        table.add_section()
+        total = (backlog.with_vector, backlog.without_vector, backlog.failed)
+        table.add_row(*screen.cells(f"all {len(order)}", *total), style="bold")
+    screen.put(console, table)
+    if len(order) > MAX_INDICES:
+        screen.facts(console, f"{len(order) - MAX_INDICES} more indices: --json names them")
+    if backlog.oldest_without_vector:
+        screen.facts(console, f"oldest without a vector: {backlog.oldest_without_vector}")
+
+
+def _print_runs(console: Console, runs: list[RunRecord]) -> None:
+    screen.heading(console, "Last runs (times in UTC)")
+    numbers = ("#", "found", "vectors", "failed", "deferred", "took")
+    table = screen.table(
+        "#", "started", "trigger", "state", "found", "vectors", "failed", "deferred", "took",
+        numbers=numbers,
+    )  # fmt: skip
+    for run in runs:
+        table.add_row(
+            *screen.cells(
+                run.number, screen.clock(run.started_at), run.trigger, run.state, run.found,
+                run.vectors_written, run.failed, run.deferred, screen.span(run.duration_seconds),
+            ),
+            style="" if run.state in ("finished", "running") else "yellow",
+        )  # fmt: skip
+    screen.put(console, table)
+    for run in runs:
+        if run.halt_reason:
+            screen.line(console, "warn", f"#{run.number} {run.state}: {run.halt_reason}")
+        for index, why in run.skipped_indices.items():
+            screen.line(console, "warn", f"#{run.number} skipped {index}: {why}")
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")

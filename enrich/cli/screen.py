@@ -1,0 +1,140 @@
+"""Writing to the terminal: two consoles, and words made safe for them.
+
+Names and texts in logs are other people's data: they may hold escape sequences or markup. All of
+them pass `clean`, and the consoles read no markup at all. Without a terminal nothing is coloured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+#: Control characters (C0 without line break and tab, DEL, C1), the marks that turn the direction
+#: of writing, and half surrogate pairs.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+#: Columns where there is no terminal: wide, because what is cut there cannot be widened.
+WIDTH_WITHOUT_TERMINAL = 160
+
+#: Whole escape sequences: colours and the like (CSI), titles and links (OSC).
+_ESCAPES = re.compile("\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?")
+
+_MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "bad": ("✗", "bold red")}
+
+
+def out() -> Console:
+    """Where answers go."""
+    return _console(stderr=False)
+
+
+def err() -> Console:
+    """Where progress and complaints go, so that an answer can be piped."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    wide = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=wide)
+
+
+def clean(text: object) -> str:
+    """The text without anything that a terminal would obey."""
+    return _UNSAFE.sub("�", _ESCAPES.sub("", str(text)))
+
+
+def first_line(text: object) -> str:
+    """The first line of a text that is not blank, cleaned."""
+    lines = (line.strip() for line in str(text).splitlines())
+    return clean(next((line for line in lines if line), "")).replace("\t", " ")
+
+
+def line(console: Console, mark: str, text: str) -> None:
+    """One marked line; what does not fit goes on below its own text."""
+    sign, style = _MARKS[mark]
+    _hang(console, Text(f"  {sign} ", style=style), clean(text))
+
+
+def facts(console: Console, *texts: str) -> None:
+    """Lines without a mark."""
+    for text in texts:
+        _hang(console, Text("  "), clean(text))
+
+
+def _hang(console: Console, lead: Text, text: str) -> None:
+    if not console.is_terminal:
+        # Whole, so that it can be searched for.
+        console.print(lead + text, soft_wrap=True)
+        return
+    for part in Text(text).wrap(console, max(20, console.width - len(lead))):
+        part.rstrip()
+        console.print(lead + part)
+        lead = Text(" " * len(lead))
+
+
+def heading(console: Console, text: str) -> None:
+    console.print()
+    console.print(Text(clean(text), style="bold"))
+
+
+def table(*columns: str, numbers: tuple[str, ...] = (), wraps: tuple[str, ...] = ()) -> Table:
+    """An empty table: `numbers` are set to the right, `wraps` may go on in the next line."""
+    made = Table(
+        box=SIMPLE_HEAD, padding=(0, 1, 0, 0), show_edge=False, pad_edge=False, header_style="bold"
+    )
+    for column in columns:
+        made.add_column(
+            column,
+            justify="right" if column in numbers else "left",
+            no_wrap=column not in wraps,
+            overflow="fold" if column in wraps else "ellipsis",
+        )
+    return made
+
+
+def put(console: Console, made: Table) -> None:
+    """Print a table, indented as everything else."""
+    console.print(Padding(made, (0, 0, 0, 2), expand=False))
+
+
+def cells(*values: object) -> list[Text]:
+    """A row: numbers with separators, everything else cleaned."""
+    return [Text(f"{v:,}" if isinstance(v, int) else clean(v)) for v in values]
+
+
+def print_json(value: Any) -> None:
+    """One JSON document, ASCII only: safe on any terminal and in any pipe."""
+    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+
+
+def clock(moment: datetime | None) -> str:
+    """A moment in UTC, without the year that nobody asks for."""
+    return "" if moment is None else f"{moment.astimezone(UTC):%m-%d %H:%M:%S}"
+
+
+def span(seconds: float) -> str:
+    """A length of time as people say it: `0.4 s`, `3 min 20 s`, `2 h 5 min`, `3 days`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = timedelta(seconds=round(seconds))
+    minutes, rest = divmod(whole.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    if whole.days:
+        return f"{whole.days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def dollars(amount: float) -> str:
+    return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"

@@ -1,0 +1,89 @@
+"""The workers as the command line sees them: who listens, and how a message reaches them.
+
+The only room of the command line that loads Celery, and only when it is entered: a screen that
+sends nothing starts without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from enrich.errors import EnrichError, ServerUnavailable
+from enrich.redis_connection import translated
+
+#: Queues without whose consumer a run stands still.
+QUEUES = frozenset({"enrich.scan", "enrich.embed"})
+
+#: How long an answer of a worker is waited for; a healthy one answers within milliseconds.
+PATIENCE_SECONDS = 2.0
+
+
+class NoWorker(EnrichError):
+    """Nobody would take what is published."""
+
+
+class Workers:
+    """Publishes the moves of a run; fits `enrich.backfill.Publisher`."""
+
+    def __init__(self) -> None:
+        from enrich.app import app
+
+        self._app = app
+
+    def require(self) -> None:
+        """Raises NoWorker if some queue has no consumer; ServerUnavailable without a broker."""
+        missing = self.missing_queues()
+        if missing == QUEUES:
+            raise NoWorker("no worker answers: start one with `celery -A enrich worker`")
+        if missing:
+            raise NoWorker(
+                f"no worker consumes the queue {', '.join(sorted(missing))}: start one with "
+                "`celery -A enrich worker`, without -Q"
+            )
+
+    def missing_queues(self) -> frozenset[str]:
+        """Queues that no worker consumes."""
+        # The first to answer usually consumes both; only otherwise is everybody waited for.
+        missing = QUEUES - self._consumed(limit=1)
+        if missing and missing != QUEUES:
+            missing = QUEUES - self._consumed(limit=None)
+        return missing
+
+    def _consumed(self, limit: int | None) -> frozenset[str]:
+        with _broker():
+            inspect = self._app.control.inspect(timeout=PATIENCE_SECONDS, limit=limit)
+            answers: dict[str, list[dict[str, Any]]] = inspect.active_queues() or {}
+        return frozenset(queue["name"] for queues in answers.values() for queue in queues)
+
+    # -- moves
+
+    def find_unvectorized(self, trigger: str) -> None:
+        self._send("find_unvectorized", trigger)
+
+    def scan_page(self, run: str, page: int) -> None:
+        self._send("scan_page", run, page)
+
+    def embed_and_update(self, message: dict[str, Any]) -> None:
+        self._send("embed_and_update", message, argsrepr=f"('{message['id']}',)")
+
+    def finish_run(self, run: str) -> None:
+        self._send("finish_run", run)
+
+    def _send(self, move: str, *arguments: Any, **options: Any) -> None:
+        with _broker():
+            self._app.send_task(f"enrich.{move}", arguments, **options)
+
+
+@contextmanager
+def _broker() -> Iterator[None]:
+    from kombu.exceptions import OperationalError
+
+    try:
+        with translated():
+            yield
+    except OperationalError as error:
+        raise ServerUnavailable(
+            f"Redis cannot be reached ({type(error).__name__}): check REDIS_URL and that it runs"
+        ) from None

@@ -1,0 +1,126 @@
+"""What is owed, in OpenSearch's query language, and the shapes of its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from enrich.settings import Settings
+
+#: Most indices that one terms aggregation names.
+MAX_INDICES = 10_000
+
+HAS_VECTOR = {"exists": {"field": "log_vector"}}
+IS_FAILED = {"term": {"ai_enrichment_status": "failed"}}
+LENIENT_ROW = {"ignore_unavailable": True, "allow_no_indices": True, "expand_wildcards": "open"}
+
+#: Names of indices in one URL, which holds 4 KB.
+NAMES_IN_URL = 40
+
+
+class Queries:
+    """The queries that depend on settings."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._levels = list(settings.enrich_levels)
+        self._max_age_days = settings.enrich_max_age_days
+
+    def of_level(self) -> list[dict[str, Any]]:
+        """ERROR logs, not older than ENRICH_MAX_AGE_DAYS; as filters."""
+        # Untemplated indices map `level` to text with a `.keyword` beside it; an unmapped field
+        # matches nothing, so that both can be asked for everywhere.
+        by_level = [{"terms": {name: self._levels}} for name in ("level", "level.keyword")]
+        clauses: list[dict[str, Any]] = [{"bool": {"should": by_level}}]
+        if self._max_age_days:
+            clauses.append({"range": {"timestamp": {"gte": f"now-{self._max_age_days * 24:.0f}h"}}})
+        return clauses
+
+    def owed(self) -> dict[str, Any]:
+        """ERROR logs without a vector that are not marked failed."""
+        return {
+            "bool": {
+                "filter": self.of_level(),
+                "must_not": [HAS_VECTOR, IS_FAILED],
+            }
+        }
+
+    def with_vector_of(self, model: str, dimensions: int) -> list[dict[str, Any]]:
+        """Logs with a vector of this model; as filters."""
+        return [
+            {"term": {"ai_embedding_model": model}},
+            {"term": {"ai_embedding_dimensions": dimensions}},
+            HAS_VECTOR,
+        ]
+
+
+class Shards(msgspec.Struct):
+    total: int = 0
+    successful: int = 0
+    skipped: int = 0
+
+    @property
+    def complete(self) -> bool:
+        # `skipped` shards are counted in `successful`; an unassigned one shows in neither.
+        return self.successful >= self.total
+
+
+class Bucket(msgspec.Struct):
+    key: str
+    doc_count: int
+
+
+class Buckets(msgspec.Struct):
+    buckets: list[Bucket] = []
+
+
+class BacklogAnswer(msgspec.Struct):
+    shards: Shards = msgspec.field(name="_shards")
+    aggregations: dict[str, Buckets] = {}
+
+
+class FieldCaps(msgspec.Struct):
+    indices: list[str] | str = []
+    fields: dict[str, dict[str, dict[str, Any]]] = {}
+
+    def indices_with(self, name: str, types: Sequence[str] | None = None) -> set[str]:
+        """Indices that map the field (to one of the types)."""
+        everywhere = [self.indices] if isinstance(self.indices, str) else self.indices
+        found: set[str] = set()
+        for type_, caps in self.fields.get(name, {}).items():
+            if type_ != "unmapped" and (types is None or type_ in types):
+                # Without a list of its own, the type holds in every index.
+                found.update(caps.get("indices") or everywhere)
+        return found
+
+
+class RawHit(msgspec.Struct):
+    index: str = msgspec.field(name="_index")
+    id: str = msgspec.field(name="_id")
+    seq_no: int = msgspec.field(name="_seq_no", default=0)
+    primary_term: int = msgspec.field(name="_primary_term", default=0)
+    routing: str | None = msgspec.field(name="_routing", default=None)
+    score: float | None = msgspec.field(name="_score", default=None)
+    fields: dict[str, list[Any]] = {}
+    source: dict[str, Any] = msgspec.field(name="_source", default_factory=dict)
+    sort: list[Any] = []
+
+
+class HitList(msgspec.Struct):
+    hits: list[RawHit] = []
+
+
+class SearchAnswer(msgspec.Struct):
+    hits: HitList = msgspec.field(default_factory=HitList)
+    shards: Shards = msgspec.field(name="_shards", default_factory=Shards)
+    error: dict[str, Any] | None = None
+    timed_out: bool = False
+
+
+class MsearchAnswer(msgspec.Struct):
+    responses: list[SearchAnswer]
+
+
+def slices(values: list[str], size: int) -> list[list[str]]:
+    return [values[start : start + size] for start in range(0, len(values), size)]

@@ -1,0 +1,326 @@
+"""Asking the API: requests within limits, culprits narrowed down, every request counted."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from enrich.asking import (
+    HARMLESS_TEXT,
+    MAX_REQUEST_BYTES,
+    Answers,
+    Asking,
+    half_of_bytes,
+    requests_of,
+)
+from enrich.embedder import Embedded, Limits, Vector
+from enrich.errors import (
+    EnrichError,
+    Halt,
+    InputRefused,
+    RateLimited,
+    RequestTooLarge,
+    ServerUnavailable,
+    TransientError,
+)
+from enrich.settings import MAX_INPUTS_PER_REQUEST
+from enrich.text import fingerprint
+
+REPEATABLE = settings(deadline=None, max_examples=120, derandomize=True)
+
+
+def vector_of(text: str) -> Vector:
+    """A vector made from the words, so that a wrong one is told from a right one."""
+    seed = hashlib.sha256(text.encode()).digest()[:8]
+    return np.frombuffer(seed, np.uint8).astype(np.float32) + 1
+
+
+Trouble = Callable[[Sequence[str]], EnrichError | None]
+
+
+class WordEmbedder:
+    """Embeds in memory; `trouble` says which requests fail."""
+
+    def __init__(self, trouble: Trouble = lambda texts: None) -> None:
+        self.trouble = trouble
+        self.requests: list[list[str]] = []
+        self.invalid: set[str] = set()
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        self.requests.append(list(texts))
+        error = self.trouble(texts)
+        if error is not None:
+            raise error
+        return Embedded(
+            vectors=[None if text in self.invalid else vector_of(text) for text in texts],
+            tokens=sum(len(text.split()) for text in texts),
+            limits=Limits(requests=60, tokens=1000),
+        )
+
+
+class Budget:
+    """A budget that always has a turn."""
+
+    def __init__(self) -> None:
+        self.turns: list[int] = []
+        self.pauses: list[float] = []
+        self.learned: list[Limits] = []
+
+    def wait(self, tokens: int) -> None:
+        self.turns.append(tokens)
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+    def learn(self, limits: Limits) -> None:
+        self.learned.append(limits)
+
+
+class Desk:
+    """An `Asking` with all that it works with."""
+
+    def __init__(self, trouble: Trouble = lambda texts: None) -> None:
+        self.embedder = WordEmbedder(trouble)
+        self.budget = Budget()
+        self.counted: Counter[str] = Counter()
+        self.kept: list[dict[str, Vector]] = []
+        self.asking = Asking(self.embedder, self.budget, self._count)  # type: ignore[arg-type]
+
+    def _count(self, run: str, **amounts: int) -> None:
+        assert run == "run"
+        self.counted.update(amounts)
+
+    def ask(self, texts: Sequence[str]) -> Answers:
+        return self.asking.ask("run", {fingerprint(t): t for t in texts}, self.kept.append)
+
+    @property
+    def kept_fingerprints(self) -> list[str]:
+        return [name for request in self.kept for name in request]
+
+
+def texts_of(count: int, size: int = 0) -> list[str]:
+    return [f"error number {n} " + "x" * size for n in range(count)]
+
+
+def refuse(culprits: set[str]) -> Trouble:
+    def trouble(texts: Sequence[str]) -> EnrichError | None:
+        return InputRefused("refused (400)") if culprits & set(texts) else None
+
+    return trouble
+
+
+def assert_right(answers: Answers, texts: Sequence[str]) -> None:
+    assert answers.vectors.keys() == {fingerprint(text) for text in texts}
+    for text in texts:
+        assert np.array_equal(answers.vectors[fingerprint(text)], vector_of(text))
+
+
+def test_one_request_gives_each_text_its_own_vector() -> None:
+    desk = Desk()
+    texts = texts_of(100)
+    assert_right(desk.ask(texts), texts)
+    assert desk.counted == {"api_requests": 1, "api_inputs": 100, "api_tokens": 300}
+    assert len(desk.budget.turns) == len(desk.kept) == 1
+    assert desk.budget.learned == [Limits(requests=60, tokens=1000)]
+
+
+def test_no_text_no_request() -> None:
+    desk = Desk()
+    assert desk.ask([]).vectors == {}
+    assert not desk.embedder.requests
+    assert not desk.counted
+
+
+@REPEATABLE
+@given(st.integers(2, 300), st.randoms(use_true_random=False))
+def test_one_culprit_costs_twice_the_logarithm(count: int, random: Any) -> None:
+    texts = texts_of(count)
+    culprit = random.choice(texts)
+    desk = Desk(refuse({culprit}))
+    answers = desk.ask(texts)
+    assert answers.refused == {fingerprint(culprit): "text_refused"}
+    assert_right(answers, [text for text in texts if text != culprit])
+    extra = len(desk.embedder.requests) - 1
+    assert extra <= 2 * math.ceil(math.log2(count))
+    # No text that has its vector is paid for again.
+    assert desk.counted["api_inputs"] == count - 1
+    assert desk.counted["api_requests"] == len(desk.embedder.requests)
+
+
+@REPEATABLE
+@given(st.integers(1, 60), st.data())
+def test_any_culprits_fail_and_all_others_succeed(count: int, data: st.DataObject) -> None:
+    texts = texts_of(count)
+    culprits = set(data.draw(st.lists(st.sampled_from(texts), max_size=5)))
+    desk = Desk(refuse(culprits))
+    answers = desk.ask(texts)
+    assert answers.refused.keys() == {fingerprint(text) for text in culprits}
+    assert_right(answers, [text for text in texts if text not in culprits])
+    assert sorted(desk.kept_fingerprints) == sorted(answers.vectors)
+
+
+def test_nothing_is_marked_before_a_harmless_text_went_through() -> None:
+    desk = Desk(refuse({"poison"}))
+    answers = desk.ask(["poison"])
+    assert answers.refused == {fingerprint("poison"): "text_refused"}
+    assert desk.embedder.requests == [["poison"], [HARMLESS_TEXT]]
+    assert desk.counted["api_requests"] == 2
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("kind", [InputRefused, RequestTooLarge])
+def test_endpoint_that_refuses_everything_halts_and_marks_nothing(
+    count: int, kind: type[EnrichError]
+) -> None:
+    desk = Desk(lambda texts: kind("refused (400)"))
+    with pytest.raises(Halt, match="even a harmless text: check EMBEDDING_MODEL"):
+        desk.ask(texts_of(count))
+    assert desk.embedder.requests[-1] == [HARMLESS_TEXT]
+
+
+def test_trouble_while_probing_is_not_held_against_the_text() -> None:
+    def trouble(texts: Sequence[str]) -> EnrichError:
+        down = TransientError("in trouble (503)")
+        return down if list(texts) == [HARMLESS_TEXT] else InputRefused("refused (400)")
+
+    with pytest.raises(TransientError):
+        Desk(trouble).ask(["poison"])
+
+
+def test_probe_is_one_input_and_counted() -> None:
+    desk = Desk()
+    desk.asking.probe("run")
+    assert desk.embedder.requests == [[HARMLESS_TEXT]]
+    assert desk.counted == {"api_requests": 1, "api_inputs": 1, "api_tokens": 2}
+
+
+@REPEATABLE
+@given(st.lists(st.integers(0, 900), min_size=1, max_size=40), st.integers(400, 2000))
+def test_too_large_is_split_until_it_fits(sizes: list[int], limit: int) -> None:
+    def trouble(texts: Sequence[str]) -> EnrichError | None:
+        size = sum(len(text) for text in texts)
+        return RequestTooLarge("too large (413)") if size > limit else None
+
+    texts = [f"{n} " + "x" * size for n, size in enumerate(sizes)]
+    desk = Desk(trouble)
+    answers = desk.ask(texts)
+    too_large = [text for text in texts if len(text) > limit]
+    assert answers.refused == {fingerprint(text): "text_too_large" for text in too_large}
+    assert_right(answers, [text for text in texts if len(text) <= limit])
+
+
+def test_too_large_is_split_by_size_not_by_number() -> None:
+    texts = ["x" * 1000, *texts_of(9)]
+    desk = Desk(lambda t: RequestTooLarge("too large (413)") if len(t) == 10 else None)
+    assert_right(desk.ask(texts), texts)
+    assert [len(request) for request in desk.embedder.requests] == [10, 1, 9]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TransientError("in trouble (500)"),
+        TransientError("in trouble (503)"),
+        ServerUnavailable("did not answer in time"),
+        RateLimited("asks for a pause (429)", 3.0),
+        Halt("refused the key (401)"),
+    ],
+)
+def test_nothing_is_split_for_trouble_that_is_not_the_texts(error: EnrichError) -> None:
+    desk = Desk(lambda texts: error)
+    with pytest.raises(type(error), match=str(error).replace("(", r"\(").replace(")", r"\)")):
+        desk.ask(texts_of(64))
+    assert [len(request) for request in desk.embedder.requests] == [64]
+    assert desk.counted["api_requests"] == 1
+    assert desk.counted["api_inputs"] == 0
+    assert desk.kept == []
+
+
+@pytest.mark.parametrize(("asked", "held"), [(3.0, 3.0), (0.0, 0.0), (400.0, 400.0)])
+def test_pause_asked_for_holds_everybody(asked: float, held: float) -> None:
+    desk = Desk(lambda texts: RateLimited("asks for a pause (429)", asked))
+    with pytest.raises(RateLimited) as limited:
+        desk.ask(["boom"])
+    assert desk.budget.pauses == [held]
+    assert limited.value.retry_after == held
+    assert desk.counted["rate_limited"] == 1
+
+
+def test_pause_without_a_length_still_holds_everybody() -> None:
+    desk = Desk(lambda texts: RateLimited("asks for a pause (429)"))
+    with pytest.raises(RateLimited) as limited:
+        desk.ask(["boom"])
+    assert limited.value.retry_after == desk.budget.pauses[0] > 0
+
+
+def test_no_turn_no_request() -> None:
+    desk = Desk()
+
+    def wait(tokens: int) -> None:
+        raise RateLimited("the rate budget has no turn left", 11.0)
+
+    desk.budget.wait = wait  # type: ignore[method-assign]
+    with pytest.raises(RateLimited):
+        desk.ask(["boom"])
+    assert not desk.embedder.requests
+    assert not desk.counted
+
+
+@pytest.mark.parametrize("error", [TransientError("500"), RateLimited("429"), Halt("401")])
+def test_what_was_paid_for_is_kept_before_a_later_request_fails(error: EnrichError) -> None:
+    texts = texts_of(200, size=8_000)
+    desk = Desk(lambda sent: error if texts[-1] in sent else None)
+    with pytest.raises(type(error)):
+        desk.ask(texts)
+    assert len(desk.embedder.requests) == len(desk.kept) + 1 > 1
+    assert len(desk.kept_fingerprints) == desk.counted["api_inputs"] > 0
+
+
+def test_numbers_that_are_no_vector_are_neither_kept_nor_held_against_the_text() -> None:
+    desk = Desk()
+    texts = texts_of(5)
+    desk.embedder.invalid = {texts[2]}
+    answers = desk.ask(texts)
+    assert answers.invalid == {fingerprint(texts[2])}
+    assert answers.refused == {}
+    assert_right(answers, [*texts[:2], *texts[3:]])
+    assert fingerprint(texts[2]) not in desk.kept_fingerprints
+    assert desk.counted["errors"] == 1
+    assert desk.counted["api_inputs"] == 5
+
+
+@REPEATABLE
+@given(st.lists(st.integers(0, 50), max_size=60), st.integers(1, 100))
+def test_requests_hold_the_limit_and_the_order(sizes: list[int], limit: int) -> None:
+    texts = [(str(n), "é" * size) for n, size in enumerate(sizes)]
+    requests = requests_of(texts, limit)
+    assert [text for request in requests for text in request] == texts
+    for request in requests:
+        assert request
+        assert len(request) == 1 or sum(len(t.encode()) for _, t in request) <= limit
+
+
+def test_request_holds_no_more_inputs_than_any_provider_takes() -> None:
+    texts = [(str(n), "x") for n in range(2 * MAX_INPUTS_PER_REQUEST + 1)]
+    assert [len(request) for request in requests_of(texts, MAX_REQUEST_BYTES)] == [
+        MAX_INPUTS_PER_REQUEST, MAX_INPUTS_PER_REQUEST, 1,
+    ]  # fmt: skip
+
+
+@REPEATABLE
+@given(st.lists(st.integers(0, 1000), min_size=2, max_size=50))
+def test_neither_half_is_empty_and_both_are_lighter(sizes: list[int]) -> None:
+    batch = [(str(n), "x" * size) for n, size in enumerate(sizes)]
+    middle = half_of_bytes(batch)
+    assert 0 < middle < len(batch)
+    largest = max(sizes)
+    for half in (sizes[:middle], sizes[middle:]):
+        assert sum(half) <= sum(sizes) / 2 + largest

@@ -1,0 +1,575 @@
+"""The command line without servers: exit statuses, sentences, shapes of JSON, what is escaped."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner, Result
+
+from enrich import assembly, redis_connection
+from enrich.cli import app, runs, screen
+from enrich.cli.check import memory_lines
+from enrich.cli.failing import matches
+from enrich.cli.following import Following, Paused, Progress, exit_status, sum_of
+from enrich.cli.trial import verdict
+from enrich.cli.workers import NoWorker
+from enrich.errors import EnrichError, ServerUnavailable
+from enrich.ledger import Ledger, Scan
+from enrich.models import RunRecord
+from enrich.report import Status
+from enrich.settings import Settings, load_settings
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Store:
+    """Stands in for the log store: what it has failed, and whether it answers."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.failed: list[dict[str, Any]] = []
+        self.by_index = {"p_2026_11": {"with_vector": 3, "without_vector": 2, "failed": 1}}
+        self.insight = self
+        self.documents = self
+
+    def _answer(self) -> None:
+        if self.down:
+            raise ServerUnavailable("OpenSearch cannot be reached: check OPENSEARCH_HOST")
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        self._answer()
+        return self.by_index
+
+    def oldest_owed(self) -> str:
+        return "2026-11-01T00:00:00.000Z"
+
+    def failures(self, index: str | None, size: int) -> list[dict[str, Any]]:
+        self._answer()
+        return [row for row in self.failed if matches(row["index"], index)][:size]
+
+    def unmark(self, references: list[Any]) -> int:
+        assert len(references) <= 1000
+        gone = {r.id for r in references if r.index != "blocked_2026_11"}
+        before = len(self.failed)
+        self.failed = [row for row in self.failed if row["id"] not in gone]
+        return before - len(self.failed)
+
+    def nearest(self, vector: list[float], k: int, index: str | None) -> list[dict[str, Any]]:
+        raise AssertionError("nothing was to be searched")
+
+
+class Workers:
+    """Stands in for the broker: who listens, and what was published."""
+
+    present = True
+    sent: list[tuple[Any, ...]] = []  # noqa: RUF012
+
+    def require(self) -> None:
+        if not Workers.present:
+            raise NoWorker("no worker answers: start one")
+
+    def scan_page(self, run: str, page: int) -> None:
+        Workers.sent.append(("scan_page", run, page))
+
+    def finish_run(self, run: str) -> None:
+        Workers.sent.append(("finish_run", run))
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in list(os.environ):
+        if name.upper() in {field.upper() for field in Settings.model_fields}:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> Store:
+    made = Store()
+    monkeypatch.setattr(assembly, "build_store", lambda settings: made)
+    return made
+
+
+@pytest.fixture
+def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    server = fakeredis.FakeServer()
+    monkeypatch.setattr(redis_connection, "connect", lambda url: fakeredis.FakeRedis(server=server))
+    Workers.present = True
+    Workers.sent = []
+    monkeypatch.setattr(runs, "Workers", Workers)
+    yield assembly.build_ledger(load_settings())
+
+
+def call(*arguments: str, input: str | None = None) -> Result:
+    return CliRunner().invoke(app, arguments, input=input)
+
+
+# -- bad use and settings
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({"OPENAI_API_KEY": ""}, "OPENAI_API_KEY is not set"),
+        ({"OPENSEARCH_PORT": "x"}, "OPENSEARCH_PORT"),
+        ({"REDIS_URL": "http://x"}, "REDIS_URL: must be a URL that starts with redis://"),
+        ({"ENRICH_MAX_COST_PER_DAY": "1", "EMBEDDING_MODEL": "own"}, "ENRICH_PRICE_PER_MILLION"),
+    ],
+)
+@pytest.mark.parametrize("command", ["status", "run", "check", "pause", "failures", "template"])
+def test_wrong_settings_end_with_2_and_name_the_variable(
+    command: str, variables: dict[str, str], sentence: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    result = call(command)
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+    assert "Traceback" not in result.output
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["search"],
+        ["search", "words", "--k", "0"],
+        ["failures", "--index", "a b"],
+        ["failures", "--index", "../_cluster"],
+        ["failures", "--index", "_all"],
+        ["template", "--apply", "--name", "a/b"],
+    ],
+)
+def test_bad_use_ends_with_2(arguments: list[str]) -> None:
+    assert call(*arguments).exit_code == 2
+
+
+def test_search_for_nothing_ends_with_2(store: Store) -> None:
+    result = call("search", "  ")
+    assert result.exit_code == 2
+    assert "the words are empty" in result.stderr
+
+
+@pytest.mark.usefixtures("ledger")
+def test_nobody_to_ask_ends_with_2(store: Store) -> None:
+    store.failed = [_failed("p_2026_11", "1")]
+    result = call("retry-failed")
+    assert result.exit_code == 2
+    assert "--yes" in result.stderr
+    assert store.failed
+
+
+def test_screens_without_work_load_neither_celery_nor_openai() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from enrich.cli import app;"
+        "CliRunner().invoke(app, ['status']); assert 'enrich.ledger' in sys.modules;"
+        "print(sorted({'celery', 'kombu', 'openai', 'flower'} & set(sys.modules)))"
+    )
+    # Port 1 refuses at once.
+    servers = {"OPENSEARCH_PORT": "1", "REDIS_URL": "redis://127.0.0.1:1/0"}
+    told = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, **servers, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.strip() == "[]"
+
+
+# -- status
+
+
+def test_status_json_is_the_report(store: Store, ledger: Ledger) -> None:
+    run = ledger.open("manual", 600).run
+    result = call("status", "--json")
+    assert result.exit_code == 0
+    status = Status.model_validate_json(result.stdout)
+    assert status.active_run is not None and status.active_run.run_id == run
+    assert status.backlog is not None and status.backlog.without_vector == 2
+    assert status.totals.runs == 1
+    assert {"totals", "last_runs", "active_run", "backlog", "paused"} <= json.loads(
+        result.stdout
+    ).keys()
+
+
+def test_status_shows_redis_when_opensearch_is_down(store: Store, ledger: Ledger) -> None:
+    store.down = True
+    ledger.open("beat", 600)
+    result = call("status")
+    assert result.exit_code == 3
+    assert "OpenSearch cannot be reached" in result.stderr
+    assert "#1" in result.stdout and "ERROR logs" not in result.stdout
+    as_json = call("status", "--json")
+    assert as_json.exit_code == 3
+    assert json.loads(as_json.stdout)["backlog"] is None
+
+
+def test_status_shows_opensearch_when_redis_is_down(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
+    result = call("status")
+    assert result.exit_code == 3
+    assert "Redis cannot be reached" in result.stderr
+    assert "p_2026_11" in result.stdout and "Totals" not in result.stdout
+
+
+@pytest.mark.usefixtures("ledger")
+def test_status_without_a_terminal_is_plain(store: Store) -> None:
+    store.by_index["\x1b[31mevil[bold]_2026_11"] = {
+        "with_vector": 0,
+        "without_vector": 0,
+        "failed": 0,
+    }
+    result = call("status")
+    assert "\x1b" not in result.stdout
+    assert "evil[bold]_2026_11" in result.stdout
+
+
+# -- run, pause, resume, cancel
+
+
+@pytest.mark.usefixtures("store")
+def test_run_opens_and_publishes(ledger: Ledger) -> None:
+    result = call("run", "--json")
+    assert result.exit_code == 0
+    run = ledger.active_run()
+    record = json.loads(result.stdout)
+    assert record["run_ids"] == [run]
+    assert record["trigger"] == "manual"
+    assert Workers.sent == [("scan_page", run, 1)]
+
+
+@pytest.mark.usefixtures("store")
+def test_run_without_a_worker_ends_with_3_and_opens_nothing(ledger: Ledger) -> None:
+    Workers.present = False
+    result = call("run")
+    assert result.exit_code == 3
+    assert "no worker answers" in result.stderr
+    assert ledger.active_run() == ""
+    assert ledger.totals().runs == 0
+
+
+@pytest.mark.usefixtures("store")
+def test_run_says_that_one_is_active(ledger: Ledger) -> None:
+    run = ledger.open("beat", 600).run
+    result = call("run")
+    assert result.exit_code == 0
+    assert f"run #1 ({run}) is active" in result.stdout
+    assert Workers.sent == []
+
+
+@pytest.mark.usefixtures("store")
+def test_run_while_paused_ends_with_2(ledger: Ledger) -> None:
+    assert call("pause").exit_code == 0
+    result = call("run")
+    assert result.exit_code == 2
+    assert "resume" in result.stderr
+    assert ledger.active_run() == ""
+
+
+def test_resume_starts_a_run_that_stands_still(ledger: Ledger) -> None:
+    run = ledger.open("manual", 600).run
+    ledger.pause()
+    result = call("resume")
+    assert result.exit_code == 0, result.output
+    assert not ledger.paused()
+    assert Workers.sent == [("scan_page", run, 1)]
+
+
+def test_cancel_defers_what_is_open(ledger: Ledger) -> None:
+    run = _with_open_chunk(ledger)
+    result = call("cancel")
+    assert result.exit_code == 0
+    assert "0 of 7 logs were done, 7 are left" in result.stdout
+    assert Workers.sent == [("finish_run", run)]
+    record = ledger.record(run)
+    assert (record.state, record.halt_reason, record.deferred) == ("abandoned", "cancelled", 7)
+
+
+def test_cancel_without_a_worker_closes_the_run_itself(ledger: Ledger) -> None:
+    _with_open_chunk(ledger)
+    Workers.present = False
+    assert call("cancel").exit_code == 0
+    assert ledger.active_run() == ""
+    assert "no run is active" in call("cancel").stdout
+
+
+# -- failures
+
+
+def test_failures_as_json(store: Store, ledger: Ledger) -> None:
+    store.failed = [_failed("p_2026_11", "1"), _failed("q_2026_11", "2")]
+    ledger.remember_refused("p_2026_11", "3", "mapping_refuses")
+    rows = json.loads(call("failures", "--json").stdout)
+    assert {row["id"] for row in rows} == {"1", "2", "3"}
+    assert all(row.keys() == {"index", "id", "routing", "error", "since", "run"} for row in rows)
+    rows = json.loads(call("failures", "--json", "--index", "p_*").stdout)
+    assert {row["id"] for row in rows} == {"1", "3"}
+
+
+@pytest.mark.usefixtures("ledger")
+def test_failures_on_the_screen(store: Store) -> None:
+    assert "no log is marked failed" in call("failures").stdout
+    store.failed = [_failed("p_2026_11", f"doc\x1b]0;x\x07{n}") for n in range(40)]
+    result = call("failures")
+    assert result.exit_code == 0
+    assert "40 logs cannot be embedded" in result.stdout
+    assert "message is empty or blank" in result.stdout
+    assert "doc39" not in result.stdout and "--json lists all" in result.stdout
+    assert "\x1b" not in result.stdout and "doc7" in result.stdout
+
+
+def test_retry_takes_off_more_than_one_round(store: Store, ledger: Ledger) -> None:
+    store.failed = [_failed(f"p{n % 2}_2026_11", str(n)) for n in range(4300)]
+    ledger.remember_refused("p_2026_11", "x", "mapping_refuses")
+    result = call("retry-failed", "--yes")
+    assert result.exit_code == 0
+    assert "4,301 logs are back in line" in result.stdout
+    assert store.failed == [] and ledger.refused() == {}
+
+
+def test_retry_of_one_index_leaves_the_others(store: Store, ledger: Ledger) -> None:
+    store.failed = [_failed("p_2026_11", "1"), _failed("q_2026_11", "2")]
+    ledger.remember_refused("q_2026_11", "3", "mapping_refuses")
+    assert "1 logs are back" in call("retry-failed", "-y", "--index", "p_2026_11").stdout
+    assert [row["id"] for row in store.failed] == ["2"]
+    assert len(ledger.refused()) == 1
+
+
+@pytest.mark.usefixtures("ledger")
+def test_retry_names_an_index_that_takes_no_writes(store: Store) -> None:
+    store.failed = [_failed("blocked_2026_11", "1"), _failed("q_2026_11", "2")]
+    result = call("retry-failed", "--yes")
+    assert result.exit_code == 1
+    assert "blocked_2026_11" in result.stderr
+    assert "1 logs are back" in result.stdout
+
+
+# -- template
+
+
+def test_template_is_json_on_stdout() -> None:
+    template = json.loads(call("template").stdout)
+    properties = template["template"]["mappings"]["properties"]
+    assert properties["log_vector"]["dimension"] == 1536
+    assert template["index_patterns"] == ["*_20*_*"]
+
+
+# -- following
+
+
+class Quiet:
+    def require(self) -> None:
+        return
+
+
+def _following(
+    ledger: Ledger, act: list[Any], workers: Any = None
+) -> tuple[Following, list[Progress]]:
+    """A follower whose sleeps are the world's moves, one after the other, a second each."""
+    shown: list[Progress] = []
+    clock = [0.0]
+
+    def sleep(_: float) -> None:
+        clock[0] += 1
+        if act:
+            act.pop(0)()
+
+    following = Following(
+        ledger, workers or Quiet(), {"p_2026_11": 7}, shown.append, sleep=sleep,
+        now=lambda: clock[0],
+    )  # fmt: skip
+    return following, shown
+
+
+def test_following_sums_runs_that_continue_each_other(ledger: Ledger) -> None:
+    first = _with_open_chunk(ledger, stopped_by="time")
+    second: list[str] = []
+
+    def go_on() -> None:
+        second.append(_with_open_chunk(ledger, trigger="continued"))
+
+    following, shown = _following(
+        ledger,
+        [
+            lambda: ledger.settle(f"{first}:1:0", {"embedded": 5, "failed": 2}),
+            lambda: ledger.finish(first),
+            lambda: None,
+            go_on,
+            lambda: ledger.settle(f"{second[0]}:1:0", {"cached": 7}),
+            lambda: ledger.finish(second[0]),
+        ],
+    )
+    total = following.follow(first)
+    assert total.run_ids == [first, second[0]]
+    assert (total.found, total.embedded, total.cached, total.failed) == (14, 5, 7, 2)
+    assert (total.vectors_written, total.state, total.more) == (12, "finished", False)
+    assert total.number == 1 and total.trigger == "manual"
+    assert exit_status(total) == 1
+    assert (shown[-1].settled, shown[-1].total) == (14, 14)
+    assert shown[1].rate == 7 and shown[1].seconds_left == 0
+
+
+def test_following_ends_where_a_cap_ended_the_run(ledger: Ledger) -> None:
+    run = _with_open_chunk(ledger, stopped_by="cap")
+    ledger.settle(f"{run}:1:0", {"embedded": 7})
+    ledger.finish(run)
+    following, _ = _following(ledger, [])
+    total = following.follow(run)
+    assert total.more and exit_status(total) == 0
+
+
+def test_following_gives_up_without_workers(ledger: Ledger) -> None:
+    class Gone:
+        def require(self) -> None:
+            raise NoWorker("no worker answers")
+
+    run = _with_open_chunk(ledger)
+    following, _ = _following(ledger, [], Gone())
+    with pytest.raises(NoWorker):
+        following.follow(run)
+    assert following.records[run].found == 7
+
+
+def test_following_gives_up_when_paused(ledger: Ledger) -> None:
+    run = ledger.open("manual", 600).run
+    following, _ = _following(ledger, [ledger.pause])
+    with pytest.raises(Paused):
+        following.follow(run)
+
+
+def test_following_does_not_wait_for_ever_for_what_continues(ledger: Ledger) -> None:
+    run = _with_open_chunk(ledger, stopped_by="time")
+    ledger.settle(f"{run}:1:0", {"embedded": 7})
+    ledger.finish(run)
+    following, _ = _following(ledger, [])
+    assert following.follow(run).run_ids == [run]
+
+
+def test_following_a_run_that_redis_lost(ledger: Ledger) -> None:
+    following, _ = _following(ledger, [])
+    with pytest.raises(EnrichError, match="unknown to Redis"):
+        following.follow("nonesuch")
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({}, 0),
+        ({"found": 2, "embedded": 2}, 0),
+        ({"found": 2, "gone": 1, "already_vectorized": 1}, 0),
+        ({"found": 2, "embedded": 1, "failed": 1}, 1),
+        ({"skipped_indices": {"a_b": "read-only"}}, 1),
+        ({"found": 2, "embedded": 1}, 1),
+        ({"found": 2, "deferred": 2}, 3),
+        ({"found": 2, "failed": 1, "deferred": 1}, 3),
+        ({"state": "halted"}, 3),
+        ({"state": "abandoned", "found": 1, "deferred": 1}, 1),
+    ],
+)
+def test_exit_status_of_a_run(fields: dict[str, Any], status: int) -> None:
+    assert exit_status(RunRecord(**{"run_id": "a", "state": "finished", **fields})) == status
+
+
+def test_every_counter_is_summed() -> None:
+    kept = {"number"}
+    numbers = [
+        name
+        for name, field in RunRecord.model_fields.items()
+        if field.annotation in (int, float) and name not in kept
+    ]
+    one = RunRecord(run_id="a", **dict.fromkeys(numbers, 1))
+    total = sum_of([one, one.model_copy(update={"run_id": "b"})])
+    assert {name: getattr(total, name) for name in numbers} == dict.fromkeys(numbers, 2)
+
+
+# -- check
+
+
+@pytest.mark.parametrize(
+    ("info", "mark", "word"),
+    [
+        ({"maxmemory_policy": "noeviction", "maxmemory": 0}, "ok", "noeviction"),
+        ({"maxmemory_policy": "volatile-lru", "maxmemory": 2**30}, "ok", "volatile-lru"),
+        ({"maxmemory_policy": "allkeys-lru", "maxmemory": 2**30}, "warn", "CACHE_URL"),
+        ({"maxmemory_policy": "noeviction", "maxmemory": 2**20}, "warn", "raise it"),
+        ({}, "warn", "cannot be seen"),
+    ],
+)
+def test_memory_policy(info: dict[str, Any], mark: str, word: str) -> None:
+    ((told, text),) = memory_lines(info, load_settings())
+    assert told == mark
+    assert word in text
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [
+        ("version_conflict_engine_exception", ""),
+        ("security_exception", "role"),
+        ("cluster_block_exception", "no writes"),
+        ("es_rejected_execution_exception", "es_rejected_execution_exception"),
+    ],
+)
+def test_verdict_of_a_write_that_was_tried(kind: str, word: str) -> None:
+    told = verdict({"status": 409, "error": {"type": kind}})
+    assert word in told if word else told == ""
+
+
+# -- the screen
+
+
+def test_clean_leaves_nothing_that_a_terminal_obeys() -> None:
+    evil = "a\x1b[31mb\x1b]0;title\x07c\x9bd\re\u202ef\x08\ud800g"
+    cleaned = screen.clean(evil)
+    assert cleaned.replace("�", "") == "abcdefg"
+    assert screen.first_line("\n \r\n  first 오류\nsecond") == "first 오류"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_long_sentences_hang_below_their_own_text(width: int) -> None:
+    console = Console(width=width, force_terminal=True, no_color=True, color_system=None)
+    with console.capture() as captured:
+        screen.line(console, "bad", "some words " * 30)
+    first, *rest = captured.get().rstrip("\n").split("\n")
+    assert first.startswith("  ✗ some") and all(line.startswith("    ") for line in rest)
+    assert all(len(line) <= width for line in [first, *rest])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.04, "0.0 s"), (9.4, "9.4 s"), (59.6, "1 min 0 s"), (3720, "1 h 2 min"), (90000, "1 d 1 h")],
+)
+def test_spans(seconds: float, said: str) -> None:
+    assert screen.span(seconds) == said
+
+
+def _failed(index: str, id: str) -> dict[str, Any]:
+    since = datetime(2026, 11, 1, tzinfo=UTC).isoformat()
+    told = {"error": "message_empty", "since": since, "run": "r"}
+    return {"index": index, "id": id, "routing": None, **told}
+
+
+def _with_open_chunk(ledger: Ledger, trigger: str = "manual", stopped_by: str = "") -> str:
+    """A run that found seven logs in one chunk and searches no further."""
+    run = ledger.open(trigger, 600).run
+    ledger.register(
+        run, 1, scan=Scan(pending=[], update_only=[], unsorted=[]), scan_done=True,
+        chunks={f"{run}:1:0": 7}, more=bool(stopped_by), stopped_by=stopped_by,
+    )  # fmt: skip
+    return run

@@ -1,0 +1,583 @@
+"""The embedder: nothing of an answer is trusted, refusals are told apart, no text is quoted."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+import socket
+import struct
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+import uvicorn
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from dev.embeddings_server import Model, create_app
+from enrich.embedder import (
+    MAX_RETRY_AFTER_SECONDS,
+    Embedded,
+    Limits,
+    OpenAIEmbedder,
+    _limits,
+    read_answer,
+    retry_after,
+)
+from enrich.errors import (
+    EnrichError,
+    Halt,
+    InputRefused,
+    RateLimited,
+    RequestTooLarge,
+    ServerUnavailable,
+    TransientError,
+)
+from enrich.settings import Settings, load_settings
+
+REPEATABLE = settings(deadline=None, max_examples=150, derandomize=True)
+DIMENSIONS = 3
+
+
+def encoded(*numbers: float) -> str:
+    return base64.b64encode(struct.pack(f"<{len(numbers)}f", *numbers)).decode()
+
+
+def row(index: int, embedding: Any = None) -> dict[str, Any]:
+    if embedding is None:
+        embedding = encoded(index + 1, 0.5, -0.25)
+    return {"object": "embedding", "index": index, "embedding": embedding}
+
+
+def answer(*rows: Any, **fields: Any) -> bytes:
+    usage = {"prompt_tokens": 7, "total_tokens": 7}
+    body = {"object": "list", "data": list(rows), "model": "m", "usage": usage, **fields}
+    return json.dumps(body).encode()
+
+
+def assert_verdict(body: bytes, count: int) -> None:
+    """Either checked vectors, or one of two errors; never anything else, never quoting."""
+    try:
+        vectors, tokens = read_answer(body, count, DIMENSIONS)
+    except (TransientError, Halt) as error:
+        assert "QQQ" not in str(error)
+        return
+    assert len(vectors) == count
+    assert tokens >= 0
+    for vector in vectors:
+        if vector is not None:
+            assert vector.shape == (DIMENSIONS,)
+            assert vector.dtype == np.float32
+            assert np.isfinite(vector).all()
+            assert vector.any()
+
+
+# -- answers
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
+def test_vectors_are_put_by_index_whatever_the_order(rows: list[int]) -> None:
+    vectors, tokens = read_answer(answer(*(row(index) for index in rows)), 3, DIMENSIONS)
+    assert tokens == 7
+    for index, vector in enumerate(vectors):
+        assert vector is not None
+        assert vector.tolist() == [index + 1, 0.5, -0.25]
+
+
+def test_float_and_base64_are_the_same() -> None:
+    plain, packed = row(0, [0.1, 1e-30, -3]), row(0, encoded(0.1, 1e-30, -3))
+    a, b = (read_answer(answer(r), 1, DIMENSIONS)[0][0] for r in (plain, packed))
+    assert a is not None
+    assert b is not None
+    assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize(
+    "embedding",
+    [
+        encoded(math.nan, 1, 1),
+        encoded(1, math.inf, 1),
+        encoded(1, 1, -math.inf),
+        encoded(0, 0, 0),
+        encoded(0, -0.0, 0),
+        [0, 0, 0],
+        [0.0, -0.0, 0],
+        [None, 1, 1],
+        [None, None, None],
+        [1e39, 1, 1],
+        [-1e300, 1, 1],
+        [1e-60, 0, 0],
+        "QQQ no base64 !",
+        encoded(1, 1, 1)[:-2],
+        base64.b64encode(b"12345").decode(),
+        "é",
+    ],
+)
+def test_vector_that_fails_alone_leaves_its_neighbours(embedding: Any) -> None:
+    vectors, _ = read_answer(answer(row(0), row(1, embedding), row(2)), 3, DIMENSIONS)
+    assert [vector is None for vector in vectors] == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"QQQ",
+        b"<html>QQQ</html>",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"error":{"message":"QQQ"}}',
+        b'{"data":null}',
+        b'{"data":{}}',
+        answer(row(0), row(1))[:-1],
+        answer(row(0), row(1))[: len(answer(row(0), row(1))) // 2],
+        answer(),
+        answer(row(0)),
+        answer(row(0), row(1), row(2)),
+        answer(row(0), row(0)),
+        answer(row(1), row(1)),
+        answer(row(0), row(2)),
+        answer(row(1), row(2)),
+        answer(row(0), row(-1)),
+        answer(row(0), row(1), row(1)),
+        answer(row(0), row(2**80)),
+        answer(row(0), {"embedding": encoded(1, 1, 1)}),
+        answer(row(0), {"index": 1}),
+        answer(row(0), row(1, {"QQQ": 1})),
+        answer(row(0), row(1, ["QQQ"])),
+        answer(row(0), row(1, [[1, 2, 3]])),
+        answer(row(0), row(1, [math.nan, 1, 1])),
+        answer(row(0), {**row(1), "index": "1"}),
+        answer(row(0), {**row(1), "index": 1.5}),
+        answer(row(0), {**row(1), "index": True}),
+        answer(row(0), "QQQ"),
+        answer(row(0), None),
+        answer(row(0), row(1), usage="QQQ"),
+    ],
+)
+def test_answer_that_does_not_line_up_is_tried_again(body: bytes) -> None:
+    with pytest.raises(TransientError) as refused:
+        read_answer(body, 2, DIMENSIONS)
+    assert "QQQ" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "embedding", [encoded(1, 1), encoded(1, 1, 1, 1), [1, 1], [1, 1, 1, 1], [], [None]]
+)
+def test_another_dimension_halts_and_names_both(embedding: Any) -> None:
+    size = len(embedding) if isinstance(embedding, list) else len(base64.b64decode(embedding)) // 4
+    expected = f"{size} dimensions, not {DIMENSIONS}: set EMBEDDING_DIMENSIONS"
+    with pytest.raises(Halt, match=expected):
+        read_answer(answer(row(0), row(1, embedding)), 2, DIMENSIONS)
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        ({"prompt_tokens": 9, "total_tokens": 11}, 9),
+        ({"prompt_tokens": 9}, 9),
+        ({}, 0),
+        (None, 0),
+        # Would take money back.
+        ({"prompt_tokens": -9}, 0),
+    ],
+)
+def test_tokens_are_those_billed_or_none(usage: Any, tokens: int) -> None:
+    assert read_answer(answer(row(0), usage=usage), 1, DIMENSIONS)[1] == tokens
+    without = json.dumps({"data": [row(0)]}).encode()
+    assert read_answer(without, 1, DIMENSIONS)[1] == 0
+
+
+@REPEATABLE
+@given(st.binary(max_size=200), st.integers(0, 3))
+def test_random_bytes_are_refused_or_read(body: bytes, count: int) -> None:
+    assert_verdict(body, count)
+
+
+GOOD = answer(row(0), row(1), row(2, [1.5, 2.5, -3]))
+
+
+@REPEATABLE
+@given(st.lists(st.tuples(st.integers(0, len(GOOD) - 1), st.integers(0, 255)), max_size=4))
+def test_answer_with_some_bytes_changed_is_refused_or_read(changes: list[tuple[int, int]]) -> None:
+    body = bytearray(GOOD)
+    for place, value in changes:
+        body[place] = value
+    assert_verdict(bytes(body), 3)
+
+
+@REPEATABLE
+@given(st.integers(0, len(GOOD)), st.integers(0, len(GOOD)), st.binary(max_size=6))
+def test_answer_with_a_part_cut_out_is_refused_or_read(a: int, b: int, between: bytes) -> None:
+    assert_verdict(GOOD[: min(a, b)] + between + GOOD[max(a, b) :], 3)
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6)
+EMBEDDINGS = (
+    st.lists(SCALARS, max_size=5)
+    | st.lists(st.floats(), min_size=DIMENSIONS, max_size=DIMENSIONS)
+    | st.binary(max_size=20).map(lambda raw: base64.b64encode(raw).decode())
+    | st.lists(st.floats(width=32), min_size=3, max_size=3).map(lambda n: encoded(*n))
+    | SCALARS
+)
+ROWS = st.fixed_dictionaries({"index": st.integers(-1, 3) | SCALARS, "embedding": EMBEDDINGS})
+
+
+@REPEATABLE
+@given(
+    st.lists(ROWS | SCALARS, max_size=4),
+    SCALARS | st.dictionaries(st.just("prompt_tokens"), SCALARS),
+)
+@example([{"index": 0, "embedding": encoded(1, 1, 1)}], {"prompt_tokens": -1})
+def test_answer_of_any_values_is_refused_or_read(rows: list[Any], usage: Any) -> None:
+    assert_verdict(answer(*rows, usage=usage), len(rows))
+
+
+# -- pauses
+
+
+NOW = datetime(2026, 7, 1, 12, 0, 0, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": ""}, None),
+        ({"retry-after": "0"}, 0.0),
+        ({"retry-after": "7"}, 7.0),
+        ({"retry-after": "1.5"}, 1.5),
+        ({"retry-after": " 7 "}, 7.0),
+        ({"retry-after": "-3"}, 0.0),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "inf"}, None),
+        ({"retry-after": "1e400"}, None),
+        ({"retry-after": "1e300"}, MAX_RETRY_AFTER_SECONDS),
+        ({"retry-after": "99999999999999"}, MAX_RETRY_AFTER_SECONDS),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
+        ({"retry-after-ms": "nan", "retry-after": "9"}, 9.0),
+        # The three forms of an HTTP date, and two that are not quite.
+        ({"retry-after": "Wed, 01 Jul 2026 12:01:30 GMT"}, 90.0),
+        ({"retry-after": "Wednesday, 01-Jul-26 12:01:30 GMT"}, 90.0),
+        ({"retry-after": "Wed Jul  1 12:01:30 2026"}, 90.0),
+        ({"retry-after": "Wed, 01 Jul 2026 12:01:30"}, 90.0),
+        ({"retry-after": "Wed, 01 Jul 2026 12:01:30 -0000"}, 90.0),
+        ({"retry-after": "Wed, 01 Jul 2026 14:01:30 +0200"}, 90.0),
+        ({"retry-after": "Wed, 01 Jul 2020 12:00:00 GMT"}, 0.0),
+        ({"retry-after": "Wed, 01 Jul 2999 12:00:00 GMT"}, MAX_RETRY_AFTER_SECONDS),
+        ({"retry-after": "Wed, 99 Jul 2026 12:00:00 GMT"}, None),
+        ({"retry-after": "Wed, 01 Jul 99999999999 12:00:00 GMT"}, None),
+    ],
+)
+def test_pause_that_a_provider_asks_for(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers, NOW) == seconds
+
+
+@REPEATABLE
+@given(st.text(max_size=30) | st.floats().map(str) | st.integers().map(str), st.booleans())
+@example("Wed, 01 Jul 2026 12:01:30 +9999", False)
+@example("Mon, 01 Jan 0001 00:00:00 +2359", False)
+def test_any_pause_is_bounded_or_none(value: str, milliseconds: bool) -> None:
+    name = "retry-after-ms" if milliseconds else "retry-after"
+    seconds = retry_after({name: value}, NOW)
+    assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER_SECONDS
+
+
+@REPEATABLE
+@given(
+    st.sampled_from(["Wed, 01 Jul 2026 12:01:30 GMT", "Wed Jul  1 12:01:30 2026"]),
+    st.integers(0, 28),
+    st.text("0123456789:+- ,JulGMT", max_size=4),
+)
+def test_almost_a_date_is_a_pause_or_none(date: str, place: int, between: str) -> None:
+    seconds = retry_after({"retry-after": date[:place] + between + date[place + 1 :]}, NOW)
+    assert seconds is None or 0 <= seconds <= MAX_RETRY_AFTER_SECONDS
+
+
+# -- over a real line
+
+
+KEY = "sk-test"
+TEXTS = ["QQQ first log text", "QQQ second log text"]
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model()
+
+
+@pytest.fixture(scope="module")
+def url(model: Model) -> Iterator[str]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = create_app(api_key=KEY, model=model)
+    server = uvicorn.Server(
+        uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    for embedder in EMBEDDERS.values():
+        embedder._client.close()
+    EMBEDDERS.clear()
+    server.should_exit = True
+    thread.join()
+    listener.close()
+
+
+@pytest.fixture
+def control(url: str) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=url) as client:
+        client.post("/control/reset")
+        yield client
+        client.post("/control/reset")
+
+
+def add_fault(control: httpx2.Client, **fault: Any) -> None:
+    control.post("/control/faults", json=[fault]).raise_for_status()
+
+
+def settings_for(url: str, **values: Any) -> Settings:
+    wanted: dict[str, Any] = {
+        "_env_file": None,
+        "openai_api_key": KEY,
+        "openai_base_url": f"{url}/v1",
+        "openai_timeout_seconds": 5,
+        "embedding_model": "text-embedding-3-large",
+        "embedding_dimensions": 16,
+        **values,
+    }
+    return load_settings(**wanted)
+
+
+#: Built once for each combination of settings; each reads the system's certificates.
+EMBEDDERS: dict[str, OpenAIEmbedder] = {}
+
+
+def embed(url: str, texts: list[str] = TEXTS, **values: Any) -> Embedded:
+    wanted = settings_for(url, **values)
+    key = repr(sorted(values.items())) + url
+    if key not in EMBEDDERS:
+        EMBEDDERS[key] = OpenAIEmbedder(wanted)
+    return EMBEDDERS[key].embed(texts)
+
+
+def refusal(url: str, **values: Any) -> EnrichError:
+    with pytest.raises(EnrichError) as refused:
+        embed(url, **values)
+    error = refused.value
+    assert "QQQ" not in str(error)
+    assert KEY not in str(error)
+    # The client's own exception quotes bodies, and with them inputs.
+    assert error.__cause__ is None
+    assert error.__context__ is None or error.__suppress_context__
+    return error
+
+
+def requests_served(control: httpx2.Client) -> int:
+    count: int = control.get("/control").json()["requests"]
+    return count
+
+
+def test_vectors_are_those_of_the_texts(url: str, control: httpx2.Client, model: Model) -> None:
+    got = embed(url, [*TEXTS, "a third", TEXTS[0]])
+    expected = model.embed([*TEXTS, "a third", TEXTS[0]], 16)
+    assert np.array_equal(np.vstack([v for v in got.vectors if v is not None]), expected)
+    assert got.tokens == sum(model.count_tokens([*TEXTS, "a third", TEXTS[0]]))
+    assert got.limits == Limits()
+    assert requests_served(control) == 1
+
+
+def test_limits_are_read_from_the_headers(url: str, control: httpx2.Client) -> None:
+    control.post("/control", json={"requests_per_minute": 500, "tokens_per_minute": 90_000})
+    assert embed(url).limits == Limits(requests=500, tokens=90_000)
+
+
+@pytest.mark.parametrize("told", ["", "-1", "many", "1.5", "²", "9" * 5000])
+def test_limits_that_are_no_numbers_are_none(told: str) -> None:
+    headers = {"x-ratelimit-limit-requests": told, "x-ratelimit-limit-tokens": "5"}
+    assert _limits(headers) == Limits(requests=None, tokens=5)
+
+
+@pytest.mark.parametrize(
+    ("values", "control_settings", "kind", "words"),
+    [
+        ({"openai_api_key": "sk-other"}, {}, Halt, "refused the key .401.: check OPENAI_API_KEY"),
+        ({"embedding_model": "no-model"}, {}, Halt, "check EMBEDDING_MODEL"),
+        ({"embedding_dimensions": 4000}, {}, Halt, "check EMBEDDING_DIMENSIONS"),
+        ({}, {"quota_exhausted": True}, Halt, "quota is exhausted"),
+        ({}, {"dimensions_ignored": True}, Halt, "dimensions, not 16"),
+    ],
+)
+def test_what_an_operator_has_to_mend_halts(
+    url: str,
+    control: httpx2.Client,
+    values: dict[str, Any],
+    control_settings: dict[str, Any],
+    kind: type[EnrichError],
+    words: str,
+) -> None:
+    control.post("/control", json={"api_key": KEY, **control_settings}).raise_for_status()
+    error = refusal(url, **values)
+    assert type(error) is kind
+    assert re.search(words, str(error))
+
+
+def quoting(**fields: Any) -> dict[str, Any]:
+    """An error body that quotes the input, as real ones do."""
+    return {"error": {"message": f"cannot embed {TEXTS[0]}", "type": "x", **fields}}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (400, quoting(), InputRefused),
+        (400, quoting(param="input"), InputRefused),
+        (422, quoting(), InputRefused),
+        (422, {"detail": [{"msg": TEXTS[0]}]}, InputRefused),
+        (400, quoting(code="context_length_exceeded"), RequestTooLarge),
+        (
+            400,
+            {"error": {"message": "QQQ: maximum context length is 8192 tokens"}},
+            RequestTooLarge,
+        ),
+        (400, {"error": {"message": "QQQ max 300000 tokens per request"}}, RequestTooLarge),
+        (413, quoting(), RequestTooLarge),
+        (413, "<html>QQQ</html>", RequestTooLarge),
+        (400, quoting(param="dimensions"), Halt),
+        (400, quoting(param="model"), Halt),
+        (400, quoting(code="model_not_found"), Halt),
+        (401, quoting(), Halt),
+        (401, "QQQ", Halt),
+        (402, quoting(), Halt),
+        (403, quoting(), Halt),
+        (404, quoting(code="model_not_found"), Halt),
+        (404, "<html>QQQ</html>", Halt),
+        (405, quoting(), Halt),
+        (429, quoting(code="insufficient_quota"), Halt),
+        (429, quoting(code="billing_hard_limit_reached"), Halt),
+        (429, quoting(code="rate_limit_exceeded"), RateLimited),
+        (429, "<html>QQQ</html>", RateLimited),
+        (429, {"error": TEXTS[0]}, RateLimited),
+        (408, quoting(), TransientError),
+        (409, quoting(), TransientError),
+        (500, quoting(), TransientError),
+        (500, {"error": None}, TransientError),
+        (500, ["QQQ"], TransientError),
+        (502, "<html>QQQ</html>", TransientError),
+        (503, "QQQ", TransientError),
+        (504, "", TransientError),
+        (529, quoting(), TransientError),
+    ],
+)
+def test_status_is_told_apart_by_who_mends_it(
+    url: str, control: httpx2.Client, status: int, body: Any, kind: type[EnrichError]
+) -> None:
+    add_fault(control, kind="status", status=status, body=body)
+    error = refusal(url)
+    assert type(error) is kind
+    assert str(status) in str(error)
+    # The client itself must not have tried again.
+    assert requests_served(control) <= 1
+    assert control.get("/control").json()["faults"] == 0
+
+
+@pytest.mark.parametrize(
+    ("headers", "least", "most"),
+    [
+        ({"retry-after": "7"}, 7, 7),
+        ({"retry-after-ms": "1500"}, 1.5, 1.5),
+        (
+            {"retry-after": format_datetime(datetime.now(UTC) + timedelta(hours=2), True)},
+            6000,
+            7200,
+        ),
+        ({"retry-after": "Sun Nov  6 08:49:37 1994"}, 0, 0),
+    ],
+)
+def test_pause_is_handed_on(
+    url: str, control: httpx2.Client, headers: dict[str, str], least: float, most: float
+) -> None:
+    add_fault(control, kind="status", status=429, headers=headers)
+    error = refusal(url)
+    assert isinstance(error, RateLimited)
+    assert error.retry_after is not None
+    assert least <= error.retry_after <= most
+
+
+def test_pause_without_a_length_is_none(url: str, control: httpx2.Client) -> None:
+    add_fault(control, kind="status", status=429)
+    error = refusal(url)
+    assert isinstance(error, RateLimited)
+    assert error.retry_after is None
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [
+        ({"kind": "reset"}, TransientError),
+        ({"kind": "cut_json"}, TransientError),
+        ({"kind": "html"}, TransientError),
+        ({"kind": "html", "status": 503}, TransientError),
+        ({"kind": "too_few"}, TransientError),
+        ({"kind": "too_many"}, TransientError),
+        ({"kind": "duplicate_index"}, TransientError),
+        ({"kind": "empty_data"}, TransientError),
+        ({"kind": "wrong_dimension"}, Halt),
+        ({"kind": "poison", "match": "second", "times": 1}, InputRefused),
+    ],
+)
+def test_broken_answer_is_never_taken(
+    url: str, control: httpx2.Client, fault: dict[str, Any], kind: type[EnrichError]
+) -> None:
+    add_fault(control, **fault)
+    assert isinstance(refusal(url), kind)
+    # And the next request is served as if nothing had been.
+    assert all(vector is not None for vector in embed(url).vectors)
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf", "zeros"])
+def test_numbers_that_are_no_vector_are_left_out(
+    url: str, control: httpx2.Client, kind: str
+) -> None:
+    add_fault(control, kind=kind, match="second")
+    assert [vector is None for vector in embed(url).vectors] == [False, True]
+
+
+def test_shuffled_answer_is_put_in_order(url: str, control: httpx2.Client, model: Model) -> None:
+    add_fault(control, kind="shuffled_index")
+    got = embed(url)
+    assert np.array_equal(
+        np.vstack([v for v in got.vectors if v is not None]), model.embed(TEXTS, 16)
+    )
+
+
+def test_slow_answer_is_given_up(url: str, control: httpx2.Client) -> None:
+    add_fault(control, kind="hang", seconds=5)
+    error = refusal(url, openai_timeout_seconds=0.1)
+    assert isinstance(error, ServerUnavailable)
+    assert "did not answer in time" in str(error)
+
+
+def test_nobody_there_names_the_setting() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    error = refusal(f"http://127.0.0.1:{port}")
+    assert isinstance(error, ServerUnavailable)
+    assert "check OPENAI_BASE_URL" in str(error)
+
+
+def test_model_of_one_size_is_not_asked_for_dimensions(url: str, control: httpx2.Client) -> None:
+    got = embed(url, embedding_model="text-embedding-ada-002", embedding_dimensions=1536)
+    assert all(vector is not None for vector in got.vectors)

@@ -1,0 +1,798 @@
+"""The ledger: each page, chunk and run counts once, whatever is lost, doubled or comes late.
+
+Every test runs on fakeredis and on a real server. The state machine draws deliveries in any order,
+repetition and loss, with a crash possible between each two steps, and keeps books of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from dev.redis_server import RedisUnavailable, server_argv
+from enrich.errors import RunClosed
+from enrich.ledger import RECORDS_KEPT, REFUSED_KEPT, Ledger, Scan
+from enrich.models import VECTOR_OUTCOMES, Outcome
+
+#: Time is the server's and cannot be moved, so limits are: none has passed, or all have.
+NEVER, AT_ONCE = 3600.0, -1.0
+EMPTY = Scan(pending=[], update_only=[], unsorted=[])
+PREFIXES = (f"t{n}:" for n in itertools.count())
+
+
+@pytest.fixture(scope="module", params=["fakeredis", "valkey"])
+def connection(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+    if request.param == "fakeredis":
+        yield fakeredis.FakeRedis()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="ledger-"))
+    try:
+        argv = server_argv(port=0, folder=folder, appendonly=False)
+    except RedisUnavailable as error:
+        pytest.skip(str(error))
+    socket = folder / "socket"
+    server = subprocess.Popen([*argv, "--unixsocket", str(socket)], stdout=subprocess.DEVNULL)
+    client = redis.Redis(unix_socket_path=str(socket))
+    try:
+        for _ in range(500):
+            if socket.exists():
+                break
+            with pytest.raises(subprocess.TimeoutExpired):
+                server.wait(0.01)
+        client.ping()
+        yield client
+    finally:
+        client.close()
+        server.terminate()
+        server.wait(10)
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def prefix() -> str:
+    return next(PREFIXES)
+
+
+@pytest.fixture
+def ledger(connection: redis.Redis, prefix: str) -> Ledger:
+    return Ledger(connection, prefix)
+
+
+def opened(ledger: Ledger, trigger: str = "manual") -> str:
+    answer = ledger.open(trigger, 600)
+    assert answer.verdict == "opened"
+    return answer.run
+
+
+def with_chunks(ledger: Ledger, *documents: int, done: bool = True) -> tuple[str, list[str]]:
+    """A run with one page of chunks of so many documents."""
+    run = opened(ledger)
+    chunks = {f"{run}:1:{k}": n for k, n in enumerate(documents)}
+    assert ledger.register(run, 1, scan=EMPTY, scan_done=done, chunks=chunks) == "registered"
+    return run, list(chunks)
+
+
+# -- open
+
+
+def test_one_run_at_a_time(ledger: Ledger) -> None:
+    run = opened(ledger)
+    assert ledger.active_run() == run
+    for trigger in ("beat", "manual", "continued"):
+        answer = ledger.open(trigger, 600)
+        assert (answer.verdict, answer.run) == ("active", run)
+    # Only beat's ticks are ticks.
+    assert ledger.totals().ticks_skipped == 1
+    assert ledger.totals().runs == 1
+
+
+def end(ledger: Ledger, run: str) -> None:
+    ledger.register(run, ledger.standing(run).page, scan=EMPTY, scan_done=True)
+    assert ledger.finish(run) == "finished"
+
+
+def test_beat_begins_no_run_within_half_an_interval_of_the_last(ledger: Ledger) -> None:
+    end(ledger, opened(ledger, "beat"))
+    assert ledger.open("beat", 600).verdict == "too_soon"
+    assert ledger.totals().ticks_skipped == 1
+    # A person and a run that goes on need not wait; nor does beat after the time.
+    end(ledger, opened(ledger, "manual"))
+    end(ledger, opened(ledger, "continued"))
+    assert ledger.open("beat", 0).verdict == "opened"
+
+
+@pytest.mark.parametrize("trigger", ["beat", "manual", "continued"])
+def test_nothing_begins_while_paused(ledger: Ledger, trigger: str) -> None:
+    ledger.pause()
+    assert ledger.paused()
+    assert ledger.open(trigger, 600).verdict == "paused"
+    assert ledger.active_run() == ""
+    ledger.resume()
+    assert ledger.open(trigger, 600).verdict == "opened"
+
+
+def test_ticks_leave_their_time_whether_they_begin_a_run_or_not(ledger: Ledger) -> None:
+    assert ledger.last_tick() is None
+    opened(ledger, "manual")
+    assert ledger.last_tick() is None
+    assert ledger.open("beat", 600).verdict == "active"
+    assert ledger.last_tick() is not None
+
+
+def test_runs_are_numbered_and_old_records_go(
+    ledger: Ledger, connection: redis.Redis, prefix: str
+) -> None:
+    runs = []
+    for _ in range(RECORDS_KEPT + 5):
+        run, _ = with_chunks(ledger, 3)
+        ledger.skip(run, "i", "reason")
+        ledger.expire(run, AT_ONCE)
+        ledger.finish(run)
+        runs.append(run)
+    records = ledger.last_runs(RECORDS_KEPT + 5)
+    assert [record.run_id for record in records] == runs[: -RECORDS_KEPT - 1 : -1]
+    assert [record.number for record in records[:2]] == [105, 104]
+    assert ledger.totals().runs == 105
+    with pytest.raises(RunClosed):
+        ledger.record(runs[0])
+    left = {key for run in runs[:5] for key in connection.keys(f"{prefix}run:{run}*")}
+    assert left == set()
+    # Work for a run that is forgotten changes nothing.
+    assert ledger.settle(f"{runs[0]}:1:0", {"embedded": 3})[0] == "closed"
+    assert ledger.totals().vectors == 0
+
+
+# -- register
+
+
+def test_page_is_registered_once_and_in_turn(ledger: Ledger) -> None:
+    run = opened(ledger)
+    chunks = {f"{run}:1:0": 5}
+    assert ledger.register(run, 2, scan=EMPTY, scan_done=False, chunks=chunks) == "stale"
+    assert ledger.register(run, 1, scan=EMPTY, scan_done=False, chunks=chunks) == "registered"
+    assert ledger.register(run, 1, scan=EMPTY, scan_done=True, chunks=chunks) == "stale"
+    record = ledger.record(run)
+    assert (record.found, record.chunks, record.chunks_open) == (5, 1, 1)
+    assert ledger.standing(run) == (1, 2, False, "running")
+    assert ledger.register(run, 2, scan=EMPTY, scan_done=True) == "registered"
+    assert ledger.register(run, 3, scan=EMPTY, scan_done=True, chunks=chunks) == "closed"
+    assert ledger.register("unknown", 1, scan=EMPTY, scan_done=True, chunks=chunks) == "closed"
+    assert ledger.record(run).found == 5
+
+
+def test_scan_is_handed_to_the_next_page_as_it_was(ledger: Ledger) -> None:
+    run = opened(ledger)
+    assert ledger.scan(run) is None
+    scan = Scan(
+        pending=[("a_2026_01", None), ("b_2026_01", [1767225600000, 7]), ("é", [None, 2**60])],
+        update_only=["b_2026_01"],
+        unsorted=[],
+    )
+    ledger.register(run, 1, scan=scan, scan_done=False, skipped={"c": "red"}, indices=["a_2026_01"])
+    assert ledger.scan(run) == scan
+    assert ledger.skipped(run) == {"c": "red"}
+    assert ledger.indices(run) == ["a_2026_01"]
+
+
+def test_outbox_keeps_what_is_open_of_the_last_page(ledger: Ledger) -> None:
+    run = opened(ledger)
+    messages = [{"id": f"{run}:1:{k}", "references": [["i", "ü", None, 1, 1]]} for k in range(2)]
+    chunks = {str(message["id"]): 1 for message in messages}
+    ledger.register(run, 1, scan=EMPTY, scan_done=False, chunks=chunks, messages=messages)
+    assert ledger.outbox(run) == messages
+    ledger.settle(f"{run}:1:0", {"gone": 1})
+    assert ledger.outbox(run) == messages[1:]
+    ledger.register(run, 2, scan=EMPTY, scan_done=True)
+    assert ledger.outbox(run) == []
+
+
+def test_one_caller_reads_a_page(ledger: Ledger) -> None:
+    run = opened(ledger)
+    assert ledger.claim_page(run, 1, 60)
+    assert not ledger.claim_page(run, 1, 60)
+    assert ledger.claim_page(run, 2, 60)
+    ledger.release_page(run, 1)
+    assert ledger.claim_page(run, 1, 60)
+
+
+# -- begin
+
+
+def test_claim_is_for_one_delivery(ledger: Ledger) -> None:
+    _, (chunk,) = with_chunks(ledger, 3)
+    assert ledger.begin(chunk, "host/1", NEVER) == ("go", "host/1", 0, "")
+    busy = ledger.begin(chunk, "host/2", NEVER)
+    assert (busy.verdict, busy.holder) == ("busy", "host/1")
+    assert 0 < busy.value <= NEVER * 1000
+    # The same process, too: it may have taken the message twice.
+    assert ledger.begin(chunk, "host/1", NEVER).verdict == "busy"
+
+
+def test_claim_ends_with_the_hard_limit_and_counts_as_a_loss(ledger: Ledger) -> None:
+    _, (chunk,) = with_chunks(ledger, 3)
+    for losses in range(4):
+        assert ledger.begin(chunk, f"host/{losses}", AT_ONCE) == (
+            "go",
+            f"host/{losses}",
+            losses,
+            "",
+        )
+
+
+def test_holder_known_to_be_dead_is_taken_over_at_once(ledger: Ledger) -> None:
+    _, (chunk,) = with_chunks(ledger, 3)
+    ledger.begin(chunk, "host/1", NEVER)
+    assert ledger.begin(chunk, "host/3", NEVER, dead="host/2").verdict == "busy"
+    assert ledger.begin(chunk, "host/2", NEVER, dead="host/1") == ("go", "host/2", 1, "")
+
+
+def test_claim_given_back_is_no_loss(ledger: Ledger) -> None:
+    _, (chunk,) = with_chunks(ledger, 3)
+    for n in range(3):
+        assert ledger.begin(chunk, f"host/{n}", NEVER).value == 0
+        ledger.release(chunk, "host/of another")
+        assert ledger.begin(chunk, "host/x", NEVER).verdict == "busy"
+        ledger.release(chunk, f"host/{n}")
+
+
+def test_worker_lost_to_a_shutdown_is_not_held_against_its_text(ledger: Ledger) -> None:
+    _, (chunk,) = with_chunks(ledger, 3)
+    ledger.begin(chunk, "web-1/7", NEVER)
+    ledger.suspect(chunk, "web-1/7", "f00d")
+    ledger.note_shutdown("web-1", 300)
+    assert ledger.begin(chunk, "web-2/8", AT_ONCE) == ("go", "web-2/8", 0, "")
+    ledger.suspect(chunk, "web-2/8", "beef")
+    # Another host's shutdown excuses nothing.
+    assert ledger.begin(chunk, "web-3/9", AT_ONCE) == ("go", "web-3/9", 1, "beef")
+
+
+def test_text_handled_alone_is_known_after_its_worker_was_lost(ledger: Ledger) -> None:
+    _, (chunk,) = with_chunks(ledger, 3)
+    ledger.begin(chunk, "host/1", NEVER)
+    ledger.suspect(chunk, "host/of another", "beef")
+    ledger.suspect(chunk, "host/1", "f00d")
+    assert ledger.begin(chunk, "host/2", AT_ONCE).suspect == "f00d"
+    ledger.release(chunk, "host/2")
+    assert ledger.begin(chunk, "host/3", NEVER).suspect == ""
+
+
+def test_begin_is_closed_for_what_is_settled_or_unknown(ledger: Ledger) -> None:
+    run, (chunk, other) = with_chunks(ledger, 3, 4)
+    ledger.settle(chunk, {"cached": 3})
+    assert ledger.begin(chunk, "host/1", NEVER).verdict == "closed"
+    assert ledger.begin(f"{run}:1:9", "host/1", NEVER).verdict == "closed"
+    assert ledger.begin("unknown:1:0", "host/1", NEVER).verdict == "closed"
+    ledger.halt(run, "why")
+    assert ledger.begin(other, "host/1", NEVER).verdict == "closed"
+
+
+# -- settle, expire, halt
+
+
+def outcomes_of(ledger: Ledger, run: str) -> dict[str, int]:
+    record = ledger.record(run)
+    return {o.value: n for o in Outcome if (n := getattr(record, o.value))}
+
+
+def test_chunk_is_settled_once(ledger: Ledger) -> None:
+    run, (chunk, _) = with_chunks(ledger, 5, 1)
+    outcomes = {"embedded": 2, "duplicate": 1, "failed": 1, "gone": 1}
+    verdict, standing = ledger.settle(chunk, outcomes, errors=2)
+    assert (verdict, standing) == ("settled", (1, 2, True, "running"))
+    assert not standing.over
+    assert ledger.settle(chunk, outcomes, errors=2)[0] == "closed"
+    record = ledger.record(run)
+    assert outcomes_of(ledger, run) == outcomes
+    assert (record.vectors_written, record.errors, record.chunks_open) == (3, 3, 1)
+    assert (ledger.totals().vectors, ledger.totals().errors) == (3, 3)
+
+
+@pytest.mark.parametrize("outcomes", [{}, {"embedded": 4}, {"embedded": 5, "failed": 1}])
+def test_outcomes_that_do_not_add_up_are_refused(ledger: Ledger, outcomes: dict[str, int]) -> None:
+    run, (chunk,) = with_chunks(ledger, 5)
+    with pytest.raises(redis.ResponseError, match="registered were 5"):
+        ledger.settle(chunk, outcomes)
+    assert outcomes_of(ledger, run) == {}
+    assert ledger.standing(run).open_chunks == 1
+    ledger.expire(run, AT_ONCE)
+    with pytest.raises(redis.ResponseError, match="registered were 5"):
+        ledger.settle(chunk, outcomes)
+    assert outcomes_of(ledger, run) == {"deferred": 5}
+
+
+def test_chunk_past_its_deadline_is_deferred_and_corrected_when_it_ends_late(
+    ledger: Ledger,
+) -> None:
+    run, (late, lost) = with_chunks(ledger, 5, 2)
+    ledger.begin(late, "host/1", NEVER)
+    assert ledger.expire(run, NEVER)[0] == 0
+    expired, standing = ledger.expire(run, AT_ONCE)
+    assert expired == 2
+    assert standing.over
+    assert outcomes_of(ledger, run) == {"deferred": 7}
+    assert ledger.expire(run, AT_ONCE)[0] == 0
+    assert ledger.begin(late, "host/2", NEVER).verdict == "closed"
+    # Late even for its run.
+    assert ledger.finish(run) == "finished"
+    assert ledger.settle(late, {"embedded": 4, "deferred": 1})[0] == "corrected"
+    assert ledger.settle(late, {"embedded": 4, "deferred": 1})[0] == "closed"
+    assert outcomes_of(ledger, run) == {"embedded": 4, "deferred": 3}
+    record = ledger.record(run)
+    assert record.settled == record.found == 7
+    assert record.vectors_written == ledger.totals().vectors == 4
+    assert lost
+
+
+def test_waiting_chunk_does_not_expire_while_others_are_begun(
+    ledger: Ledger, connection: redis.Redis
+) -> None:
+    run, (first, waiting) = with_chunks(ledger, 1, 1)
+    registered = ledger.now()
+    while ledger.now() < registered + 0.06:
+        connection.ping()  # by the server's clock, which the deadline is measured with
+    assert ledger.begin(first, "host/1", NEVER).verdict == "go"
+    # A slow API must not turn waiting in the queue into loss.
+    assert ledger.expire(run, 0.05)[0] == 0
+    assert ledger.begin(waiting, "host/2", NEVER).verdict == "go"
+
+
+def test_halt_defers_what_is_open_and_stops_the_scan(ledger: Ledger) -> None:
+    run, (done, working, waiting) = with_chunks(ledger, 1, 2, 4, done=False)
+    ledger.settle(done, {"reused": 1})
+    ledger.begin(working, "host/1", NEVER)
+    assert ledger.halt(run, "the key was refused")
+    assert not ledger.halt(run, "another reason")
+    assert ledger.standing(run) == (0, 2, True, "halted")
+    assert ledger.register(run, 2, scan=EMPTY, scan_done=False, chunks={"x": 1}) == "closed"
+    assert ledger.settle(working, {"cached": 2})[0] == "corrected"
+    assert outcomes_of(ledger, run) == {"reused": 1, "cached": 2, "deferred": 4}
+    assert ledger.finish(run) == "finished"
+    record = ledger.record(run)
+    assert (record.state, record.halt_reason, record.more) == (
+        "halted",
+        "the key was refused",
+        True,
+    )
+    assert record.settled == record.found == 7
+    assert ledger.stopped_by(run) == "halt"
+    assert not ledger.halt(run, "too late")
+    assert waiting
+
+
+def test_run_ends_once_when_its_last_chunk_is_settled(ledger: Ledger) -> None:
+    run, (chunk,) = with_chunks(ledger, 1, done=False)
+    assert ledger.finish(run) == "unfinished"
+    ledger.register(run, 2, scan=EMPTY, scan_done=True, more=True, stopped_by="time")
+    assert ledger.finish(run) == "unfinished"
+    assert ledger.settle(chunk, {"gone": 1})[1].over
+    assert ledger.finish(run) == "finished"
+    assert ledger.finish(run) == "over"
+    assert ledger.finish("unknown") == "over"
+    record = ledger.record(run)
+    assert (record.state, record.more) == ("finished", True)
+    assert record.finished_at is not None
+    assert record.duration_seconds >= 0
+    assert ledger.stopped_by(run) == "time"
+    assert ledger.active_run() == ""
+
+
+def test_old_finish_does_not_end_the_next_run(ledger: Ledger) -> None:
+    first, (chunk,) = with_chunks(ledger, 1)
+    ledger.settle(chunk, {"gone": 1})
+    ledger.finish(first)
+    second = opened(ledger)
+    assert ledger.finish(first) == "over"
+    assert ledger.active_run() == second
+
+
+# -- a Redis that forgot
+
+
+def test_nothing_is_counted_into_a_run_that_is_unknown(
+    ledger: Ledger, connection: redis.Redis, prefix: str
+) -> None:
+    run, (chunk,) = with_chunks(ledger, 5)
+    ledger.begin(chunk, "host/1", NEVER)
+    connection.delete(*connection.keys(f"{prefix}*"))
+    ledger.release(chunk, "host/1")
+    ledger.suspect(chunk, "host/1", "f00d")
+    ledger.count(run, retries=1, errors=3, api_requests=1)
+    assert ledger.begin(chunk, "host/2", NEVER).verdict == "closed"
+    assert ledger.settle(chunk, {"embedded": 5}, errors=1) == ("closed", (0, 0, False, ""))
+    assert ledger.expire(run, AT_ONCE) == (0, (0, 0, False, ""))
+    assert ledger.register(run, 2, scan=EMPTY, scan_done=True, chunks={chunk: 5}) == "closed"
+    assert not ledger.halt(run, "why")
+    assert ledger.finish(run) == "over"
+    assert connection.keys(f"{prefix}*") == []
+    for question in (ledger.standing, ledger.record):
+        with pytest.raises(RunClosed):
+            question(run)
+
+
+def test_run_whose_record_was_lost_gives_way(
+    ledger: Ledger, connection: redis.Redis, prefix: str
+) -> None:
+    run = opened(ledger)
+    connection.delete(f"{prefix}run:{run}")
+    assert ledger.finish(run) == "over"
+    assert ledger.active_run() == ""
+
+
+def test_last_runs_leave_out_what_was_lost(
+    ledger: Ledger, connection: redis.Redis, prefix: str
+) -> None:
+    kept = opened(ledger)
+    end(ledger, kept)
+    lost = opened(ledger)
+    connection.delete(f"{prefix}run:{lost}")
+    assert [record.run_id for record in ledger.last_runs()] == [kept]
+
+
+# -- counters, money, what is kept in mind
+
+
+def test_counters_add_up_and_money_is_counted_by_day(ledger: Ledger) -> None:
+    run = opened(ledger)
+    for _ in range(3):
+        ledger.count(run, micro_usd=1_500_000, api_requests=1, api_inputs=100, api_tokens=7)
+    ledger.count(run, retries=2, rate_limited=1, errors=4)
+    ledger.count(run, api_requests=0)
+    record = ledger.record(run)
+    assert (record.api_requests, record.api_inputs, record.api_tokens) == (3, 300, 21)
+    assert (record.retries, record.rate_limited, record.errors) == (2, 1, 4)
+    assert record.estimated_cost_usd == ledger.spent_today_usd() == 4.5
+    # Money is spent whether the run is known or not.
+    ledger.count("unknown", micro_usd=500_000, api_requests=1)
+    assert ledger.spent_today_usd() == 5
+    assert ledger.totals().errors == 4
+
+
+def test_scan_has_until_the_next_tick(ledger: Ledger) -> None:
+    assert 500 < ledger.scan_seconds_left(ledger.open("manual", 600).run) <= 600
+    assert ledger.scan_seconds_left("unknown") < 0
+
+
+def test_refused_documents_are_kept_in_mind_until_forgotten(ledger: Ledger) -> None:
+    ledger.remember_refused("i_2026_01", "a/b", "mapping_refused")
+    ledger.remember_refused("i_2026_01", "c", "text_refused")
+    refused = ledger.refused()
+    assert refused.keys() == {("i_2026_01", "a/b"), ("i_2026_01", "c")}
+    assert refused["i_2026_01", "c"]["error"] == "text_refused"
+    ledger.forget_refused([])
+    ledger.forget_refused([("i_2026_01", "a/b")])
+    assert ledger.refused().keys() == {("i_2026_01", "c")}
+
+
+def test_refused_documents_are_bounded(
+    ledger: Ledger, connection: redis.Redis, prefix: str
+) -> None:
+    full = {f"i/{n}": "{}" for n in range(REFUSED_KEPT)}
+    connection.hset(f"{prefix}refused", mapping=full)  # type: ignore[arg-type]
+    ledger.remember_refused("i", "one more", "x")
+    assert connection.hlen(f"{prefix}refused") == REFUSED_KEPT
+
+
+def test_keys_are_told_apart(ledger: Ledger) -> None:
+    assert not ledger.another_key_works("aa")
+    ledger.note_key_works("aa")
+    assert not ledger.another_key_works("aa")
+    assert ledger.another_key_works("bb")
+
+
+def test_endpoint_is_remembered(ledger: Ledger) -> None:
+    assert ledger.endpoint() == {}
+    ledger.remember_endpoint(url="u", model="m")
+    ledger.remember_endpoint(url="v")
+    assert ledger.endpoint() == {"url": "v", "model": "m"}
+
+
+def test_ledgers_with_other_prefixes_know_nothing_of_each_other(connection: redis.Redis) -> None:
+    one, other = Ledger(connection, next(PREFIXES)), Ledger(connection, next(PREFIXES))
+    run = opened(one)
+    assert other.active_run() == ""
+    assert other.open("beat", 600).verdict == "opened"
+    with pytest.raises(RunClosed):
+        other.record(run)
+
+
+# -- any order, repetition and loss
+
+
+HOSTS = ("a", "b")
+NAMES = [outcome.value for outcome in Outcome]
+#: What becomes of a message; most do what they should, so that runs get somewhere.
+FATES = ["arrives", "arrives", "comes again", "crashes", "is lost"]
+ENDS = ["settled", "settled", "settled twice", "tried again", "worker lost"]
+TROUBLES = [
+    *["tick", "deadlines do not pass", "shutdown"] * 3,
+    *["deadlines pass"] * 2,
+    *["halt", "Redis forgets"],
+]
+
+
+class Runs(RuleBasedStateMachine):
+    """A broker that loses and doubles, workers that crash, and books kept beside the ledger's.
+
+    Safety is checked after every step, liveness at the end: with faults over, ticks alone bring
+    every run to its end.
+    """
+
+    def __init__(self, connection: redis.Redis) -> None:
+        super().__init__()
+        self.redis = connection
+        self.prefix = next(PREFIXES)
+        self.ledger = Ledger(connection, self.prefix)
+        #: What the broker holds: (task, arguments).
+        self.broker: list[tuple[str, Any]] = []
+        #: Chunks being worked on, with who does.
+        self.at_work: list[tuple[str, str]] = []
+        self.claimants = itertools.count()
+        self.reset_books()
+
+    def reset_books(self) -> None:
+        self.active = ""
+        self.known: list[str] = []
+        self.documents: dict[str, int] = {}
+        #: open | late | settled, by chunk.
+        self.state: dict[str, str] = {}
+        self.outcomes: dict[str, Counter[str]] = {}
+        self.finished: set[str] = set()
+        self.halted: set[str] = set()
+        self.pages: dict[str, int] = {}
+        self.scanned: set[str] = set()
+        self.losses: Counter[str] = Counter()
+        self.holder: dict[str, str] = {}
+        self.shut: set[str] = set()
+
+    # -- what the program does between the ledger's moves
+
+    def advance(self, run: str, standing: Any) -> None:
+        if standing.over:
+            self.broker.append(("finish", run))
+        elif not standing.scan_done and standing.state:
+            self.broker.append(("scan", (run, standing.page)))
+
+    def publish_chunks(self, chunks: list[str]) -> None:
+        self.broker += [("chunk", chunk) for chunk in chunks]
+
+    def open_of(self, run: str) -> list[str]:
+        return [c for c, s in self.state.items() if s == "open" and c.startswith(run + ":")]
+
+    def defer(self, chunks: list[str]) -> None:
+        for chunk in chunks:
+            self.state[chunk] = "late"
+            self.outcomes[chunk] = Counter(deferred=self.documents[chunk])
+
+    # -- rules
+
+    @initialize(sizes=st.lists(st.integers(1, 5), min_size=1, max_size=4), done=st.booleans())
+    def first_page(self, sizes: list[int], done: bool) -> None:
+        self.tick("beat", crash=False)
+        _, (run, page) = self.broker.pop()
+        self.scan(run, page, sizes, done, crash=False)
+
+    @rule(random=st.randoms(use_true_random=True))
+    def step(self, random: Random) -> None:
+        # Drawn evenly, unlike Hypothesis' own choices, so that runs get somewhere.
+        self.random = random
+        likely = [self.message_is_delivered] * 4 * bool(self.broker)
+        likely += [self.work_ends] * 3 * bool(self.at_work)
+        random.choice([*likely, self.trouble if self.active else self.begin_a_run])()
+
+    def begin_a_run(self) -> None:
+        self.tick(self.random.choice(["beat", "manual", "continued"]), self.random.random() < 0.2)
+
+    def tick(self, trigger: str, crash: bool) -> None:
+        answer = self.ledger.open(trigger, 0)
+        assert answer.verdict == "opened"
+        assert answer.run not in self.known
+        self.active = answer.run
+        self.known.append(answer.run)
+        self.pages[answer.run] = 1
+        if not crash:
+            self.broker.append(("scan", (answer.run, 1)))
+
+    def message_is_delivered(self) -> None:
+        place = self.random.randrange(len(self.broker))
+        fate = self.random.choice(FATES)
+        task, argument = self.broker[place]
+        if fate != "comes again":
+            del self.broker[place]
+        if fate == "is lost":
+            return
+        crash = fate == "crashes"
+        if task == "scan":
+            sizes = self.random.choices(range(1, 6), k=self.random.randrange(4))
+            self.scan(*argument, sizes, self.random.random() < 0.4, crash)
+        elif task == "chunk":
+            self.begin(argument, self.random.choice(HOSTS), self.random.random() < 0.3, crash)
+        else:
+            self.finish(argument)
+
+    def scan(self, run: str, page: int, sizes: list[int], done: bool, crash: bool) -> None:
+        chunks = {f"{run}:{page}:{k}": n for k, n in enumerate(sizes)}
+        messages = [{"id": chunk} for chunk in chunks]
+        verdict = self.ledger.register(
+            run, page, scan=EMPTY, scan_done=done, chunks=chunks, messages=messages
+        )
+        if run not in self.known or run in self.halted or run in self.scanned:
+            assert verdict == "closed"
+        elif page != self.pages[run]:
+            assert verdict == "stale"
+            if self.pages[run] == page + 1 and not crash:
+                self.publish_chunks([message["id"] for message in self.ledger.outbox(run)])
+        else:
+            assert verdict == "registered"
+            self.documents |= chunks
+            self.state |= dict.fromkeys(chunks, "open")
+            self.pages[run] += 1
+            if done:
+                self.scanned.add(run)
+            if not crash:
+                self.publish_chunks(list(chunks))
+                self.advance(run, self.ledger.standing(run))
+
+    def begin(self, chunk: str, host: str, claim_ended: bool, crash: bool) -> None:
+        claimant = f"{host}/{next(self.claimants)}"
+        claim = self.ledger.begin(chunk, claimant, AT_ONCE if claim_ended else NEVER)
+        run = chunk.split(":")[0]
+        if self.state.get(chunk) != "open" or run in self.halted:
+            assert claim.verdict == "closed"
+        elif chunk in self.holder and not claim_ended:
+            assert (claim.verdict, claim.holder) == ("busy", self.holder[chunk])
+        else:
+            if chunk in self.holder and self.holder[chunk].split("/")[0] not in self.shut:
+                self.losses[chunk] += 1
+            assert (claim.verdict, claim.value) == ("go", self.losses[chunk])
+            self.holder[chunk] = claimant
+            if not crash:
+                self.at_work.append((chunk, claimant))
+
+    def work_ends(self) -> None:
+        how, crash = self.random.choice(ENDS), self.random.random() < 0.3
+        place = self.random.randrange(len(self.at_work))
+        chunk, claimant = self.at_work[place]
+        if how != "settled twice":
+            del self.at_work[place]
+        if how.startswith("settled"):
+            self.settle(chunk, crash)
+            return
+        if how == "tried again":
+            self.ledger.release(chunk, claimant)
+            if self.holder.get(chunk) == claimant:
+                del self.holder[chunk]
+        if not crash:
+            self.broker.append(("chunk", chunk))
+
+    def settle(self, chunk: str, crash: bool) -> None:
+        size = self.documents.get(chunk, 3)
+        drawn = self.random.choices(NAMES, k=size)
+        verdict, standing = self.ledger.settle(chunk, Counter(drawn))
+        expected = {"open": "settled", "late": "corrected"}.get(self.state.get(chunk, ""), "closed")
+        assert verdict == expected
+        if verdict != "closed":
+            self.state[chunk] = "settled"
+            self.outcomes[chunk] = Counter(drawn)
+        if not crash and standing.state:
+            self.advance(chunk.split(":")[0], standing)
+
+    def trouble(self) -> None:
+        kind = self.random.choice(TROUBLES)
+        if kind == "tick":
+            answer = self.ledger.open("beat", 0)
+            assert (answer.verdict, answer.run) == ("active", self.active)
+        elif kind.startswith("deadline"):
+            passed = kind == "deadlines pass"
+            self.look_at_deadlines(passed=passed, crash=self.random.random() < 0.3)
+        elif kind == "shutdown":
+            host = self.random.choice(HOSTS)
+            self.ledger.note_shutdown(host, 300)
+            self.shut.add(host)
+        elif kind == "halt":
+            self.halt(self.random.choice(self.known))
+        elif kind == "Redis forgets" and len(self.known) > 1:
+            self.redis.delete(*self.redis.keys(f"{self.prefix}*"))
+            self.reset_books()
+
+    def look_at_deadlines(self, *, passed: bool, crash: bool) -> None:
+        due = self.open_of(self.active) if passed else []
+        expired, standing = self.ledger.expire(self.active, AT_ONCE if passed else NEVER)
+        assert expired == len(due)
+        self.defer(due)
+        if not crash:
+            self.advance(self.active, standing)
+
+    def halt(self, run: str) -> None:
+        running = run not in self.halted | self.finished
+        assert self.ledger.halt(run, "why") is running
+        if running:
+            self.halted.add(run)
+            self.scanned.add(run)
+            self.defer(self.open_of(run))
+
+    def finish(self, run: str) -> None:
+        verdict = self.ledger.finish(run)
+        if run != self.active:
+            assert verdict == "over"
+        elif run not in self.scanned or self.open_of(run):
+            assert verdict == "unfinished"
+        else:
+            assert verdict == "finished"
+            self.finished.add(run)
+            self.active = ""
+
+    # -- safety
+
+    @invariant()
+    def books_agree(self) -> None:
+        assert self.ledger.active_run() == self.active
+        vectors = 0
+        for run in self.known:
+            record = self.ledger.record(run)
+            mine = [c for c in self.documents if c.startswith(run + ":")]
+            sums: Counter[str] = Counter()
+            for chunk in mine:
+                sums.update(self.outcomes.get(chunk, {}))
+            assert record.found == sum(self.documents[chunk] for chunk in mine)
+            assert record.chunks == len(mine)
+            assert record.chunks_open == len(self.open_of(run))
+            assert {name: getattr(record, name) for name in NAMES} == {n: sums[n] for n in NAMES}
+            assert record.vectors_written == sum(sums[name] for name in VECTOR_OUTCOMES)
+            assert record.settled <= record.found
+            if not record.chunks_open:
+                assert record.settled == record.found
+            assert (record.state in ("halted", "abandoned")) == (run in self.halted)
+            assert (record.finished_at is not None) == (run in self.finished)
+            vectors += record.vectors_written
+        totals = self.ledger.totals()
+        assert totals.runs == len(self.known)
+        assert totals.vectors == vectors
+
+    # -- liveness
+
+    def teardown(self) -> None:
+        self.broker.clear()
+        self.at_work.clear()
+        for _ in range(3):
+            if not self.active:
+                break
+            self.look_at_deadlines(passed=True, crash=False)
+            for task, argument in [*self.broker]:
+                if task == "scan":
+                    self.scan(*argument, [], True, crash=False)
+            for task, argument in [*self.broker]:
+                if task == "finish":
+                    self.finish(argument)
+        assert not self.active
+        self.books_agree()
+        for run in self.known:
+            record = self.ledger.record(run)
+            assert record.settled == record.found
+        self.redis.delete(*self.redis.keys(f"{self.prefix}*"), "none")
+
+
+def test_books_agree_after_any_order_repetition_loss_and_crash(connection: redis.Redis) -> None:
+    run_state_machine_as_test(
+        lambda: Runs(connection),
+        settings=settings(max_examples=50, stateful_step_count=60, deadline=None, derandomize=True),
+    )

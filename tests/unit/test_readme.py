@@ -1,0 +1,61 @@
+"""What the README and docs/ show is there: commands, options, files, settings, tests."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from enrich.cli import app
+from enrich.settings import Settings
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "deploy" / "README.md"]
+README = PAGES[0].read_text()
+
+#: Variables of other programs that our pages speak of.
+FOREIGN = {
+    "OPENSEARCH_URL",
+    "OPENSEARCH_INITIAL_ADMIN_PASSWORD",
+}
+
+
+def test_make_targets_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    shown = set(re.findall(r"(?:^|`)make ([a-z]+)", README, re.MULTILINE))
+    assert {"demo", "test"} <= shown
+    for target in shown:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_commands_and_their_options_exist() -> None:
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    table = README[README.index("## The command line") : README.index("## Seeing progress")]
+    rows = re.findall(r"^\| (`(?!python).*?) \|", table, re.MULTILINE)
+    shown = {word for row in rows for word in re.findall(r"`([a-z-]+)", row)}
+    assert shown == set(commands)
+    for row in rows:
+        name = re.match(r"`([a-z-]+)", row)
+        assert name is not None
+        known = {option for p in commands[name[1]].params for option in p.opts}
+        assert set(re.findall(r"--[a-z-]+|-k\b", row)) <= known, row
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_settings_and_tests_exist(page: Path) -> None:
+    text = page.read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        if "://" not in link:
+            assert (page.parent / link).exists(), link
+    known = {name.upper() for name in Settings.model_fields} | FOREIGN
+    for name in re.findall(
+        r"\b(?:ENRICH|OPENSEARCH|OPENAI|EMBEDDING|REDIS|CACHE)_[A-Z_]+[A-Z]\b", text
+    ):
+        assert name in known, name
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
+    for name in re.findall(r"`(test_[a-z_]+)`", text):
+        assert f"def {name}(" in tests, name
+    for path in re.findall(r"`((?:tests|enrich|tasks|docs|deploy|dev)/[\w/.-]+)`", text):
+        assert (ROOT / path).exists(), path

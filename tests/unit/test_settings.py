@@ -1,0 +1,271 @@
+"""Settings: where they come from, what is refused and how it is said, and what a log may show."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from enrich.errors import SettingsError
+from enrich.settings import Settings, load_settings, without_password
+
+TIMES = (
+    "ENRICH_SOFT_TIME_LIMIT_SECONDS",
+    "ENRICH_HARD_TIME_LIMIT_SECONDS",
+    "ENRICH_VISIBILITY_TIMEOUT_SECONDS",
+    "ENRICH_CHUNK_DEADLINE_SECONDS",
+)
+
+#: For each variable, values that must stop the start. Each holds a mark that no message may quote.
+WRONG: dict[str, list[str]] = {
+    "OPENAI_API_KEY": [" ", "sk-qqq\nHost: qqq", "ключ-qqq", "sk-\x07qqq"],
+    "OPENAI_BASE_URL": [
+        "qqq", "ftp://qqq", "https://", "https:///qqq", "https://me:qqq@api", "https://qqq@api",
+        "http://[qqq]/v1", "http://[qqq", "http://api:qqq", "http://api:0", "http://q\u2100qq",
+    ],
+    "OPENAI_TIMEOUT_SECONDS": ["qqq", "0", "-1", "nan", "inf"],
+    "EMBEDDING_DIMENSIONS": ["qqq", "1", "16001", "1.5"],
+    "OPENSEARCH_PORT": ["qqq", "0", "65536", "9200.5"],
+    "OPENSEARCH_USE_SSL": ["qqq"],
+    "OPENSEARCH_VERIFY_CERTS": ["qqq"],
+    "OPENSEARCH_TIMEOUT_SECONDS": ["qqq", "0", "-1", "nan", "inf"],
+    "REDIS_URL": [
+        "qqq", "http://qqq", "unix:///qqq", "redis://", "redis://host:qqq", "redis://host:70000",
+        # A password with these ends the host early, and would be shown.
+        "redis://:qqq/x@host", "redis://:1/qqq@host", "redis://u:1/qqq@host", "redis://u:1#qqq@host",
+        "redis://:qqq\u2100@host", "redis://[qqq]",
+    ],
+    "CACHE_URL": ["qqq", "http://qqq", "redis://:qqq#x@host", "redis://:qqq\u2100@host"],
+    "ENRICH_INDEX_PATTERN": [",", " , "],
+    "ENRICH_LEVELS": [",", " , ,"],
+    "ENRICH_MAX_AGE_DAYS": ["qqq", "-1", "nan", "inf"],
+    "ENRICH_INTERVAL_MINUTES": ["qqq", "0", "-1", "nan", "inf"],
+    "ENRICH_BATCH_SIZE": ["qqq", "0", "2049"],
+    "ENRICH_MAX_LOGS_PER_RUN": ["qqq", "-1"],
+    "ENRICH_MAX_COST_PER_DAY": ["qqq", "-1", "nan", "inf"],
+    "ENRICH_MAX_CHUNKS_IN_FLIGHT": ["qqq", "0"],
+    "ENRICH_PRICE_PER_MILLION_TOKENS": ["qqq", "-1", "nan", "inf"],
+    "ENRICH_REQUESTS_PER_MINUTE": ["qqq", "-1"],
+    "ENRICH_TOKENS_PER_MINUTE": ["qqq", "-1"],
+    "ENRICH_CACHE_MAX_ENTRIES": ["qqq", "-1"],
+    "ENRICH_CACHE_TTL_SECONDS": ["qqq", "0"],
+    "ENRICH_REUSE_ACROSS_PROJECTS": ["qqq"],
+    **{name: ["qqq", "0", "-1", "nan", "inf"] for name in TIMES},
+    "ENRICH_LOG_FORMAT": ["qqq", "JSON qqq"],
+}  # fmt: skip
+
+#: Any text is as good as another.
+FREE = {
+    "EMBEDDING_MODEL",
+    "OPENSEARCH_HOST",
+    "OPENSEARCH_USER",
+    "OPENSEARCH_PASSWORD",
+    "OPENSEARCH_CA_CERTS",
+    "ENRICH_REDIS_PREFIX",
+    "ENRICH_EXCLUDE_INDICES",
+    "ENRICH_LOG_FILE",
+}
+
+
+@pytest.fixture(autouse=True)
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable set but the key, and no `.env`."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-right")
+    monkeypatch.chdir(tmp_path)
+
+
+def load(**values: Any) -> Settings:
+    return load_settings(openai_api_key="sk-right", **values)
+
+
+def test_every_variable_is_in_one_of_the_tables() -> None:
+    assert {name.upper() for name in Settings.model_fields} == WRONG.keys() | FREE
+    assert not WRONG.keys() & FREE
+
+
+@pytest.mark.parametrize(("name", "value"), [(n, v) for n, vs in WRONG.items() for v in vs])
+def test_wrong_value_is_named_and_not_quoted(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert name in str(refused.value)
+    assert "qqq" not in str(refused.value)
+    # Nor may the traceback lead to a message that quotes it.
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__
+
+
+def test_all_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENSEARCH_PORT", "ENRICH_BATCH_SIZE", "REDIS_URL"):
+        monkeypatch.setenv(name, "qqq")
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    assert {"OPENSEARCH_PORT", "ENRICH_BATCH_SIZE", "REDIS_URL"} <= set(
+        str(refused.value).replace(":", "").split()
+    )
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_missing_key_says_where_to_set_it(
+    monkeypatch: pytest.MonkeyPatch, value: str | None
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    if value is not None:
+        monkeypatch.setenv("OPENAI_API_KEY", value)
+    with pytest.raises(SettingsError, match=r"^OPENAI_API_KEY is not set: .*\.env$"):
+        load_settings()
+
+
+def test_key_from_a_file_with_a_line_break_is_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", " sk-from-a-file\n")
+    assert load_settings().openai_api_key.get_secret_value() == "sk-from-a-file"
+
+
+def test_cost_limit_needs_a_price_and_quotes_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENRICH_MAX_COST_PER_DAY", "5")
+    assert load_settings().enrich_max_cost_per_day == 5
+    monkeypatch.setenv("EMBEDDING_MODEL", "qqq-model")
+    with pytest.raises(SettingsError, match="ENRICH_PRICE_PER_MILLION_TOKENS") as refused:
+        load_settings()
+    assert "qqq" not in str(refused.value)
+    monkeypatch.setenv("ENRICH_PRICE_PER_MILLION_TOKENS", "0.5")
+    assert load_settings().price_per_million_tokens == 0.5
+
+
+def test_defaults_are_those_of_the_design() -> None:
+    loaded = load()
+    assert loaded.embedding_model == "text-embedding-3-large"
+    assert loaded.embedding_dimensions == 1536
+    assert loaded.index_expression == "*_*,-.*"
+    assert loaded.enrich_levels == ("ERROR",)
+    assert loaded.interval_seconds == 600
+    assert (loaded.enrich_batch_size, loaded.enrich_max_chunks_in_flight) == (100, 32)
+    assert (loaded.enrich_cache_max_entries, loaded.enrich_cache_ttl_seconds) == (10_000, 3600)
+    assert loaded.redis_url.get_secret_value() == "redis://localhost:6379/0"
+    assert loaded.vector_cache_url == "redis://localhost:6379/0"
+    assert loaded.opensearch_verify_certs
+    assert not loaded.enrich_reuse_across_projects
+    assert [getattr(loaded, name.lower()) for name in TIMES] == [90, 120, 300, 420]
+
+
+@pytest.mark.parametrize("order", list(permutations((1, 2, 3, 4))))
+def test_times_must_be_in_order(order: tuple[int, ...]) -> None:
+    values = {name.lower(): value for name, value in zip(TIMES, order, strict=True)}
+    if order == (1, 2, 3, 4):
+        load(**values)
+        return
+    with pytest.raises(SettingsError, match=r"^ENRICH_\w+ must be shorter than ENRICH_\w+$"):
+        load(**values)
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_equal_times_are_refused_by_name(which: int) -> None:
+    values = {name.lower(): float(n) for n, name in enumerate(TIMES, 1)}
+    values[TIMES[which].lower()] = values[TIMES[which + 1].lower()]
+    expected = f"^{TIMES[which]} must be shorter than {TIMES[which + 1]}$"
+    with pytest.raises(SettingsError, match=expected):
+        load(**values)
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("ERROR", ("ERROR",)),
+        ("ERROR,FATAL", ("ERROR", "FATAL")),
+        (" ERROR , FATAL ,", ("ERROR", "FATAL")),
+        ('["ERROR"]', ('["ERROR"]',)),
+    ],
+)
+def test_lists_are_separated_by_commas(
+    monkeypatch: pytest.MonkeyPatch, value: str, names: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("ENRICH_LEVELS", value)
+    assert load_settings().enrich_levels == names
+
+
+def test_excluded_indices_follow_the_patterns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ENRICH_INDEX_PATTERN", "a_*, b_*")
+    monkeypatch.setenv("ENRICH_EXCLUDE_INDICES", "a_x_2026_01,b_y*")
+    assert load_settings().index_expression == "a_*,b_*,-a_x_2026_01,-b_y*"
+
+
+def test_env_file_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY")
+    Path(".env").write_text(
+        "OPENAI_API_KEY=sk-file\nENRICH_BATCH_SIZE=7\nENRICH_LEVELS=ERROR,FATAL\n"
+        "SOMEBODY_ELSES=1\nOPENSEARCH_PORT=9201\nOPENSEARCH_USER=\n",
+        encoding="utf-8",
+    )
+    monkeypatch.setenv("OPENSEARCH_PORT", "9202")
+    loaded = load_settings()
+    assert loaded.openai_api_key.get_secret_value() == "sk-file"
+    assert loaded.enrich_batch_size == 7
+    assert loaded.enrich_levels == ("ERROR", "FATAL")
+    assert loaded.opensearch_port == 9202
+
+
+def test_wrong_value_in_env_file_is_named_too() -> None:
+    Path(".env").write_text("ENRICH_BATCH_SIZE=qqq\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"^ENRICH_BATCH_SIZE: ") as refused:
+        load_settings()
+    assert "qqq" not in str(refused.value)
+
+
+def test_empty_variable_is_as_if_it_were_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Compose files pass on what is not set as empty.
+    for name in Settings.model_fields:
+        if name != "openai_api_key":
+            monkeypatch.setenv(name.upper(), "")
+    assert load_settings() == load()
+
+
+def test_secrets_are_masked_everywhere() -> None:
+    loaded = load_settings(
+        openai_api_key="qqq-key",
+        # Not a URL, though it looks like one.
+        opensearch_password="qqq://secret",
+        redis_url="rediss://user:qqq@redis:6380/1?ssl_cert_reqs=none",
+        cache_url="redis://cache/0?password=qqq&db=2",
+    )
+    shown = loaded.masked()
+    assert shown.keys() == {name.upper() for name in Settings.model_fields}
+    assert shown["OPENAI_API_KEY"] == shown["OPENSEARCH_PASSWORD"] == "***"
+    assert shown["REDIS_URL"] == "rediss://user:***@redis:6380/1?ssl_cert_reqs=none"
+    assert shown["CACHE_URL"] == "redis://cache/0?password=***&db=2"
+    assert "qqq" not in " ".join([*shown.values(), repr(loaded), str(loaded)])
+
+
+def test_unset_secret_shows_as_unset() -> None:
+    assert load().masked()["OPENSEARCH_PASSWORD"] == ""
+    assert load().masked()["CACHE_URL"] == ""
+
+
+PASSWORDS = st.text(st.characters(categories=("L", "N")), min_size=4).map("QQQ".__add__)
+
+
+@settings(deadline=None, max_examples=100, derandomize=True)
+@given(PASSWORDS, st.sampled_from(["", "user"]), st.sampled_from(["", ":6379"]))
+def test_no_password_survives_masking(password: str, user: str, port: str) -> None:
+    url = f"redis://{user}:{password}@host{port}/0"
+    assert without_password(url) == f"redis://{user}:***@host{port}/0"
+
+
+@settings(deadline=None, max_examples=120, derandomize=True)
+@given(st.sampled_from(["redis_url", "cache_url", "openai_base_url"]), st.text())
+def test_any_url_is_taken_or_refused_without_its_password(name: str, password: str) -> None:
+    secret = f"QQQ{password}QQQ"
+    try:
+        loaded = load(**{name: f"redis://user:{secret}@host/0"})
+    except SettingsError as error:
+        assert name.upper() in str(error)
+        assert "QQQ" not in str(error)
+    else:
+        assert "QQQ" not in " ".join(loaded.masked().values())

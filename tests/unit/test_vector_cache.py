@@ -1,0 +1,268 @@
+"""The vector cache: bounded in number and age, never trusting an entry, claims for one payer.
+
+Every test runs on fakeredis and on a real server.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fakeredis
+import numpy as np
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dev.redis_server import RedisUnavailable, server_argv
+from enrich.errors import ServerUnavailable
+from enrich.settings import Settings, load_settings
+from enrich.vector_cache import Vector, VectorCache, space
+
+DIMENSIONS = 4
+PREFIXES = (f"t{n}:" for n in itertools.count())
+
+
+@pytest.fixture(scope="module", params=["fakeredis", "valkey"])
+def connection(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+    if request.param == "fakeredis":
+        yield fakeredis.FakeRedis()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="cache-"))
+    try:
+        argv = server_argv(port=0, folder=folder, appendonly=False)
+    except RedisUnavailable as error:
+        pytest.skip(str(error))
+    socket = folder / "socket"
+    server = subprocess.Popen([*argv, "--unixsocket", str(socket)], stdout=subprocess.DEVNULL)
+    client = redis.Redis(unix_socket_path=str(socket))
+    try:
+        for _ in range(500):
+            if socket.exists():
+                break
+            with pytest.raises(subprocess.TimeoutExpired):
+                server.wait(0.01)
+        client.ping()
+        yield client
+    finally:
+        client.close()
+        server.terminate()
+        server.wait(10)
+        shutil.rmtree(folder)
+
+
+def settings_with(**values: Any) -> Settings:
+    wanted: dict[str, Any] = {
+        "_env_file": None,
+        "openai_api_key": "k",
+        "embedding_dimensions": DIMENSIONS,
+        "enrich_redis_prefix": next(PREFIXES),
+        **values,
+    }
+    return load_settings(**wanted)
+
+
+@pytest.fixture
+def cache(connection: redis.Redis) -> VectorCache:
+    return VectorCache(connection, settings_with())
+
+
+def vectors_of(*names: str) -> dict[str, Vector]:
+    return {
+        name: np.frombuffer(name.encode().ljust(DIMENSIONS, b"-")[:DIMENSIONS], np.uint8).astype(
+            np.float32
+        )
+        for name in names
+    }
+
+
+def vector_keys(connection: redis.Redis, prefix: str) -> list[bytes]:
+    return [
+        key
+        for key in connection.keys(f"{prefix}vector:*")
+        if not key.endswith(b":uses") and b":claim:" not in key
+    ]
+
+
+def test_vectors_come_back_as_they_were(cache: VectorCache) -> None:
+    vectors = vectors_of("aa", "bb")
+    cache.put(vectors)
+    got = cache.get(["bb", "unknown", "aa"])
+    assert got.keys() == {"aa", "bb"}
+    for name, vector in vectors.items():
+        assert got[name].dtype == np.float32
+        assert got[name].tobytes() == vector.tobytes()
+    assert cache.known(["bb", "unknown"]) == {"bb"}
+
+
+def test_nothing_asked_nothing_done(cache: VectorCache) -> None:
+    cache.put({})
+    cache.unclaim([])
+    assert cache.get([]) == {}
+    assert cache.known([]) == set()
+    assert cache.claim([], "me", 10) == set()
+
+
+@settings(deadline=None, max_examples=30, derandomize=True)
+@given(
+    st.lists(
+        st.floats(width=32, allow_nan=False, allow_infinity=False),
+        min_size=DIMENSIONS,
+        max_size=DIMENSIONS,
+    ).filter(any)
+)
+def test_any_vector_survives_bit_for_bit(numbers: list[float]) -> None:
+    cache = VectorCache(fakeredis.FakeRedis(), settings_with())
+    vector = np.array(numbers, np.float32)
+    cache.put({"a": vector})
+    assert cache.get(["a"])["a"].tobytes() == vector.tobytes()
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"\x00",
+        np.ones(DIMENSIONS, "<f4").tobytes()[:-1],
+        np.ones(DIMENSIONS - 1, "<f4").tobytes(),
+        np.ones(DIMENSIONS + 1, "<f4").tobytes(),
+        np.zeros(DIMENSIONS, "<f4").tobytes(),
+        np.array([1, np.nan, 1, 1], "<f4").tobytes(),
+        np.array([1, np.inf, 1, 1], "<f4").tobytes(),
+    ],
+)
+def test_entry_that_is_no_vector_counts_as_unknown(
+    cache: VectorCache, connection: redis.Redis, value: bytes
+) -> None:
+    cache.put(vectors_of("good", "spoilt"))
+    (key,) = [key for key in connection.keys("*:spoilt") if key.startswith(cache._vectors.encode())]
+    connection.set(key, value)
+    assert cache.get(["spoilt", "good"]).keys() == {"good"}
+    # And a new vector takes its place.
+    cache.put(vectors_of("spoilt"))
+    assert cache.get(["spoilt"]).keys() == {"spoilt"}
+
+
+def test_entries_are_bounded_and_the_longest_unused_goes(connection: redis.Redis) -> None:
+    wanted = settings_with(enrich_cache_max_entries=3)
+    cache = VectorCache(connection, wanted)
+    for name in ("aa", "bb", "cc"):
+        cache.put(vectors_of(name))
+    # Looked up, and thereby used again.
+    assert "aa" in cache.get(["aa"])
+    cache.put(vectors_of("dd"))
+    assert cache.get(["aa", "bb", "cc", "dd"]).keys() == {"aa", "cc", "dd"}
+    assert len(vector_keys(connection, wanted.enrich_redis_prefix)) == 3
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 50])
+def test_never_more_entries_than_allowed(connection: redis.Redis, at_once: int) -> None:
+    wanted = settings_with(enrich_cache_max_entries=10)
+    cache = VectorCache(connection, wanted)
+    names = [f"{n:03}" for n in range(50)]
+    for start in range(0, 50, at_once):
+        cache.put(vectors_of(*names[start : start + at_once]))
+        assert len(vector_keys(connection, wanted.enrich_redis_prefix)) <= 10
+    assert len(cache.get(names)) == 10
+
+
+def test_vector_put_again_is_one_entry(connection: redis.Redis) -> None:
+    cache = VectorCache(connection, settings_with(enrich_cache_max_entries=2))
+    for _ in range(5):
+        cache.put(vectors_of("aa"))
+    cache.put(vectors_of("bb"))
+    assert cache.known(["aa", "bb"]) == {"aa", "bb"}
+
+
+def test_everything_has_a_time_to_live(connection: redis.Redis) -> None:
+    wanted = settings_with(enrich_cache_ttl_seconds=77)
+    cache = VectorCache(connection, wanted)
+    cache.put(vectors_of("aa", "bb"))
+    cache.get(["aa"])
+    cache.claim(["cc"], "me", 5)
+    keys = connection.keys(f"{wanted.enrich_redis_prefix}*")
+    assert len(keys) == 4
+    assert all(0 < connection.ttl(key) <= 77 for key in keys)
+
+
+def test_expired_vector_is_unknown(connection: redis.Redis) -> None:
+    cache = VectorCache(connection, settings_with())
+    cache.put(vectors_of("aa", "bb"))
+    connection.pexpire(cache._vectors + "aa", 0)
+    assert cache.known(["aa", "bb"]) == {"bb"}
+    assert cache.get(["aa", "bb"]).keys() == {"bb"}
+
+
+def test_cache_of_no_entries_is_off(connection: redis.Redis) -> None:
+    wanted = settings_with(enrich_cache_max_entries=0)
+    cache = VectorCache(connection, wanted)
+    cache.put(vectors_of("aa"))
+    assert cache.get(["aa"]) == {}
+    assert cache.known(["aa"]) == set()
+    assert connection.keys(f"{wanted.enrich_redis_prefix}*") == []
+
+
+def test_one_of_many_pays_for_a_text(cache: VectorCache) -> None:
+    assert cache.claim(["aa", "bb"], "one", 30) == {"aa", "bb"}
+    assert cache.claim(["bb", "cc"], "other", 30) == {"cc"}
+    # Delivered again, the same chunk goes on.
+    assert cache.claim(["aa", "cc"], "one", 30) == {"aa"}
+    cache.unclaim(["aa"])
+    assert cache.claim(["aa", "bb"], "other", 30) == {"aa"}
+
+
+def test_claim_ends_by_itself(cache: VectorCache, connection: redis.Redis) -> None:
+    cache.claim(["aa"], "crashed", 0.001)
+    while connection.exists(cache._claims + "aa"):
+        pass
+    assert cache.claim(["aa"], "other", 30) == {"aa"}
+
+
+def test_claims_are_no_vectors(cache: VectorCache) -> None:
+    cache.claim(["aa"], "me", 30)
+    assert cache.known(["aa"]) == set()
+    assert cache.get(["aa"]) == {}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"embedding_model": "another-model"},
+        {"embedding_dimensions": DIMENSIONS * 2},
+        {"openai_base_url": "http://another/v1"},
+    ],
+)
+def test_another_space_shares_nothing(connection: redis.Redis, other: dict[str, Any]) -> None:
+    prefix = next(PREFIXES)
+    mine = settings_with(enrich_redis_prefix=prefix)
+    theirs = settings_with(enrich_redis_prefix=prefix, **other)
+    assert space(mine) != space(theirs)
+    VectorCache(connection, mine).put(vectors_of("aa"))
+    assert VectorCache(connection, theirs).known(["aa"]) == set()
+    assert VectorCache(connection, theirs).claim(["aa"], "me", 30) == {"aa"}
+
+
+def test_space_is_the_same_for_every_key_and_password() -> None:
+    assert space(settings_with(openai_api_key="a")) == space(settings_with(openai_api_key="b"))
+
+
+def test_redis_that_is_away_is_told_in_our_words() -> None:
+    server = fakeredis.FakeServer()
+    cache = VectorCache(fakeredis.FakeRedis(server=server), settings_with())
+    server.connected = False
+    calls = (
+        lambda: cache.get(["aa"]),
+        lambda: cache.known(["aa"]),
+        lambda: cache.put(vectors_of("aa")),
+        lambda: cache.claim(["aa"], "me", 30),
+        lambda: cache.unclaim(["aa"]),
+    )
+    for call in calls:
+        with pytest.raises(ServerUnavailable, match="Redis cannot be reached"):
+            call()
