@@ -45,7 +45,7 @@ def _configure_logging(loglevel: int | None = None, **_: Any) -> None:
     except OSError as error:
         print(
             f"enrich: ENRICH_LOG_FILE: {settings.enrich_log_file} cannot be written "
-            f"({error.strerror}): name another file, or leave it empty for none",
+            f"({error.strerror}): name another file, or none",
             file=sys.stderr,
         )
         sys.exit(2)

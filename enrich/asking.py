@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from enrich.embedder import Embedder, Vector
+from enrich.embedder import Embedded, Embedder, Vector
 from enrich.errors import (
     Halt,
     InputRefused,
@@ -72,7 +72,7 @@ class Asking:
         while waiting:
             batch = waiting.pop()
             try:
-                vectors = self._request(run, [text for _, text in batch])
+                answer = self._request(run, [text for _, text in batch])
             except InputRefused as error:
                 too_large = isinstance(error, RequestTooLarge)
                 if len(batch) == 1:
@@ -82,12 +82,13 @@ class Asking:
                 waiting += [batch[middle:], batch[:middle]]
                 continue
             got = {}
-            for (fingerprint, _), vector in zip(batch, vectors, strict=True):
+            for (fingerprint, _), vector in zip(batch, answer.vectors, strict=True):
                 if vector is None:
                     answers.invalid.add(fingerprint)
                 else:
                     got[fingerprint] = vector
             keep(got)
+            self._count_answer(run, len(batch), answer)
             answers.vectors.update(got)
         if answers.refused and not answers.vectors:
             self._tell_apart(run)
@@ -97,7 +98,7 @@ class Asking:
 
     def probe(self, run: str) -> None:
         """Send one harmless text, to see whether the endpoint works at all. Raises as `ask`."""
-        self._request(run, [HARMLESS_TEXT])
+        self._count_answer(run, 1, self._request(run, [HARMLESS_TEXT]))
 
     def _tell_apart(self, run: str) -> None:
         # Nothing went through: before logs are marked for ever, see whether anything would.
@@ -108,10 +109,10 @@ class Asking:
                 f"{error}, and even a harmless text: check EMBEDDING_MODEL and OPENAI_BASE_URL"
             ) from None
 
-    def _request(self, run: str, texts: list[str]) -> list[Vector | None]:
+    def _request(self, run: str, texts: list[str]) -> Embedded:
         self._budget.wait(sum(map(_tokens, texts)))
         try:
-            answer = self._embedder.embed(texts)
+            return self._embedder.embed(texts)
         except RateLimited as error:
             self._count(run, api_requests=1, rate_limited=1)
             pause = error.retry_after if error.retry_after is not None else DEFAULT_PAUSE_SECONDS
@@ -120,9 +121,10 @@ class Asking:
         except (TransientError, InputRefused, Halt):
             self._count(run, api_requests=1)
             raise
+
+    def _count_answer(self, run: str, inputs: int, answer: Embedded) -> None:
+        self._count(run, api_requests=1, api_inputs=inputs, api_tokens=answer.tokens)
         self._budget.learn(answer.limits)
-        self._count(run, api_requests=1, api_inputs=len(texts), api_tokens=answer.tokens)
-        return answer.vectors
 
 
 def requests_of(texts: Iterable[tuple[str, str]], max_bytes: int) -> list[list[tuple[str, str]]]:

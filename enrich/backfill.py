@@ -18,7 +18,7 @@ from enrich.chunk_work import ChunkWork, Tally
 from enrich.embedder import Embedder
 from enrich.errors import Halt, RunClosed, TransientError
 from enrich.ledger import Ledger, Standing
-from enrich.log_store import LogStore
+from enrich.log_store import LogStore, RequestRefused
 from enrich.models import Chunk, Outcome, RunRecord, outcome_line
 from enrich.rate_budget import RateBudget
 from enrich.scanning import Scanner
@@ -112,12 +112,7 @@ class Backfill:
 
     def mend(self, run: str) -> None:
         """Defer chunks past their deadline and publish whatever the run waits for."""
-        try:
-            expired, standing = self._ledger.expire(
-                run, self._settings.enrich_chunk_deadline_seconds
-            )
-        except RunClosed:
-            return
+        expired, standing = self._ledger.expire(run, self._settings.enrich_chunk_deadline_seconds)
         if expired:
             log.warning(
                 "%d chunks passed their deadline and were deferred", expired, extra={"run": run}
@@ -167,7 +162,7 @@ class Backfill:
             return f"page {page} is being read"
         try:
             line = self._scanner.read_page(run, page, room)
-        except Halt as error:
+        except (Halt, RequestRefused) as error:
             self.halt(run, str(error))
             return f"halted: {error}"
         finally:
@@ -184,7 +179,7 @@ class Backfill:
             ChunkBusy: another delivery is at it; look again when its claim has ended.
             TransientError: to be tried again; the claim was given back.
         """
-        claimant = f"{socket.gethostname()}/{os.getpid()}"
+        claimant = _claimant()
         hard = self._settings.enrich_hard_time_limit_seconds
         claim = self._ledger.begin(chunk.id, claimant, hard)
         if claim.verdict == "busy" and _is_dead(claim.holder):
@@ -202,10 +197,20 @@ class Backfill:
             self._ledger.count(chunk.run, retries=1)
             self._ledger.release(chunk.id, claimant)
             raise
+        except RequestRefused as error:
+            return self._defer(chunk, str(error))
         return self._settle(chunk, tally)
 
     def give_up(self, chunk: Chunk, why: str) -> str:
         """Settle a chunk that cannot be finished: what was written counts, the rest is deferred."""
+        hard = self._settings.enrich_hard_time_limit_seconds
+        claim = self._ledger.begin(chunk.id, _claimant(), hard, dead=_claimant())
+        if claim.verdict != "go":
+            # Another delivery is at it, and will settle it.
+            return f"chunk {chunk.id} is {claim.verdict}"
+        return self._defer(chunk, why)
+
+    def _defer(self, chunk: Chunk, why: str) -> str:
         log.warning("chunk %s is deferred: %s", chunk.id, why, extra={"run": chunk.run})
         tally = self._accounted(chunk)
         tally.errors += 1
@@ -214,7 +219,7 @@ class Backfill:
     def _accounted(self, chunk: Chunk) -> Tally:
         try:
             return self._work.account(chunk)
-        except (TransientError, Halt):
+        except (TransientError, Halt, RequestRefused):
             tally = Tally()
             tally.add(Outcome.DEFERRED, len(chunk.references))
             return tally
@@ -246,7 +251,7 @@ class Backfill:
                 self._store.documents.refresh(indices)
         except RunClosed:
             pass
-        except (TransientError, Halt) as error:
+        except (TransientError, Halt, RequestRefused) as error:
             # The refresh only makes vectors visible sooner; OpenSearch does it by itself later.
             log.warning("indices were not refreshed: %s", error, extra={"run": run})
         verdict = self._ledger.finish(run)
@@ -301,6 +306,10 @@ _SKIPPED = {
     "paused": "skipped: paused",
     "too_soon": "skipped: the last run began less than half an interval ago",
 }
+
+
+def _claimant() -> str:
+    return f"{socket.gethostname()}/{os.getpid()}"
 
 
 def _is_dead(holder: str) -> bool:

@@ -7,6 +7,7 @@ cheapest place → writes → outcomes. It settles nothing and publishes nothing
 from __future__ import annotations
 
 import hashlib
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -24,6 +25,8 @@ from enrich.rate_budget import RateBudget
 from enrich.settings import Settings
 from enrich.text import fingerprint, text_of
 from enrich.vector_cache import VectorCache
+
+log = logging.getLogger(__name__)
 
 #: How long a text that another chunk is embedding is waited for.
 MAX_WAIT_SECONDS = 10.0
@@ -265,7 +268,7 @@ class ChunkWork:
         wanted = {digest: text for digest, text in texts.items() if digest not in known}
         try:
             if wanted:
-                answers = self.asking.ask(run, wanted, self._cache.put)
+                answers = self.asking.ask(run, wanted, self._keep)
                 self._ledger.note_key_works(self._key_hash)
                 for digest, vector in answers.vectors.items():
                     got[digest] = vector, Outcome.EMBEDDED, ""
@@ -283,6 +286,13 @@ class ChunkWork:
         finally:
             self._cache.unclaim(texts)
         return got
+
+    def _keep(self, vectors: dict[str, Vector]) -> None:
+        try:
+            self._cache.put(vectors)
+        except TransientError as error:
+            # They are in hand and paid for: written all the same.
+            log.warning("vectors were not cached: %s", error)
 
     def _over_budget(self) -> bool:
         limit = self._settings.enrich_max_cost_per_day

@@ -76,7 +76,7 @@ def configure_logging(settings: Settings, console_level: int = logging.WARNING) 
     console = logging.StreamHandler(sys.stderr)
     console.addFilter(_MainEvents(console_level))
     handlers: list[logging.Handler] = [console]
-    if settings.enrich_log_file:
+    if settings.enrich_log_file != "none":
         file = ConcurrentRotatingFileHandler(
             settings.enrich_log_file,
             maxBytes=FILE_BYTES,

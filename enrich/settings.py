@@ -92,6 +92,7 @@ class Settings(BaseSettings):
     enrich_chunk_deadline_seconds: float = Field(420, gt=0)
 
     # -- logs
+    #: "none" for no file.
     enrich_log_file: str = "periodic_enrichment.log"
     enrich_log_format: Literal["plain", "json"] = "plain"
 

@@ -8,7 +8,6 @@ chunks that meet the same new text at once pay for it once.
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -71,12 +70,12 @@ class VectorCache:
         """Keep vectors and let the longest unused go beyond ENRICH_CACHE_MAX_ENTRIES."""
         if not vectors or not self._max_entries:
             return
+        now = self._now()
         with translated():
             pipe = self._redis.pipeline(transaction=False)
             for fingerprint, vector in vectors.items():
                 value = np.asarray(vector, dtype="<f4").tobytes()
                 pipe.set(self._vectors + fingerprint, value, ex=self._ttl)
-            now = time.time()
             pipe.zadd(self._uses, dict.fromkeys(vectors, now))
             pipe.zremrangebyscore(self._uses, 0, now - self._ttl)
             pipe.expire(self._uses, self._ttl)
@@ -109,8 +108,15 @@ class VectorCache:
                 self._redis.unlink(*keys)
 
     def _touch(self, fingerprints: Iterable[str]) -> None:
+        now = self._now()
         with translated():
-            self._redis.zadd(self._uses, dict.fromkeys(fingerprints, time.time()), xx=True)
+            self._redis.zadd(self._uses, dict.fromkeys(fingerprints, now), xx=True)
+
+    def _now(self) -> float:
+        # Redis' clock, as for everything: a host that is ahead would drop the others' entries.
+        with translated():
+            seconds, micros = self._redis.time()
+        return float(seconds + micros / 1e6)
 
 
 def space(settings: Settings) -> str:

@@ -237,7 +237,7 @@ def settings(clean: Services, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     monkeypatch.chdir(clean.folder)
     for name, value in clean.environment().items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setenv("ENRICH_LOG_FILE", "")
+    monkeypatch.setenv("ENRICH_LOG_FILE", "none")
     return load_settings
 
 
@@ -265,9 +265,11 @@ def start_worker(stack: Services, name: str, *options: str, **env: str) -> Servi
     """Start a worker and wait until it answers."""
     service = stack.spawn(
         name,
-        [sys.executable, "-m", "celery", "-A", "enrich", "worker", "-c", "2", "-n", f"{name}@%h"]
-        + list(options),
-        env={"PYTHONPATH": str(ROOT), "ENRICH_LOG_FILE": "", **env},
+        [
+            *(sys.executable, "-m", "celery", "-A", "enrich", "worker"),
+            *("-c", "2", "-n", f"{name}@%h", *options),
+        ],
+        env={"PYTHONPATH": str(ROOT), "ENRICH_LOG_FILE": "none", **env},
         cwd=ROOT,
     )
     wait_for(lambda: "ready" in service.log.read_text(), service)

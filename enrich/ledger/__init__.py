@@ -219,7 +219,8 @@ class Ledger:
     def skip(self, run: str, index: str, reason: str) -> None:
         """Leave an index out of the rest of this run."""
         with translated():
-            self._redis.hset(self._run_key(run, "skipped"), index, reason)
+            if self._redis.exists(self._run_key(run)):
+                self._redis.hset(self._run_key(run, "skipped"), index, reason)
 
     def skipped(self, run: str) -> dict[str, str]:
         with translated():

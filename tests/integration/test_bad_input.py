@@ -262,7 +262,11 @@ def test_half_surrogates_are_embedded_and_kept(
 
 
 def test_two_hundred_logs_of_five_megabytes(
-    pipeline: Build, search: Search, model: Model, embeddings: Embeddings
+    pipeline: Build,
+    search: Search,
+    model: Model,
+    embeddings: Embeddings,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A gigabyte of messages passes a node with half of that as heap, and keeps head and cause."""
     # The message is not indexed, so that it is the reading which this node has to stand.
@@ -290,6 +294,7 @@ def test_two_hundred_logs_of_five_megabytes(
 
     assert_adds_up(record)
     assert record.vectors_written == 200
+    assert "refuses inline scripts" not in caplog.text
     assert embeddings.seen["inputs"] == 5, "cut the same way by finder and worker, so five texts"
     source = search.source(INDEX, "big-7")
     text = text_of(source)
@@ -412,6 +417,13 @@ def test_servers_that_are_down_are_named(pipeline: Build) -> None:
         pipeline(redis_url=f"redis://127.0.0.1:{port}/0").run()
     with pytest.raises(ServerUnavailable, match="check OPENAI_BASE_URL"):
         pipeline(openai_base_url=f"http://127.0.0.1:{port}/v1").backfill._work.asking.probe("x")
+
+
+def test_a_pattern_that_opensearch_refuses_halts_with_a_sentence(pipeline: Build) -> None:
+    one = pipeline(enrich_index_pattern="_not_a_name")
+    record = one.run()
+    assert record.state == "halted"
+    assert "OpenSearch refused a request (400, " in record.halt_reason
 
 
 def test_an_answer_that_is_not_json_is_not_taken_for_an_empty_backlog(

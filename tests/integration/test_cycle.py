@@ -277,8 +277,8 @@ def test_only_error_logs_change_and_only_by_our_fields(
         '{"level": "ERROR",  "message":"big","timestamp":"2026-11-01T00:00:00Z",'
         '"huge":123456789012345678901234567890,"exact":0.10,"long":-9223372036854775808'
         + ("}" if derived_source else ',"tiny":1e-400,"beyond":1e400}'),
-        '{"level":"ERROR","message":"유니코드 \\u00e9 é \\ud83d\\ude00 😀","deep":{"a":{"b":[1,null,'
-        '{"c":"}"}]}},"null":null,"\\"q\\"":1,"dotted.name":2}',
+        '{"level":"ERROR","message":"유니코드 \\u00e9 é \\ud83d\\ude00 😀","deep":{"a":{"b":[1,'
+        'null,{"c":"}"}]}},"null":null,"\\"q\\"":1,"dotted.name":2}',
         '{"message":"escaped \\n \\" \\\\ \\/ \\t","level":"ERROR","list":[],"object":{}}',
         '{\t"level":"ERROR",\r "message":"spaced"\t}',
     ]

@@ -40,7 +40,7 @@ def flower(clean: Services, tmp_path: Path) -> Iterator[Start]:
             service = clean.spawn(
                 f"flower-{port}",
                 [*ARGV, f"--port={port}", *options],
-                env={"PYTHONPATH": str(ROOT), "ENRICH_LOG_FILE": "", **env},
+                env={"PYTHONPATH": str(ROOT), "ENRICH_LOG_FILE": "none", **env},
                 cwd=tmp_path,
             )
             exits.callback(service.stop)
@@ -174,7 +174,7 @@ def test_it_does_not_open_to_others_without_a_login(
     (tmp_path / ".env").write_text(dotenv)
     ended = subprocess.run(
         [*ARGV, f"--port={free_ports(1)[0]}", *options],
-        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "ENRICH_LOG_FILE": ""}
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "ENRICH_LOG_FILE": "none"}
         | clean.environment()
         | env,
         cwd=tmp_path,

@@ -25,6 +25,9 @@ from tests.integration.test_cycle import assert_right_vectors, logs
 
 INDEX = "a_b_2026_11"
 
+#: A deployment of its own: a worker that other tests keep running must not take its messages.
+PREFIX = "processes:"
+
 
 class Deployment:
     """Starts workers and beat beside a clean stack, and ends them."""
@@ -35,7 +38,11 @@ class Deployment:
         self._number = 0
         self.folder = folder
         self.log = folder / "periodic_enrichment.log"
-        self.env = {"PYTHONPATH": str(ROOT), "ENRICH_LOG_FILE": str(self.log)}
+        self.env = {
+            "PYTHONPATH": str(ROOT),
+            "ENRICH_LOG_FILE": str(self.log),
+            "ENRICH_REDIS_PREFIX": PREFIX,
+        }
 
     def worker(self, *options: str, **env: str) -> Service:
         self._number += 1
@@ -72,13 +79,14 @@ def deployment(clean: Services, tmp_path: Path) -> Iterator[Deployment]:
     with ExitStack() as exits:
         yield Deployment(clean, tmp_path, exits)
     connection = redis.Redis.from_url(clean.environment()["REDIS_URL"])
-    connection.flushall()
+    if keys := list(connection.scan_iter(PREFIX + "*")):
+        connection.delete(*keys)
     connection.close()
 
 
 @pytest.fixture
 def ledger(settings: Callable[..., Settings]) -> Iterator[Ledger]:
-    opened = build_ledger(settings())
+    opened = build_ledger(settings(enrich_redis_prefix=PREFIX))
     yield opened
     opened.close()
 
@@ -98,6 +106,7 @@ def test_worker_and_beat_enrich_everything_from_the_first_moment_on(
     assert record.found == record.settled == record.vectors_written == 1200
     assert assert_right_vectors(search, INDEX, model) == 1200
     assert embeddings.seen["inputs"] <= 1.02 * 300
+    wait_for(lambda: "Cycle #1 finished" in deployment.log.read_text())
     # The file holds everything, each line with its run; the cycle speaks in three steps.
     text = deployment.log.read_text()
     cycle = [line for line in text.splitlines() if "Cycle #1" in line]
@@ -178,6 +187,35 @@ def test_a_deploy_finishes_or_hands_back_its_chunks(
     assert record.api_inputs == embeddings.seen["inputs"] == 600
 
 
+def test_opensearch_killed_in_work_loses_nothing(
+    deployment: Deployment, search: Search, model: Model, embeddings: Embeddings, ledger: Ledger,
+    clean: Services,
+) -> None:  # fmt: skip
+    search.create(INDEX)
+    search.index(INDEX, logs(600, 600))
+    embeddings.set(latency_ms=300)
+    deployment.worker()
+    opened = ledger.open("manual", 600)
+    publish(deployment, "enrich.scan_page", opened.run, 1)
+    wait_for(lambda: ledger.record(opened.run).vectors_written > 0)
+    clean.opensearch.kill()
+    wait_for(lambda: ledger.record(opened.run).retries > 0)
+    clean.opensearch.start()
+
+    wait_for(lambda: not ledger.active_run())
+
+    record = ledger.record(opened.run)
+    assert (record.found, record.failed) == (600, 0)
+    assert record.found == record.settled
+    assert record.vectors_written + record.deferred == 600
+    if record.deferred:
+        again = ledger.open("manual", 600)
+        publish(deployment, "enrich.scan_page", again.run, 1)
+        wait_for(lambda: not ledger.active_run())
+    assert_right_vectors(search, INDEX, model)
+    assert embeddings.seen["inputs"] == 600, "every text was paid for once"
+
+
 def test_hostile_messages_are_rejected_and_the_worker_goes_on(
     deployment: Deployment, search: Search, ledger: Ledger
 ) -> None:
@@ -217,7 +255,7 @@ def test_no_secret_and_no_log_text_is_left_behind(
     seen: list[bytes] = []
 
     def done() -> bool:
-        for queue in connection.scan_iter("enrich:broker:*"):
+        for queue in connection.scan_iter(PREFIX + "broker:*"):
             kind = connection.type(queue)
             if kind == b"list":
                 seen.extend(connection.lrange(queue, 0, -1))
@@ -279,6 +317,7 @@ def test_json_logs_are_one_object_a_line(
     opened = ledger.open("manual", 600)
     publish(deployment, "enrich.scan_page", opened.run, 1)
     wait_for(lambda: not ledger.active_run())
+    wait_for(lambda: "Cycle #1 finished" in deployment.log.read_text())
     rows = [json.loads(line) for line in deployment.log.read_text().splitlines()]
     assert any("Cycle #1 finished" in row["message"] for row in rows)
     assert {row["run"] for row in rows if "Cycle #" in row["message"]} == {opened.run}

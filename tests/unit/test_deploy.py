@@ -269,9 +269,14 @@ def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
 
 
 def test_production_requirements_are_pinned() -> None:
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
-    packages = [line for line in lines if line and not line.startswith("#")]
-    assert all(re.match(r"^[\w.-]+(\[\w+\])?==[\w.]+$", line) for line in packages)
+    names = {}
+    for file in ("requirements.txt", "constraints.txt"):
+        lines = (ROOT / file).read_text().splitlines()
+        names[file] = [line for line in lines if line and not line.startswith(("#", "-c "))]
+        assert all(re.match(r"^[\w.-]+(\[\w+\])?==[\w.]+$", line) for line in names[file])
+    assert "-c constraints.txt" in (ROOT / "requirements.txt").read_text().splitlines()
+    locked = {line.lower() for line in names["constraints.txt"]}
+    assert {line.lower() for line in names["requirements.txt"]} <= locked
 
 
 # -- systemd

@@ -45,7 +45,7 @@ class Store:
     """As much of the log store as the status asks for; it may be down."""
 
     def __init__(self) -> None:
-        self.finder = self
+        self.insight = self
         self.asked = 0
         self.down = False
         self.by_index = {"a_b_2026_11": {"with_vector": 5, "without_vector": 2, "failed": 1}}
