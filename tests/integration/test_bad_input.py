@@ -290,10 +290,18 @@ def test_two_hundred_logs_of_five_megabytes(
             ],
         )
 
-    record = pipeline().run()
+    one = pipeline()
+    record = one.run()
+    written = record.vectors_written
+    # So small a heap may have to refuse a chunk; what was deferred is found again.
+    while record.deferred:
+        assert_adds_up(record)
+        record = one.run()
+        assert record.vectors_written > 0
+        written += record.vectors_written
 
     assert_adds_up(record)
-    assert record.vectors_written == 200
+    assert written == 200
     assert "refuses inline scripts" not in caplog.text
     assert embeddings.seen["inputs"] == 5, "cut the same way by finder and worker, so five texts"
     source = search.source(INDEX, "big-7")
