@@ -88,7 +88,7 @@ class Asking:
                 else:
                     got[fingerprint] = vector
             keep(got)
-            self._count_answer(run, len(batch), answer)
+            self._count_answer(run, [text for _, text in batch], answer)
             answers.vectors.update(got)
         if answers.refused and not answers.vectors:
             self._tell_apart(run)
@@ -98,7 +98,7 @@ class Asking:
 
     def probe(self, run: str) -> None:
         """Send one harmless text, to see whether the endpoint works at all. Raises as `ask`."""
-        self._count_answer(run, 1, self._request(run, [HARMLESS_TEXT]))
+        self._count_answer(run, [HARMLESS_TEXT], self._request(run, [HARMLESS_TEXT]))
 
     def _tell_apart(self, run: str) -> None:
         # Nothing went through: before logs are marked for ever, see whether anything would.
@@ -122,9 +122,10 @@ class Asking:
             self._count(run, api_requests=1)
             raise
 
-    def _count_answer(self, run: str, inputs: int, answer: Embedded) -> None:
-        self._count(run, api_requests=1, api_inputs=inputs, api_tokens=answer.tokens)
+    def _count_answer(self, run: str, texts: list[str], answer: Embedded) -> None:
+        self._count(run, api_requests=1, api_inputs=len(texts), api_tokens=answer.tokens)
         self._budget.learn(answer.limits)
+        self._budget.correct(sum(map(_tokens, texts)), answer.tokens)
 
 
 def requests_of(texts: Iterable[tuple[str, str]], max_bytes: int) -> list[list[tuple[str, str]]]:

@@ -70,6 +70,17 @@ class RateBudget:
             if self._redis.pttl(self._keys[2]) < wanted:
                 self._redis.set(self._keys[2], 1, px=wanted)
 
+    def correct(self, tokens: int, billed: int) -> None:
+        """Charge the bucket for what a request was billed beyond (or below) what was asked for."""
+        limit = self.limits()[1]
+        if limit and billed != tokens:
+            with translated():
+                pipe = self._redis.pipeline(transaction=False)
+                pipe.incrbyfloat(self._keys[1], 60_000 * (billed - tokens) / limit)
+                # A bucket that is not there was full, and what it is charged is soon over.
+                pipe.pexpire(self._keys[1], 120_000)
+                pipe.execute()
+
     def limits(self) -> tuple[int, int]:
         """Requests and tokens a minute in force; 0 where none is known."""
         if self._requests and self._tokens:

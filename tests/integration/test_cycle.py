@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from dev.embeddings_server import Model
+from enrich.log_store.connection import Connection
 from enrich.log_store.documents import OUR_FIELDS
 from enrich.models import RunRecord
 from tests.conftest import Embeddings, Pipeline, Search
@@ -104,6 +105,27 @@ def test_a_second_run_finds_nothing_and_sends_nothing(
     assert (record.found, record.api_requests) == (0, 0)
     assert embeddings.seen["requests"] == 0
     assert search.sources(INDEX) == before
+
+
+def test_an_idle_run_costs_two_requests(
+    pipeline: Build, search: Search, embeddings: Embeddings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for n in range(30):
+        search.create(f"project{n}_2026_11")
+    search.index("project7_2026_11", logs(3, 3, level="INFO"))
+    asked: list[str] = []
+    request = Connection.request
+
+    def counted(self: Connection, method: str, path: str, *rest: Any, **named: Any) -> str:
+        asked.append(f"{method} {path}")
+        return request(self, method, path, *rest, **named)
+
+    monkeypatch.setattr(Connection, "request", counted)
+
+    assert pipeline().run().found == 0
+
+    assert [line.rpartition("/")[2] for line in asked] == ["_field_caps", "_search"]
+    assert embeddings.seen["requests"] == 0
 
 
 def test_the_same_text_in_another_run_comes_from_the_cache(

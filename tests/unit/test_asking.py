@@ -73,6 +73,7 @@ class Budget:
         self.turns: list[int] = []
         self.pauses: list[float] = []
         self.learned: list[Limits] = []
+        self.corrections: list[tuple[int, int]] = []
 
     def wait(self, tokens: int) -> None:
         self.turns.append(tokens)
@@ -82,6 +83,9 @@ class Budget:
 
     def learn(self, limits: Limits) -> None:
         self.learned.append(limits)
+
+    def correct(self, tokens: int, billed: int) -> None:
+        self.corrections.append((tokens, billed))
 
 
 class Desk:

@@ -161,6 +161,16 @@ def test_request_dearer_than_the_burst_has_its_turn_when_the_bucket_is_full(
     assert 200 < limited.value.retry_after <= 300
 
 
+@pytest.mark.parametrize(("billed", "turns"), [(100, 5), (300, 3), (50, 5)])
+def test_what_was_billed_beyond_the_estimate_is_charged(
+    budget: Build, billed: int, turns: int
+) -> None:
+    worker = budget(tokens=6000)
+    worker.wait(100)
+    worker.correct(100, billed)
+    assert turns_at_once(worker, 100) in (turns, turns + 1)
+
+
 def test_turn_that_is_refused_takes_nothing(
     budget: Build, connection: redis.Redis, prefix: str
 ) -> None:
