@@ -7,16 +7,10 @@ repetition and loss, with a crash possible between each two steps, and keeps boo
 from __future__ import annotations
 
 import itertools
-import shutil
-import subprocess
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 from typing import Any
 
-import fakeredis
 import pytest
 import redis
 from hypothesis import Phase, settings
@@ -29,7 +23,6 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from dev.redis_server import RedisUnavailable, server_argv
 from enrich.errors import RunClosed
 from enrich.ledger import RECORDS_KEPT, REFUSED_KEPT, Ledger, Scan
 from enrich.models import VECTOR_OUTCOMES, Outcome
@@ -38,34 +31,6 @@ from enrich.models import VECTOR_OUTCOMES, Outcome
 NEVER, AT_ONCE = 3600.0, -1.0
 EMPTY = Scan(pending=[], update_only=[], unsorted=[])
 PREFIXES = (f"t{n}:" for n in itertools.count())
-
-
-@pytest.fixture(scope="module", params=["fakeredis", "valkey"])
-def connection(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
-    if request.param == "fakeredis":
-        yield fakeredis.FakeRedis()
-        return
-    folder = Path(tempfile.mkdtemp(prefix="ledger-"))
-    try:
-        argv = server_argv(port=0, folder=folder, appendonly=False)
-    except RedisUnavailable as error:
-        pytest.skip(str(error))
-    socket = folder / "socket"
-    server = subprocess.Popen([*argv, "--unixsocket", str(socket)], stdout=subprocess.DEVNULL)
-    client = redis.Redis(unix_socket_path=str(socket))
-    try:
-        for _ in range(500):
-            if socket.exists():
-                break
-            with pytest.raises(subprocess.TimeoutExpired):
-                server.wait(0.01)
-        client.ping()
-        yield client
-    finally:
-        client.close()
-        server.terminate()
-        server.wait(10)
-        shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -7,52 +7,19 @@ moved by taking the buckets back.
 from __future__ import annotations
 
 import itertools
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import fakeredis
 import pytest
 import redis
 
-from dev.redis_server import RedisUnavailable, server_argv
 from enrich.embedder import MAX_RETRY_AFTER_SECONDS, Limits
 from enrich.errors import RateLimited, ServerUnavailable
 from enrich.rate_budget import MAX_WAIT_SECONDS, RateBudget
 from enrich.settings import load_settings
 
 PREFIXES = (f"t{n}:" for n in itertools.count())
-
-
-@pytest.fixture(scope="module", params=["fakeredis", "valkey"])
-def connection(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
-    if request.param == "fakeredis":
-        yield fakeredis.FakeRedis()
-        return
-    folder = Path(tempfile.mkdtemp(prefix="budget-"))
-    try:
-        argv = server_argv(port=0, folder=folder, appendonly=False)
-    except RedisUnavailable as error:
-        pytest.skip(str(error))
-    socket = folder / "socket"
-    server = subprocess.Popen([*argv, "--unixsocket", str(socket)], stdout=subprocess.DEVNULL)
-    client = redis.Redis(unix_socket_path=str(socket))
-    try:
-        for _ in range(500):
-            if socket.exists():
-                break
-            with pytest.raises(subprocess.TimeoutExpired):
-                server.wait(0.01)
-        client.ping()
-        yield client
-    finally:
-        client.close()
-        server.terminate()
-        server.wait(10)
-        shutil.rmtree(folder)
 
 
 class Refused(Exception):

@@ -6,11 +6,6 @@ Every test runs on fakeredis and on a real server.
 from __future__ import annotations
 
 import itertools
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import fakeredis
@@ -20,41 +15,12 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dev.redis_server import RedisUnavailable, server_argv
 from enrich.errors import ServerUnavailable
 from enrich.settings import Settings, load_settings
 from enrich.vector_cache import Vector, VectorCache, space
 
 DIMENSIONS = 4
 PREFIXES = (f"t{n}:" for n in itertools.count())
-
-
-@pytest.fixture(scope="module", params=["fakeredis", "valkey"])
-def connection(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
-    if request.param == "fakeredis":
-        yield fakeredis.FakeRedis()
-        return
-    folder = Path(tempfile.mkdtemp(prefix="cache-"))
-    try:
-        argv = server_argv(port=0, folder=folder, appendonly=False)
-    except RedisUnavailable as error:
-        pytest.skip(str(error))
-    socket = folder / "socket"
-    server = subprocess.Popen([*argv, "--unixsocket", str(socket)], stdout=subprocess.DEVNULL)
-    client = redis.Redis(unix_socket_path=str(socket))
-    try:
-        for _ in range(500):
-            if socket.exists():
-                break
-            with pytest.raises(subprocess.TimeoutExpired):
-                server.wait(0.01)
-        client.ping()
-        yield client
-    finally:
-        client.close()
-        server.terminate()
-        server.wait(10)
-        shutil.rmtree(folder)
 
 
 def settings_with(**values: Any) -> Settings:

@@ -1,0 +1,43 @@
+"""A fake Redis and a real one: what is tested on the first is tested on the second too."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import fakeredis
+import pytest
+import redis
+
+from dev.redis_server import RedisUnavailable, server_argv
+
+
+@pytest.fixture(scope="module", params=["fakeredis", "valkey"])
+def connection(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+    if request.param == "fakeredis":
+        yield fakeredis.FakeRedis()
+        return
+    folder = Path(tempfile.mkdtemp(prefix="valkey-"))
+    try:
+        argv = server_argv(port=0, folder=folder, appendonly=False)
+    except RedisUnavailable as error:
+        pytest.skip(str(error))
+    socket = folder / "socket"
+    server = subprocess.Popen([*argv, "--unixsocket", str(socket)], stdout=subprocess.DEVNULL)
+    client = redis.Redis(unix_socket_path=str(socket))
+    try:
+        for _ in range(500):
+            if socket.exists():
+                break
+            with pytest.raises(subprocess.TimeoutExpired):
+                server.wait(0.01)
+        client.ping()
+        yield client
+    finally:
+        client.close()
+        server.terminate()
+        server.wait(10)
+        shutil.rmtree(folder)
