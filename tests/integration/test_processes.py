@@ -216,6 +216,28 @@ def test_opensearch_killed_in_work_loses_nothing(
     assert embeddings.seen["inputs"] == 600, "every text was paid for once"
 
 
+def test_a_tick_does_not_wait_behind_a_thousand_chunks(
+    deployment: Deployment, search: Search, ledger: Ledger
+) -> None:
+    search.create(INDEX)
+    code = (
+        "from enrich.app import app\n"
+        "for n in range(1000):\n"
+        "    chunk = {'id': f'no-such-run:1:{n}', 'references': [['i', 'd', None, 0, 1]]}\n"
+        "    app.send_task('enrich.embed_and_update', [chunk])\n"
+        "app.send_task('enrich.find_unvectorized', ['beat'])\n"
+    )
+    env = {**os.environ, **deployment.env}
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, cwd=ROOT)
+    deployment.worker()
+
+    wait_for(lambda: deployment.log.read_text().count("embed_and_update") > 100)
+
+    wait_for(lambda: "enrich.find_unvectorized" in deployment.log.read_text())
+    before = deployment.log.read_text().partition("enrich.find_unvectorized")[0]
+    assert before.count("embed_and_update") < 20
+
+
 def test_hostile_messages_are_rejected_and_the_worker_goes_on(
     deployment: Deployment, search: Search, ledger: Ledger
 ) -> None:

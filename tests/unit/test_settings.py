@@ -43,6 +43,7 @@ WRONG: dict[str, list[str]] = {
     "ENRICH_INDEX_PATTERN": [",", " , "],
     "ENRICH_LEVELS": [",", " , ,"],
     "ENRICH_MAX_AGE_DAYS": ["qqq", "-1", "nan", "inf"],
+    "ENRICH_MASK": ["qqq", "email,qqq", "email ip"],
     "ENRICH_INTERVAL_MINUTES": ["qqq", "0", "-1", "nan", "inf"],
     "ENRICH_BATCH_SIZE": ["qqq", "0", "2049"],
     "ENRICH_MAX_LOGS_PER_RUN": ["qqq", "-1"],
