@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test unit lint clean
+.PHONY: demo test unit chaos lint clean
 
 demo: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m dev.demo $(if $(ONCE),--once) $(if $(LOGS),--logs "$(LOGS)") $(if $(N),--count $(N))
@@ -14,6 +14,10 @@ test: $(READY) lint
 
 unit: $(READY)
 	@$(BIN)/python -m pytest tests/unit
+
+# The whole matrix of faults, about twenty minutes; ONLY="row …" for some, SOAK=seconds at random.
+chaos: $(READY)
+	@PYTHONPATH=. $(BIN)/python -m tests.chaos.run $(if $(ONLY),--only $(ONLY)) $(if $(SOAK),--soak $(SOAK)) $(if $(SEED),--seed $(SEED))
 
 lint: $(READY)
 	@$(BIN)/ruff format --check --quiet .

@@ -5,6 +5,7 @@ whole story. Everything an operator may change comes from the environment, see e
 """
 
 import os
+import ssl
 
 from kombu.entity import Exchange, Queue
 
@@ -13,7 +14,11 @@ from enrich.settings import load_settings
 _settings = load_settings()
 
 # -- broker
+broker_transport = "enrich.broker:Transport"
 broker_url = _settings.redis_url.get_secret_value()
+if broker_url.startswith("rediss:"):
+    # Without this the transport encrypts and believes any certificate.
+    broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # keep trying; an operator stops a worker, an outage does not
 broker_pool_acquire_timeout = 30

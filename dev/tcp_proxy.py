@@ -107,7 +107,7 @@ class TcpProxy:
     async def _forward(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, delay: float
     ) -> None:
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(OSError):
             while data := await source.read(65536):
                 if delay:
                     await asyncio.sleep(delay)

@@ -185,7 +185,7 @@ class Backfill:
         if claim.verdict == "busy" and _is_dead(claim.holder):
             claim = self._ledger.begin(chunk.id, claimant, hard, dead=claim.holder)
         if claim.verdict == "closed":
-            return f"chunk {chunk.id} was settled before"
+            return self._closed(chunk, hard)
         if claim.verdict == "busy":
             raise ChunkBusy(claim.value / 1000)
         try:
@@ -200,6 +200,17 @@ class Backfill:
         except RequestRefused as error:
             return self._defer(chunk, str(error))
         return self._settle(chunk, tally)
+
+    def _closed(self, chunk: Chunk, hard: float) -> str:
+        """A delivery after the end: what a lost worker wrote before it could settle counts now."""
+        line = f"chunk {chunk.id} was settled before"
+        if not self._ledger.unaccounted(chunk.id, hard):
+            return line
+        try:
+            tally = self._work.account(chunk)
+        except (Halt, RequestRefused):
+            return line
+        return f"{line}; counted now: {self._settle(chunk, tally)}"
 
     def give_up(self, chunk: Chunk, why: str) -> str:
         """Settle a chunk that cannot be finished: what was written counts, the rest is deferred."""

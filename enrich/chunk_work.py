@@ -20,6 +20,7 @@ from enrich.embedder import Embedder, Vector
 from enrich.errors import Halt, TextUnusable, TransientError
 from enrich.ledger import Ledger
 from enrich.log_store import Document, LogStore, Presence, Verdict, Write, encode_vector
+from enrich.masking import masked_places, masker_of
 from enrich.models import METHOD, VECTOR_OUTCOMES, Chunk, Outcome, Reference, project_of
 from enrich.rate_budget import RateBudget
 from enrich.settings import Settings
@@ -85,6 +86,7 @@ class ChunkWork:
         self._sleep = sleep
         self._price = settings.price_per_million_tokens
         self._key_hash = key_hash(settings)
+        self._mask = masker_of(settings.enrich_mask)
         self.asking = Asking(embedder, budget, self._count)
 
     def work(self, chunk: Chunk, claimant: str, losses: int = 0, suspect: str = "") -> Tally:
@@ -169,7 +171,7 @@ class ChunkWork:
         jobs: dict[tuple[str, str], _Job] = {}
         for document in documents:
             try:
-                text = text_of({"message": document.value("message")})
+                text = text_of({"message": document.value("message")}, self._mask)
                 digest, failure = fingerprint(text), ""
             except TextUnusable as error:
                 text, failure = "", error.code
@@ -197,10 +199,14 @@ class ChunkWork:
             if vector is None or not same_space:
                 continue
             try:
-                text = text_of({"message": donor.value("message")})
+                text = text_of({"message": donor.value("message")}, self._mask)
             except TextUnusable:
                 continue
-            given[self._scope(donor.reference.index), fingerprint(text)] = vector
+            digest = fingerprint(text)
+            # Its vector is of the text that it had then; masked otherwise, or changed since, it
+            # has another now.
+            if donor.value("ai_text_sha256") == digest:
+                given[self._scope(donor.reference.index), digest] = vector
         return given
 
     def _do(
@@ -266,9 +272,16 @@ class ChunkWork:
             digest: (vector, Outcome.CACHED, "") for digest, vector in known.items()
         }
         wanted = {digest: text for digest, text in texts.items() if digest not in known}
+
+        def keep(vectors: dict[str, Vector]) -> None:
+            self._keep(vectors)
+            masked = sum(masked_places(wanted[digest]) for digest in vectors) if self._mask else 0
+            if masked:
+                self._count(run, masked=masked)
+
         try:
             if wanted:
-                answers = self.asking.ask(run, wanted, self._keep)
+                answers = self.asking.ask(run, wanted, keep)
                 self._ledger.note_key_works(self._key_hash)
                 for digest, vector in answers.vectors.items():
                     got[digest] = vector, Outcome.EMBEDDED, ""

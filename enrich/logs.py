@@ -17,9 +17,9 @@ from enrich.settings import Settings
 FILE_BYTES = 20 * 1024 * 1024
 FILES_KEPT = 5
 
-#: Below WARNING these print addresses of every request, below INFO its whole body.
+#: Below WARNING these print addresses of every request, below INFO its whole body. "opensearch" is
+#: not among them: `log_store.connection` silences it further, which must stand.
 _TALKATIVE = (
-    "opensearch",
     "opensearchpy.trace",
     "openai",
     "httpx",

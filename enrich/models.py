@@ -119,6 +119,8 @@ class RunRecord(BaseModel):
     api_requests: int = 0
     api_inputs: int = 0
     api_tokens: int = 0
+    #: Places masked in the texts that were sent and answered, see masking.py.
+    masked: int = 0
     estimated_cost_usd: float = 0.0
     retries: int = 0
     rate_limited: int = 0

@@ -6,6 +6,7 @@ locked gives the same sentence everywhere.
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,7 @@ from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
-from enrich.errors import AccessRefused, ServerUnavailable
+from enrich.errors import AccessRefused, EnrichError, Halt, ServerUnavailable
 
 CONNECT_TIMEOUT_SECONDS = 5
 SOCKET_TIMEOUT_SECONDS = 30
@@ -48,9 +49,7 @@ def translated() -> Iterator[None]:
     except (exceptions.AuthenticationError, exceptions.NoPermissionError):
         raise AccessRefused("Redis refused the password: check REDIS_URL and CACHE_URL") from None
     except (exceptions.ConnectionError, exceptions.TimeoutError) as error:
-        raise ServerUnavailable(
-            f"Redis cannot be reached ({type(error).__name__}): check REDIS_URL and that it runs"
-        ) from None
+        raise _unreachable(error) from None
     except exceptions.ReadOnlyError:
         raise ServerUnavailable(
             "Redis is a read-only replica: point REDIS_URL at the primary"
@@ -61,3 +60,24 @@ def translated() -> Iterator[None]:
         ) from None
     except exceptions.BusyLoadingError:
         raise ServerUnavailable("Redis is loading its data: try again shortly") from None
+
+
+def _unreachable(error: Exception) -> EnrichError:
+    # The client wraps what the socket said, and quotes the host; only the kind is looked at.
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return Halt(
+            "Redis: the TLS connection was refused: its certificate is not trusted or is for "
+            "another host name; check REDIS_URL and CACHE_URL, and name its authority there "
+            "(?ssl_ca_certs=/path/ca.pem)"
+        )
+    if cause is not None:
+        return ServerUnavailable(
+            "Redis: the TLS connection failed: check redis:// and rediss:// in REDIS_URL and "
+            "CACHE_URL, and that it runs"
+        )
+    return ServerUnavailable(
+        f"Redis cannot be reached ({type(error).__name__}): check REDIS_URL and that it runs"
+    )

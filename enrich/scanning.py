@@ -19,6 +19,7 @@ from enrich.chunking import Found, fit_page
 from enrich.errors import Halt, InputRefused, TextUnusable
 from enrich.ledger import Ledger, Scan
 from enrich.log_store import IndexPage, LogStore
+from enrich.masking import masker_of
 from enrich.models import Chunk, Donor, project_of
 from enrich.settings import Settings
 from enrich.text import fingerprint, text_of
@@ -64,6 +65,7 @@ class Scanner:
         self._ledger = ledger
         self._asking = asking
         self._publisher = publisher
+        self._mask = masker_of(settings.enrich_mask)
 
     def read_page(self, run: str, page: int, room: int) -> str:
         """Read, register and publish the run's next page; one line about it.
@@ -135,7 +137,9 @@ class Scanner:
             found = None
             if (hit.reference.index, hit.reference.id) not in refused:
                 try:
-                    digest = fingerprint(text_of({"message": hit.message}))
+                    # Of a message shortened by OpenSearch: where the cut parts what would be
+                    # masked, the worker's text may be another. It only travels in other company.
+                    digest = fingerprint(text_of({"message": hit.message}, self._mask))
                 except TextUnusable:
                     digest = f"{_UNUSABLE} {which} {nth}"
                 found = Found(reference=hit.reference, fingerprint=digest, size=hit.size)
@@ -241,10 +245,12 @@ class Scanner:
         if stored is None:
             return False
         try:
-            text = text_of(stored)
+            text = text_of(stored, self._mask)
         except TextUnusable:
             return False
         digest = fingerprint(text)
+        if stored.get("ai_text_sha256", digest) != digest:
+            return False  # its vector is of another text: nothing to compare
         answers = self._asking.ask(run, {digest: text}, lambda vectors: None)
         if digest not in answers.vectors:
             return False

@@ -15,6 +15,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from enrich.errors import SettingsError
+from enrich.masking import expanded
 
 #: Beyond these, no provider of embeddings accepts a request (OpenAI's published limits).
 MAX_INPUTS_PER_REQUEST = 2048
@@ -70,6 +71,9 @@ class Settings(BaseSettings):
     enrich_levels: CommaSeparated = ("ERROR",)
     enrich_max_age_days: float = Field(0, ge=0)
 
+    # -- what may leave: kinds of enrich/masking.py that are masked in the text, or "all"
+    enrich_mask: CommaSeparated = ()
+
     # -- how much, how often
     enrich_interval_minutes: float = Field(10, gt=0)
     enrich_batch_size: int = Field(100, ge=1, le=MAX_INPUTS_PER_REQUEST)
@@ -97,7 +101,11 @@ class Settings(BaseSettings):
     enrich_log_format: Literal["plain", "json"] = "plain"
 
     @field_validator(
-        "enrich_index_pattern", "enrich_exclude_indices", "enrich_levels", mode="before"
+        "enrich_index_pattern",
+        "enrich_exclude_indices",
+        "enrich_levels",
+        "enrich_mask",
+        mode="before",
     )
     @classmethod
     def _split_commas(cls, value: Any) -> Any:
@@ -111,6 +119,11 @@ class Settings(BaseSettings):
         if not value:
             raise ValueError("must name at least one")
         return value
+
+    @field_validator("enrich_mask")
+    @classmethod
+    def _known_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return expanded(value)
 
     @field_validator("openai_api_key")
     @classmethod

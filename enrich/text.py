@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from enrich.errors import TextUnusable
@@ -26,8 +26,11 @@ _CAUSED_BY = "Caused by"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def text_of(source: Mapping[str, Any]) -> str:
+def text_of(source: Mapping[str, Any], mask: Callable[[str], str] | None = None) -> str:
     """The text of a log, never empty, encodable, at most MAX_TEXT_BYTES of UTF-8.
+
+    Args:
+        mask: takes out what must not leave; before the cut, which may part a secret in two.
 
     Raises:
         TextUnusable: `message_missing`, `message_not_text` or `message_empty`.
@@ -38,7 +41,8 @@ def text_of(source: Mapping[str, Any]) -> str:
     if not isinstance(message, str):
         raise TextUnusable("message_not_text")
     # JSON can carry half a surrogate pair; UTF-8, and with it every API, cannot.
-    text = cut(_SURROGATE.sub("�", message).strip())
+    text = _SURROGATE.sub("�", message).strip()
+    text = cut(text if mask is None else mask(text))
     if not text:
         raise TextUnusable("message_empty")
     return text

@@ -19,6 +19,7 @@ from enrich.backfill import Backfill, ChunkBusy
 from enrich.errors import Halt, RateLimited, TransientError
 from enrich.models import Chunk
 from enrich.settings import load_settings
+from tasks.checked_request import CheckedRequest
 from tasks.retry import (
     MAX_BACKOFF_SECONDS,
     MAX_PAUSES,
@@ -61,7 +62,9 @@ def _forget_parent(**_: Any) -> None:
     backfill.cache_clear()
 
 
-@shared_task(bind=True, name="enrich.find_unvectorized", max_retries=MAX_RETRIES)
+@shared_task(
+    bind=True, name="enrich.find_unvectorized", max_retries=MAX_RETRIES, Request=CheckedRequest
+)
 def find_unvectorized(self: Task, trigger: str = "beat", *_: Any, **__: Any) -> str:
     try:
         return backfill().tick(trigger)
@@ -69,7 +72,7 @@ def find_unvectorized(self: Task, trigger: str = "beat", *_: Any, **__: Any) -> 
         return _again_or_halt(self, "", error)
 
 
-@shared_task(bind=True, name="enrich.scan_page", max_retries=MAX_RETRIES)
+@shared_task(bind=True, name="enrich.scan_page", max_retries=MAX_RETRIES, Request=CheckedRequest)
 def scan_page(self: Task, run: str, page: int, *_: Any, **__: Any) -> str:
     try:
         return backfill().scan(run, page)
@@ -77,7 +80,7 @@ def scan_page(self: Task, run: str, page: int, *_: Any, **__: Any) -> str:
         return _again_or_halt(self, run, error)
 
 
-@shared_task(bind=True, name="enrich.finish_run", max_retries=MAX_RETRIES)
+@shared_task(bind=True, name="enrich.finish_run", max_retries=MAX_RETRIES, Request=CheckedRequest)
 def finish_run(self: Task, run: str, *_: Any, **__: Any) -> str:
     try:
         return backfill().finish(run)
@@ -85,7 +88,9 @@ def finish_run(self: Task, run: str, *_: Any, **__: Any) -> str:
         raise self.retry(exc=error, countdown=backoff(self.request.retries)) from None
 
 
-@shared_task(bind=True, name="enrich.embed_and_update", max_retries=MAX_RETRIES)
+@shared_task(
+    bind=True, name="enrich.embed_and_update", max_retries=MAX_RETRIES, Request=CheckedRequest
+)
 def embed_and_update(self: Task, message: Any = None, pauses: int = 0, **__: Any) -> str:
     """`pauses` are those of the retries so far that only waited for a turn."""
     try:

@@ -18,6 +18,7 @@ from enrich.cli import screen, trial
 from enrich.cli.workers import NoWorker, Workers
 from enrich.errors import EnrichError, InputRefused, TextUnusable
 from enrich.log_store import LogStore, Readiness
+from enrich.masking import masker_of
 from enrich.redis_connection import connect, translated
 from enrich.settings import Settings, without_password
 from enrich.text import text_of
@@ -249,9 +250,10 @@ class Check:
         if not self.owed:
             return PHRASES, "a phrase"
         texts = []
+        mask = masker_of(self._settings.enrich_mask)
         for message in assembly.build_store(self._settings).insight.sample(SAMPLES):
             try:
-                texts.append(text_of({"message": message}))
+                texts.append(text_of({"message": message}, mask))
             except TextUnusable:
                 continue
         return (texts, "a log") if texts else (PHRASES, "a phrase")

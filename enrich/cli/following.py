@@ -31,7 +31,7 @@ PAUSED_SECONDS = 2.0
 _SUMMED = (
     "duration_seconds", "found", "embedded", "duplicate", "cached", "reused",
     "already_vectorized", "gone", "failed", "deferred", "vectors_written", "api_requests",
-    "api_inputs", "api_tokens", "estimated_cost_usd", "retries", "rate_limited", "errors",
+    "api_inputs", "api_tokens", "masked", "estimated_cost_usd", "retries", "rate_limited", "errors",
     "chunks", "chunks_open",
 )  # fmt: skip
 

@@ -10,6 +10,7 @@ from typing import Any
 from enrich import assembly
 from enrich.cli import screen
 from enrich.errors import InputRefused, TextUnusable, TransientError
+from enrich.masking import masker_of
 from enrich.settings import Settings
 from enrich.text import text_of
 
@@ -20,7 +21,7 @@ MAX_SERVICE = 20
 def show(settings: Settings, words: str, index: str | None, k: int, *, as_json: bool) -> int:
     """Embed the words and print the nearest logs. The exit status."""
     try:
-        text = text_of({"message": words})
+        text = text_of({"message": words}, masker_of(settings.enrich_mask))
     except TextUnusable:
         screen.line(screen.err(), "bad", "say what to search for: the words are empty")
         return 2

@@ -151,6 +151,15 @@ class Ledger:
         )
         return Claim(_text(verdict), _text(holder), int(value), _text(suspect))  # type: ignore[arg-type]
 
+    def unaccounted(self, chunk: str, hard_limit: float) -> bool:
+        """Whether a chunk was closed as deferred and nobody who held it can correct that now."""
+        with translated():
+            raw = self._redis.hget(self._run_key(_run_of(chunk), "late"), chunk)
+        if raw is None:
+            return False
+        entry = json.loads(raw)
+        return not entry["by"] or entry["claimed"] / 1000 + hard_limit <= self.now()
+
     def release(self, chunk: str, claimant: str) -> None:
         """Give the claim back, for a retry."""
         self._move("note", _run_of(chunk), chunk, claimant, "released", "")
@@ -273,7 +282,7 @@ class Ledger:
             for name in (
                 *(outcome.value for outcome in Outcome),
                 "number", "found", "vectors_written", "api_requests", "api_inputs", "api_tokens",
-                "retries", "rate_limited", "errors", "chunks",
+                "masked", "retries", "rate_limited", "errors", "chunks",
             )
             if name in fields
         }  # fmt: skip

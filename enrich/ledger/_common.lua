@@ -18,9 +18,11 @@ local function standing(run)
   return {redis.call('HLEN', run_key(run, 'open')), number(fields[1]), number(fields[2]), fields[3] or ''}
 end
 
--- A chunk leaves the open set as deferred; kept aside, so that work which ends late corrects it.
+-- A chunk leaves the open set as deferred; kept aside with its claim, so that work which ends late
+-- corrects it, and a redelivery can tell whether its holder may still do so.
 local function defer(run, chunk, entry)
   redis.call('HDEL', run_key(run, 'open'), chunk)
-  redis.call('HSET', run_key(run, 'late'), chunk, entry.n)
+  redis.call('HSET', run_key(run, 'late'), chunk,
+    cjson.encode({n = entry.n, by = entry.by, claimed = entry.claimed}))
   redis.call('HINCRBY', run_key(run), 'deferred', entry.n)
 end

@@ -12,7 +12,7 @@ if not raw and not late then
   local s = standing(run)
   return {'closed', s[1], s[2], s[3], s[4]}
 end
-local expected = late and number(late) or cjson.decode(raw).n
+local expected = cjson.decode(late or raw).n
 if sum ~= expected then
   return redis.error_reply('outcomes of ' .. chunk .. ' sum to ' .. sum .. ', registered were ' .. expected)
 end

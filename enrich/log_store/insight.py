@@ -162,7 +162,7 @@ class Insight:
                 SearchAnswer,
                 "POST",
                 f"/{self._expression}/_search",
-                {"size": 1, "query": query, "_source": ["message", "log_vector"]},
+                {"size": 1, "query": query, "_source": ["message", "log_vector", "ai_text_sha256"]},
                 LENIENT,
             )
         except RequestRefused:

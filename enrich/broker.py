@@ -1,0 +1,32 @@
+"""The broker's transport: kombu's for Redis, which bytes that are no message cannot stop.
+
+Whoever can write to a queue could end every worker otherwise: kombu reads the bytes outside of any
+task, and what it raises there ends the process.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from kombu.transport import redis as kombu_redis
+
+log = logging.getLogger(__name__)
+
+
+class Channel(kombu_redis.Channel):
+    """Reads queues; what is no message is gone and does no more harm."""
+
+    def _brpop_read(self, **options: Any) -> Any:
+        try:
+            return super()._brpop_read(**options)
+        except (ValueError, KeyError, TypeError) as error:
+            # Only the kind is told: the bytes may be anything.
+            log.error("bytes that are no message were dropped (%s)", type(error).__name__)
+            return True
+
+
+class Transport(kombu_redis.Transport):
+    """Celery's way to Redis, see `broker_transport` in celeryconfig.py."""
+
+    Channel = Channel

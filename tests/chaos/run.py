@@ -1,0 +1,137 @@
+"""`make chaos`: runs the matrix of faults row by row, or at random for a while, and prints a table.
+
+    python -m tests.chaos.run [--only NAME] [--seed N] [--soak SECONDS]
+
+Exit status 1 if a row fails. The seed is printed, and repeats a soak's choice of rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from dev.embeddings_server import Model
+from dev.services import Services
+from tests.chaos.checker import Findings
+from tests.chaos.matrix import ROWS, Row
+from tests.chaos.world import Stuck, World
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a row came to."""
+
+    row: Row
+    findings: Findings
+    #: From the end of the harm until nothing was owed.
+    recovery: float
+    seconds: float
+
+    @property
+    def held(self) -> bool:
+        return not self.findings.violations
+
+
+def play(row: Row, stack: Services, folder: Path, seed: int, model: Model) -> Result:
+    """Do a row's harm to a drain, let it recover, and judge."""
+    begun = time.monotonic()
+    with World(stack, folder, row.name, seed, model) as world:
+        stuck = ""
+        try:
+            row.harm(world)
+        except Stuck as error:
+            stuck = str(error)
+        healed = time.monotonic()
+        findings = world.settle()
+        recovery = time.monotonic() - healed
+        if stuck:
+            findings.violations.insert(0, stuck)
+    return Result(row=row, findings=findings, recovery=recovery, seconds=time.monotonic() - begun)
+
+
+def table_of(results: list[Result]) -> Table:
+    table = Table(title="chaos")
+    for name in ("row", "fault", "documents", "outcomes", "paid/distinct", "recovery", "verdict"):
+        table.add_column(name, overflow="fold")
+    for result in results:
+        findings = result.findings
+        table.add_row(
+            result.row.name,
+            result.row.told,
+            str(findings.documents),
+            " ".join(f"{n} {name}" for name, n in findings.outcomes.items()),
+            f"{findings.paid}/{findings.distinct}",
+            f"{result.recovery:.0f} s",
+            "[green]holds[/]" if result.held else f"[red]{len(findings.violations)} broken[/]",
+        )
+    return table
+
+
+def chosen(options: argparse.Namespace, source: random.Random) -> Iterator[Row]:
+    if options.soak:
+        ends = time.monotonic() + options.soak
+        while time.monotonic() < ends:
+            yield source.choice(list(ROWS.values()))
+    else:
+        wanted = [n.strip() for only in options.only or () for n in only.split(",")]
+        for row in ROWS.values():
+            if not wanted or row.name in wanted or row.group in wanted:
+                yield row
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos.run", description=__doc__)
+    parser.add_argument("--only", action="append", help="rows or groups, separated by commas")
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--soak", type=float, default=0, help="seconds of rows at random")
+    parser.add_argument("--keep", action="store_true", help="keep the logs, and say where")
+    parser.add_argument("--list", action="store_true", help="name the rows and end")
+    options = parser.parse_args(argv)
+    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    if options.list:
+        for row in ROWS.values():
+            console.print(f"{row.name:24} {row.group:12} {row.told}")
+        return 0
+    seed = options.seed if options.seed is not None else random.SystemRandom().randrange(10**6)
+    console.print(f"seed {seed}")
+    source = random.Random(seed)
+    results: list[Result] = []
+    model = Model()
+    folder = Path(tempfile.mkdtemp(prefix="chaos-"))
+    stack = Services(folder / "stack", opensearch_settings={"action.auto_create_index": "false"})
+    try:
+        with stack:
+            for nth, row in enumerate(chosen(options, source)):
+                result = play(
+                    row, stack, folder / f"{nth}-{row.name}", source.randrange(10**9), model
+                )
+                results.append(result)
+                told = "holds" if result.held else "BROKEN"
+                console.print(f"{row.name}: {told} ({result.seconds:.0f} s)", markup=False)
+                for sentence in result.findings.violations:
+                    console.print(f"    {sentence}", markup=False)
+    finally:
+        if results:
+            console.print(table_of(results))
+        if options.keep:
+            console.print(f"logs: {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    if not results:
+        console.print("no such row; see --list")
+        return 2
+    return 0 if all(result.held for result in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,272 @@
+"""What a row of the chaos matrix acts on: real servers behind proxies, real worker and beat.
+
+A `World` is one row's: fresh indices, a key prefix of its own, its worker and beat processes with
+time limits scaled down in their order, and the truth about its documents. Between the workers and
+Redis, and between them and OpenSearch, stands a TCP proxy; the row itself speaks to them directly.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+import redis
+
+from dev.embeddings_server import Model
+from dev.services import Service, Services
+from dev.tcp_proxy import TcpProxy
+from tests.chaos.checker import Checker, Findings, Truth
+from tests.conftest import ROOT, Embeddings, Search
+
+SHOP = "shop_web_2026_11"
+BANK = "bank_core_2026_11"
+
+#: Scaled down, in their order. The interval is shorter than the deadline on purpose: ticks that
+#: find a run active are part of what is tested.
+ENV = {
+    "ENRICH_INTERVAL_MINUTES": "0.1",
+    "ENRICH_SOFT_TIME_LIMIT_SECONDS": "3",
+    "ENRICH_HARD_TIME_LIMIT_SECONDS": "4",
+    "ENRICH_VISIBILITY_TIMEOUT_SECONDS": "6",
+    "ENRICH_CHUNK_DEADLINE_SECONDS": "10",
+    "ENRICH_BATCH_SIZE": "10",
+    "OPENAI_TIMEOUT_SECONDS": "2",
+    "OPENSEARCH_TIMEOUT_SECONDS": "2",
+}
+INTERVAL = 6.0
+BATCH = 10
+PROCESSES = 2
+
+#: Gives up on a row whose backlog does not empty; transient trouble backs off for up to a minute.
+PATIENCE = 90.0
+
+
+class Stuck(AssertionError):
+    """Something that had to happen did not."""
+
+
+class World:
+    """One row's servers, processes and truth."""
+
+    def __init__(
+        self, stack: Services, folder: Path, name: str, seed: int, model: Model, *, size: int = 400
+    ) -> None:
+        self.stack = stack
+        self.folder = folder
+        self.name = name
+        self.random = random.Random(seed)
+        self.size = size
+        self.prefix = f"chaos-{name}:"
+        self.truth = Truth()
+        self.model = model
+        self.workers: list[Service] = []
+        self.beats: list[Service] = []
+        #: Beside `ENV`; a row may set it before it starts anything.
+        self.env: dict[str, str] = {}
+        self._number = 0
+        self._exits = ExitStack()
+
+    def __enter__(self) -> Self:
+        enter = self._exits.enter_context
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.redis_proxy = enter(TcpProxy(self.stack.redis.port))
+        self.opensearch_proxy = enter(TcpProxy(self.stack.opensearch.port))
+        self.search = Search(self.stack.opensearch.url)
+        self._exits.callback(self.search.http.close)
+        self.api = Embeddings(self.stack.embeddings.url)
+        self._exits.callback(self.api.http.close)
+        self.redis = redis.Redis.from_url(self.stack.redis.url)
+        self._exits.callback(self.redis.close)
+        self.checker = Checker(
+            self.stack.opensearch.url, self.stack.redis.url, self.prefix, self.model
+        )
+        self._exits.callback(self.checker.close)
+        self._exits.callback(self.end_processes)
+        self.forget()
+        self.seed()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._exits.close()
+
+    def end_processes(self) -> None:
+        """End the workers and beats of this row."""
+        # Killed, not stopped: a soft shutdown would wait, and nothing is left that could be lost.
+        for service in [*self.beats, *self.workers]:
+            service.kill()
+
+    # -- the documents
+
+    def forget(self) -> None:
+        """Empty what another row may have left, on servers that other tests may share."""
+        for service in (self.stack.redis, self.stack.opensearch):
+            if not service.running:
+                service.start()
+        self.redis.execute_command("REPLICAOF", "NO", "ONE")
+        self.redis.config_set("maxmemory", "0")
+        self.api.reset()
+        self.api.set(latency_ms=250)
+        for index in (SHOP, BANK):
+            self.search("DELETE", f"/{index}?ignore_unavailable=true", ok=False)
+        if keys := list(self.redis.scan_iter(self.prefix + "*")):
+            self.redis.delete(*keys)
+
+    def seed(self) -> None:
+        """Two projects with ERROR logs, many with the same text; INFO logs; logs with a vector
+        already; logs without text, which must fail."""
+        distinct = self.size * 2 // 5
+        for index, share in ((SHOP, 3), (BANK, 1)):
+            self.search.create(index)
+            count = self.size * share // 4
+            documents = [self._log(n, distinct) for n in range(count)]
+            documents += [{**self._log(n, distinct), "level": "INFO"} for n in range(40)]
+            documents += [
+                {**self._log(n, distinct), "log_vector": self._vector(), "by": "sibling"}
+                for n in range(5)
+            ]
+            documents += [{**self._log(n, distinct), "message": "  "} for n in range(2)]
+            self.search.index(index, documents)
+        for key, hit in self.checker.read((SHOP, BANK)).items():
+            self.truth.owe(key, hit["_source"])
+
+    def _log(self, n: int, distinct: int) -> dict[str, Any]:
+        return {
+            "level": "ERROR",
+            "message": f"connection refused by host number {n % distinct}.",
+            "timestamp": f"2026-11-{1 + n % 28:02d}T10:00:00.{n % 1000:03d}Z",
+            "n": n,
+            "price": 1.10,
+        }
+
+    def _vector(self) -> list[float]:
+        return [self.random.uniform(-1, 1) for _ in range(1536)]
+
+    def some(self, count: int, index: str = SHOP) -> list[tuple[str, str]]:
+        """Some of the logs that are owed."""
+        keys = [
+            key
+            for key, source in self.truth.sources.items()
+            if key[0] == index
+            and source["level"] == "ERROR"
+            and "log_vector" not in source
+            and source["message"].strip()
+        ]
+        return self.random.sample(keys, count)
+
+    # -- the processes
+
+    def start(self) -> None:
+        """A worker and beat, and the drain begins."""
+        self.worker(wait=False)
+        self.beat()
+
+    def worker(self, *, wait: bool = True, **env: str) -> Service:
+        self._number += 1
+        name = f"{self.name}-w{self._number}"
+        service = self._spawn(
+            name, "worker", "-c", str(PROCESSES), "-n", f"{name}@%h", "--without-mingle", **env
+        )
+        self.workers.append(service)
+        if wait:
+            self.until(lambda: "ready" in service.log.read_text(), "the worker is ready")
+        return service
+
+    def beat(self) -> Service:
+        self._number += 1
+        name = f"{self.name}-b{self._number}"
+        service = self._spawn(name, "beat", "-s", str(self.folder / name))
+        self.beats.append(service)
+        return service
+
+    def _spawn(self, name: str, *words: str, **env: str) -> Service:
+        proxied = {
+            "REDIS_URL": f"redis://127.0.0.1:{self.redis_proxy.port}/0",
+            "OPENSEARCH_PORT": str(self.opensearch_proxy.port),
+        }
+        own = {
+            "PYTHONPATH": str(ROOT),
+            "ENRICH_LOG_FILE": str(self.folder / f"{self.name}.log"),
+            "ENRICH_REDIS_PREFIX": self.prefix,
+        }
+        return self.stack.spawn(
+            name,
+            [sys.executable, "-m", "celery", "-A", "enrich", *words],
+            env={**ENV, **proxied, **own, **self.env, **env},
+            cwd=ROOT,
+        )
+
+    # -- waiting
+
+    def until(self, condition: Callable[[], bool], what: str, patience: float = 40.0) -> None:
+        """Wait for a condition; Stuck, with its name, if it does not come about."""
+        deadline = time.monotonic() + patience
+        while not condition():
+            if time.monotonic() > deadline:
+                raise Stuck(f"it was waited {patience:.0f} s in vain until {what}")
+            time.sleep(0.05)
+
+    def under_way(self, inputs: int = 3 * BATCH) -> None:
+        """Until some texts have been paid for, and others not."""
+        self.until(lambda: self.api.seen["inputs"] >= inputs, f"{inputs} inputs were sent")
+
+    def active_run(self) -> str:
+        return (self.redis.get(self.prefix + "active_run") or b"").decode()
+
+    def halted(self) -> bool:
+        """Whether any run was halted."""
+        runs = self.redis.lrange(self.prefix + "runs", 0, -1)
+        states = [self.redis.hget(f"{self.prefix}run:{r.decode()}", "state") for r in runs]
+        return b"halted" in states
+
+    def queue(self, name: str = "enrich.embed") -> str:
+        """The broker's list for a queue."""
+        return f"{self.prefix}broker:{name}"
+
+    def settle(self) -> Findings:
+        """Ticks go on until nothing is owed and no run is active; then the checker's findings."""
+        late = ""
+        try:
+            self.until(
+                self._through,
+                "the backlog is empty and no run is active",
+                PATIENCE,
+            )
+        except Stuck as error:
+            late = str(error)
+        if self.workers and not self.workers[-1].running:
+            late = f"{late or 'the backlog was not emptied'}: the worker ended by itself"
+        for beat in self.beats:
+            beat.kill()
+        try:
+            # A tick that was on its way may have begun one more run, over an empty backlog.
+            if not late:
+                self.until(lambda: not self.active_run(), "the last run is over", 15.0)
+        except Stuck as error:
+            late = late or str(error)
+        time.sleep(0.3)
+        findings = self.checker.check(self.truth, int(self.api.seen["inputs"]))
+        if late:
+            findings.violations.insert(0, late)
+        return findings
+
+    def _through(self) -> bool:
+        """Nothing is owed and no run is active; or nobody is left who could go on."""
+        if self.workers and not self.workers[-1].running:
+            return True
+        try:
+            return not self.checker.owed(self.truth) and not self.active_run()
+        except httpx2.HTTPError:
+            # Just started, OpenSearch refuses to search until its shards are there.
+            return False

@@ -1,0 +1,200 @@
+"""Hostile messages put raw into the broker: what is not ours is dropped, and the worker goes on.
+
+Whoever can write to Redis can put anything into the queues, in forms that no client would send. A
+real worker takes them from a real Valkey; afterwards it must do its work as if nothing had been.
+What leaves for the API with masking on is looked at here too, at the server that receives it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import pickle
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from dev.services import Services
+from enrich.ledger import Ledger
+from enrich.text import fingerprint
+from tests.conftest import Embeddings, Pipeline, Search, wait_for
+from tests.integration.test_cycle import logs
+from tests.integration.test_processes import (
+    INDEX,
+    PREFIX,
+    Deployment,
+    deployment,
+    ledger,
+    publish,
+)
+
+__all__ = ["deployment", "ledger"]  # fixtures
+
+QUEUE = PREFIX + "broker:enrich.embed"
+TASK = "enrich.embed_and_update"
+
+
+class Bomb:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.mark,)
+
+
+def envelope(
+    body: bytes, *, task: str | None = TASK, content_type: str = "application/json", **changes: Any
+) -> bytes:
+    """A message as kombu stores it in Redis' list, in whatever form."""
+    id = str(uuid.uuid4())
+    headers: dict[str, Any] = {"lang": "py", "id": id, "root_id": id, "argsrepr": "", "retries": 0}
+    if task is not None:
+        headers["task"] = task
+    message: dict[str, Any] = {
+        "body": base64.b64encode(body).decode(),
+        "content-encoding": "utf-8",
+        "content-type": content_type,
+        "headers": headers,
+        "properties": {
+            "correlation_id": id,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "enrich", "routing_key": "enrich.embed"},
+            "priority": 0,
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
+        },
+    }
+    return json.dumps(message | changes).encode()
+
+
+def arguments(*given: Any) -> bytes:
+    return json.dumps([list(given), {}, {}]).encode()
+
+
+@pytest.fixture
+def raw(clean: Services) -> Iterator[redis.Redis]:
+    connection = redis.Redis.from_url(clean.environment()["REDIS_URL"])
+    yield connection
+    connection.close()
+
+
+HOSTILE: dict[str, Callable[[Path], bytes]] = {
+    "pickle": lambda mark: envelope(
+        pickle.dumps(((Bomb(mark),), {}, {})),
+        content_type="application/x-python-serialize",
+        **{"content-encoding": "binary"},
+    ),
+    "pickle said to be JSON": lambda mark: envelope(pickle.dumps(((Bomb(mark),), {}, {}))),
+    "YAML": lambda mark: envelope(
+        f"!!python/object/apply:os.mknod ['{mark}']".encode(), content_type="application/x-yaml"
+    ),
+    "an unheard-of content type": lambda mark: envelope(arguments(), content_type="text/hostile"),
+    "huge": lambda mark: envelope(
+        arguments({"id": "x:1:1", "references": [["i", "d" * 5_000_000, None, 1, 1]]})
+    ),
+    "huge and no chunk": lambda mark: envelope(arguments("x" * 5_000_000)),
+    "an unknown task": lambda mark: envelope(arguments(1), task="os.system"),
+    "no task": lambda mark: envelope(arguments(1), task=None),
+    "no arguments": lambda mark: envelope(b"[]"),
+    "arguments of another kind": lambda mark: envelope(b'{"a": 1}'),
+    "broken JSON": lambda mark: envelope(b'[[{"id": '),
+    "not UTF-8": lambda mark: envelope(b"\xff\xfe\x00"),
+    "deeply nested": lambda mark: envelope(b"[" * 100_000 + b"]" * 100_000),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_raw_hostile_message_is_dropped_and_the_worker_goes_on(
+    deployment: Deployment, search: Search, ledger: Ledger, raw: redis.Redis, tmp_path: Path,
+    kind: str,
+) -> None:  # fmt: skip
+    mark = tmp_path / "executed"
+    search.create(INDEX)
+    search.index(INDEX, logs(5, 5))
+    worker = deployment.worker()
+
+    raw.lpush(QUEUE, HOSTILE[kind](mark))
+    wait_for(lambda: not raw.exists(QUEUE), worker)
+    opened = ledger.open("manual", 600)
+    publish(deployment, "enrich.scan_page", opened.run, 1)
+    wait_for(lambda: not ledger.active_run(), worker)
+
+    assert ledger.record(opened.run).vectors_written == 5
+    assert worker.running
+    assert not mark.exists()
+    # Dropped for good: not handed back to be tried by the next worker.
+    wait_for(lambda: not raw.hlen(PREFIX + "broker:unacked"), worker)
+
+
+def test_what_is_masked_never_reaches_the_api(
+    pipeline: Callable[..., Pipeline], search: Search, embeddings: Embeddings
+) -> None:
+    secrets = ["jane@example.com", "10.20.30.40", "4111111111111111", "010-1234-5678", "hunter2"]
+    message = "refused {} from {} card {} phone {} password={}"
+    search.create(INDEX)
+    others = ["joe@example.com", "10.20.30.41", "5500005555555559", "010-9876-5432", "hunter3"]
+    search.index(
+        INDEX,
+        [
+            {"level": "ERROR", "message": message.format(*values)}
+            for values in (secrets, others)
+        ],
+    )  # fmt: skip
+    # The server refuses what has any of this in it.
+    embeddings.faults(
+        *({"kind": "poison", "match": secret, "times": 0} for secret in (*secrets, *others))
+    )
+
+    record = pipeline(enrich_mask="all").run()
+
+    assert (record.found, record.embedded, record.duplicate, record.failed) == (2, 1, 1, 0)
+    assert (record.api_inputs, record.masked) == (1, 5)
+    masked = message.format(
+        *(f"[masked {k}]" for k in ("email", "ip", "card", "phone", "credential"))
+    )
+    stored = search.sources(INDEX)
+    for number, values in enumerate((secrets, others)):
+        source = stored[f"{INDEX}-{number}"]
+        assert source["message"] == message.format(*values)
+        assert source["ai_text_sha256"] == fingerprint(masked)
+
+
+def test_nothing_is_masked_unless_asked(pipeline: Callable[..., Pipeline], search: Search) -> None:
+    search.create(INDEX)
+    search.index(INDEX, [{"level": "ERROR", "message": "no account jane@example.com"}])
+    record = pipeline().run()
+    assert (record.vectors_written, record.masked) == (1, 0)
+    (source,) = search.sources(INDEX).values()
+    assert source["ai_text_sha256"] == fingerprint("no account jane@example.com")
+
+
+def test_a_donor_that_was_masked_otherwise_gives_no_vector(
+    pipeline: Callable[..., Pipeline], search: Search, embeddings: Embeddings
+) -> None:
+    """A vector of the unmasked text must not be taken for that of the masked one."""
+    search.create(INDEX)
+    log = {"level": "ERROR", "message": "no account jane@example.com"}
+    search.index(INDEX, [dict(log, _id="first")])
+    pipeline().run()
+    search.index(INDEX, [dict(log, _id="second")])
+    found_unmasked = pipeline()
+    found_unmasked.find_unvectorized("manual")
+    works_masked = pipeline(enrich_mask="all")
+    # As while workers are restarted with the setting, one after the other.
+    while found_unmasked.messages:
+        if found_unmasked.messages[0][0] == "embed_and_update":
+            works_masked.messages.append(found_unmasked.messages.popleft())
+            works_masked.deliver()
+            found_unmasked.messages += works_masked.messages
+            works_masked.messages.clear()
+        else:
+            found_unmasked.deliver()
+    second = search.source(INDEX, "second")
+    assert second["ai_text_sha256"] == fingerprint("no account [masked email]")
+    assert second["ai_vector_source"] == "embedded"
