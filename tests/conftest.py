@@ -185,7 +185,11 @@ class Pipeline:
 def stack() -> Iterator[Services]:
     """OpenSearch, Valkey and the embeddings server, started once."""
     folder = ROOT / ".dev" / f"tests-{os.getpid()}"
-    services = Services(folder, opensearch_settings={"action.auto_create_index": "false"})
+    # More heap than the demo's: a test here sends a gigabyte through this node, and what comes
+    # after must not wait until that is collected.
+    services = Services(
+        folder, heap="2g", opensearch_settings={"action.auto_create_index": "false"}
+    )
     services.start()
     try:
         yield services
@@ -218,6 +222,8 @@ def model() -> Model:
 def clean(stack: Services, search: Search, embeddings: Embeddings) -> Services:
     """The stack with nothing left in it from another test."""
     embeddings.reset()
+    # A node that has just been loaded may refuse for a moment.
+    wait_for(lambda: "error" not in search("GET", "/_cluster/health", ok=False))
     for index in search("GET", "/_cat/indices?format=json&expand_wildcards=all"):
         if not index["index"].startswith("."):
             search("DELETE", f"/{index['index']}")

@@ -268,7 +268,7 @@ def test_two_hundred_logs_of_five_megabytes(
     embeddings: Embeddings,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A gigabyte of messages passes a node with half of that as heap, and keeps head and cause."""
+    """A gigabyte of messages in one page of logs passes, and each keeps its head and cause."""
     # The message is not indexed, so that it is the reading which this node has to stand.
     unindexed = {"message": {"type": "text", "index": False}}
     search.create(INDEX, settings=KNN, mappings={"properties": {**LEVEL, **unindexed}})
