@@ -14,7 +14,6 @@ from enrich.settings import load_settings
 _settings = load_settings()
 
 # -- broker
-broker_transport = "enrich.broker:Transport"
 broker_url = _settings.redis_url.get_secret_value()
 if broker_url.startswith("rediss:"):
     # Without this the transport encrypts and believes any certificate.

@@ -14,6 +14,7 @@ from typing import Any
 from celery import Celery
 from celery.signals import beat_init, celeryd_init, setup_logging, worker_shutting_down
 
+from enrich import broker
 from enrich.errors import EnrichError, SettingsError
 from enrich.flower.environment import prepare_environment
 from enrich.logs import configure_logging
@@ -32,6 +33,7 @@ def _settings_or_exit() -> Settings:
 
 
 settings = _settings_or_exit()
+broker.install()
 app = Celery("enrich")
 app.config_from_object("celeryconfig")
 app.steps["worker"].add(EnrichmentInfo)

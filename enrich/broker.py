@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 
 log = logging.getLogger(__name__)
@@ -27,6 +28,11 @@ class Channel(kombu_redis.Channel):
 
 
 class Transport(kombu_redis.Transport):
-    """Celery's way to Redis, see `broker_transport` in celeryconfig.py."""
+    """Celery's way to Redis."""
 
     Channel = Channel
+
+
+def install() -> None:
+    """Let redis:// and rediss:// mean this transport, under their own names, in this process."""
+    TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), f"{__name__}:Transport"))
