@@ -145,7 +145,7 @@ class Pipeline:
         """Handle the first message; an overload is tried again shortly, as the tasks do."""
         name, arguments = self.messages.popleft()
         self.before(name, arguments)
-        for last in (*[False] * 30, True):
+        for last in (*[False] * 12, True):
             try:
                 return self._handle(name, arguments)
             except ServerUnavailable:
