@@ -106,7 +106,7 @@ class Scanner:
         rest = _behind(pages, dict(targets), _reached(rows, len(taken)))
         pending = [*later, *rest]
         messages = self._messages(run, page, chunks, scan.update_only)
-        self._ledger.register(
+        verdict = self._ledger.register(
             run,
             page,
             scan=_with(scan, pending),
@@ -116,6 +116,9 @@ class Scanner:
             skipped=troubled,
             scan_done=not pending,
         )
+        if verdict != "registered":
+            # Another reader was first: its chunks bear the same names and hold other logs.
+            return f"page {page} is {verdict}"
         for message in messages:
             self._publisher.embed_and_update(message)
         if not pending:
