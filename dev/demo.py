@@ -23,7 +23,7 @@ from opensearchpy import OpenSearch, helpers
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from dev.embeddings_server import Model
+from dev.embedding_model import Model
 from dev.failures import Captured, capture_all, capture_ordinary
 from dev.log_files import LogFileError, read_logs
 from dev.sample_logs import SampleLog, generate

@@ -20,7 +20,7 @@ import httpx2
 import pytest
 import redis
 
-from dev.embeddings_server import Model
+from dev.embedding_model import Model
 from dev.services import Service, Services
 from enrich.assembly import build_backfill, build_ledger
 from enrich.backfill import ChunkBusy

@@ -17,7 +17,7 @@ import httpx2
 import numpy as np
 import redis
 
-from dev.embeddings_server import Model
+from dev.embedding_model import Model
 
 Key = tuple[str, str]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from dev.embeddings_server import Model
+from dev.embedding_model import Model
 from dev.services import Services
 from tests.chaos.checker import Findings
 from tests.chaos.matrix import ROWS, Row

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.embeddings_server import Model
+from dev.embedding_model import Model
 from dev.services import Services
 from tests.chaos.matrix import ROWS
 from tests.chaos.world import World

@@ -19,7 +19,7 @@ from typing import Any, Self
 import httpx2
 import redis
 
-from dev.embeddings_server import Model
+from dev.embedding_model import Model
 from dev.services import Service, Services
 from dev.tcp_proxy import TcpProxy
 from tests.chaos.checker import Checker, Findings, Truth

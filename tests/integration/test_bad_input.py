@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dev.embeddings_server import Model
+from dev.embedding_model import Model
 from dev.services import Services, free_ports
 from enrich.errors import ServerUnavailable
 from enrich.text import text_of

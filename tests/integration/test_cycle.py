@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dev.embeddings_server import Model
+from dev.embedding_model import Model
 from enrich.log_store.connection import Connection
 from enrich.log_store.documents import OUR_FIELDS
 from enrich.models import RunRecord

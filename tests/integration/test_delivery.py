@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dev.embeddings_server import Model
+from dev.embedding_model import Model
 from enrich.models import Chunk
 from enrich.text import fingerprint
 from tests.conftest import Embeddings, Pipeline, Search

@@ -21,7 +21,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import redis
 
-from dev.embeddings_server import Model
+from dev.embedding_model import Model
 from dev.java_packages import JavaUnavailable, find_runtime, opensearch_jars
 from dev.reaper import STACK_VARIABLE
 from dev.services import CHECKOUT, ServiceFailed, Services, last_meaningful_line

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from dev.embeddings_server import Model
+from dev.embedding_model import Model
 from dev.services import Service, Services
 from enrich.assembly import build_ledger
 from enrich.ledger import Ledger

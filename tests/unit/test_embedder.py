@@ -21,7 +21,8 @@ import uvicorn
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dev.embeddings_server import Model, create_app
+from dev.embedding_model import Model
+from dev.embeddings_server import create_app
 from enrich.embedder import (
     MAX_RETRY_AFTER_SECONDS,
     Embedded,

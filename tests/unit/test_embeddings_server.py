@@ -16,7 +16,8 @@ import openai
 import pytest
 import uvicorn
 
-from dev.embeddings_server import Model, _duration, create_app
+from dev.embedding_model import Model
+from dev.embeddings_server import _duration, create_app
 
 LARGE = "text-embedding-3-large"
 KEY = "sk-test"
