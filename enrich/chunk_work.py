@@ -21,7 +21,7 @@ from enrich.errors import Halt, TextUnusable, TransientError
 from enrich.ledger import Ledger
 from enrich.log_store import Document, LogStore, Presence, Verdict, Write, encode_vector
 from enrich.masking import masked_places, masker_of
-from enrich.models import METHOD, VECTOR_OUTCOMES, Chunk, Outcome, Reference, project_of
+from enrich.models import METHOD, VECTOR_OUTCOMES, Chunk, Outcome, Reference
 from enrich.rate_budget import RateBudget
 from enrich.settings import Settings
 from enrich.text import fingerprint, text_of
@@ -176,16 +176,13 @@ class ChunkWork:
             except TextUnusable as error:
                 text, failure = "", error.code
                 digest = fingerprint(failure)
-            scope = self._scope(document.reference.index)
+            scope = self._settings.donor_scope(document.reference.index)
             job = jobs.setdefault(
                 (scope, digest),
                 _Job(fingerprint=digest, text=text, scope=scope, failure=failure),
             )
             job.documents.append(document)
         return list(jobs.values())
-
-    def _scope(self, index: str) -> str:
-        return "" if self._settings.enrich_reuse_across_projects else project_of(index)
 
     def _donated(self, donors: Sequence[Document]) -> dict[tuple[str, str], Vector]:
         """Vectors of donors, each under the fingerprint of the text that the donor has now."""
@@ -206,7 +203,7 @@ class ChunkWork:
             # Its vector is of the text that it had then; masked otherwise, or changed since, it
             # has another now.
             if donor.value("ai_text_sha256") == digest:
-                given[self._scope(donor.reference.index), digest] = vector
+                given[self._settings.donor_scope(donor.reference.index), digest] = vector
         return given
 
     def _do(

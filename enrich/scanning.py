@@ -20,7 +20,7 @@ from enrich.errors import Halt, InputRefused, TextUnusable
 from enrich.ledger import Ledger, Scan
 from enrich.log_store import IndexPage, LogStore
 from enrich.masking import masker_of
-from enrich.models import Chunk, Donor, project_of
+from enrich.models import Chunk, Donor
 from enrich.settings import Settings
 from enrich.text import fingerprint, text_of
 from enrich.vector_cache import VectorCache
@@ -155,7 +155,10 @@ class Scanner:
         donors = self._donors([found for chunk in chunks for found in chunk])
         messages = []
         for k, members in enumerate(chunks):
-            wanted = {(self._scope(found.reference.index), found.fingerprint) for found in members}
+            wanted = {
+                (self._settings.donor_scope(found.reference.index), found.fingerprint)
+                for found in members
+            }
             chunk = Chunk(
                 id=f"{run}:{page}:{k}",
                 references=tuple(found.reference for found in members),
@@ -174,11 +177,10 @@ class Scanner:
         for found in page:
             if found.fingerprint in known or found.fingerprint.startswith(_UNUSABLE):
                 continue
-            wanted.setdefault(self._scope(found.reference.index), set()).add(found.fingerprint)
+            wanted.setdefault(self._settings.donor_scope(found.reference.index), set()).add(
+                found.fingerprint
+            )
         return self._store.finder.donors(wanted)
-
-    def _scope(self, index: str) -> str:
-        return "" if self._settings.enrich_reuse_across_projects else project_of(index)
 
     def _limits(self, run: str, page: int) -> tuple[str, float]:
         """Why the scan has to stop ("" if it need not), and how many logs it may still take."""

@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from enrich.errors import SettingsError
 from enrich.masking import expanded
+from enrich.models import project_of
 
 #: Beyond these, no provider of embeddings accepts a request (OpenAI's published limits).
 MAX_INPUTS_PER_REQUEST = 2048
@@ -202,6 +203,10 @@ class Settings(BaseSettings):
         if self.enrich_price_per_million_tokens is not None:
             return self.enrich_price_per_million_tokens
         return PRICE_PER_MILLION_TOKENS.get(self.embedding_model, 0.0)
+
+    def donor_scope(self, index: str) -> str:
+        """Within which donors are looked for: the index's project, or "" where any may give."""
+        return "" if self.enrich_reuse_across_projects else project_of(index)
 
     def masked(self) -> dict[str, str]:
         """Every setting under its variable's name, fit for a log: secrets as `***`."""

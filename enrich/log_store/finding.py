@@ -24,7 +24,7 @@ from enrich.log_store.queries import (
     SearchAnswer,
     slices,
 )
-from enrich.models import Donor, Reference, project_of
+from enrich.models import Donor, Reference
 from enrich.settings import Settings
 from enrich.text import MAX_TEXT_BYTES, TAIL_BYTES
 
@@ -106,7 +106,7 @@ class Finder:
         self._max_age_days = settings.enrich_max_age_days
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
-        self._across_projects = settings.enrich_reuse_across_projects
+        self._donor_scope = settings.donor_scope
         self._scripts = True
 
     def backlog(self) -> Backlog:
@@ -250,7 +250,7 @@ class Finder:
         # Best effort: a shard that gives no donor only means that a text is paid for again.
         return {
             (
-                "" if self._across_projects else project_of(hit.index),
+                self._donor_scope(hit.index),
                 str(hit.fields["ai_text_sha256"][0]),
             ): Donor(hit.index, hit.id, hit.routing)
             for answer in answers
