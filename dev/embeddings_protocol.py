@@ -55,11 +55,14 @@ class Ask:
         return sum(len(ids) for ids in self.tokens)
 
 
-def read_request(body: bytes, model: Model, *, dimensions_ignored: bool = False) -> Ask:
+def read_request(
+    body: bytes, model: Model, *, dimensions_ignored: bool = False, base64_ignored: bool = False
+) -> Ask:
     """Parse and check a request as the real service does.
 
     Args:
         dimensions_ignored: answer with the model's native length whatever was asked for.
+        base64_ignored: answer with lists of numbers whatever was asked for.
 
     Raises:
         Refusal: with the error body that the real service answers.
@@ -105,7 +108,7 @@ def read_request(body: bytes, model: Model, *, dimensions_ignored: bool = False)
         texts=texts,
         tokens=tokens,
         dimensions=dimensions,
-        base64=encoding == "base64",
+        base64=encoding == "base64" and not base64_ignored,
     )
     if ask.token_count > MAX_TOKENS_PER_REQUEST:
         raise Refusal(

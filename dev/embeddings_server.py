@@ -40,10 +40,15 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     latency_ms: float = 0.0
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
+    #: How many seconds' worth of a limit may be taken at once; some services enforce less than a
+    #: minute's.
+    burst_seconds: float = 60.0
     #: None accepts any key, and none.
     api_key: str | None = None
     #: Answer with the model's native length whatever `dimensions` says, as some services do.
     dimensions_ignored: bool = False
+    #: Answer with lists of numbers although base64 was asked for, as many services do.
+    base64_ignored: bool = False
     #: Refuse everything as an account without credit is refused.
     quota_exhausted: bool = False
 
@@ -51,15 +56,17 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
 class Bucket:
     """A rate limit as the real service keeps it: full at first, refilled evenly over a minute."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, burst_seconds: float) -> None:
         self.limit = limit
-        self._level = float(limit)
+        #: The most that it holds.
+        self.full = limit * burst_seconds / 60
+        self._level = self.full
         self._at = time.monotonic()
 
     def level(self) -> float:
         """How much may be taken now."""
         now = time.monotonic()
-        self._level = min(self.limit, self._level + (now - self._at) * self.limit / 60)
+        self._level = min(self.full, self._level + (now - self._at) * self.limit / 60)
         self._at = now
         return self._level
 
@@ -67,9 +74,9 @@ class Bucket:
         """Take `amount`; the caller has looked at `level` before."""
         self._level = self.level() - amount
 
-    def wait_for(self, amount: int) -> float:
+    def wait_for(self, amount: float) -> float:
         """Seconds until `amount` is there."""
-        return max(0.0, (min(amount, self.limit) - self.level()) * 60 / self.limit)
+        return max(0.0, (min(amount, self.full) - self.level()) * 60 / self.limit)
 
 
 @dataclass
@@ -106,9 +113,9 @@ class State:
         self.settings = settings
         self.limits = {}
         if settings.requests_per_minute is not None:
-            self.limits["requests"] = Bucket(settings.requests_per_minute)
+            self.limits["requests"] = Bucket(settings.requests_per_minute, settings.burst_seconds)
         if settings.tokens_per_minute is not None:
-            self.limits["tokens"] = Bucket(settings.tokens_per_minute)
+            self.limits["tokens"] = Bucket(settings.tokens_per_minute, settings.burst_seconds)
 
     def count_paid(self, texts: list[str], tokens: int) -> None:
         """Count what the real service would charge for: everything that was computed."""
@@ -126,7 +133,7 @@ class State:
         for name, bucket in self.limits.items():
             headers[f"x-ratelimit-limit-{name}"] = str(bucket.limit)
             headers[f"x-ratelimit-remaining-{name}"] = str(max(0, math.floor(bucket.level())))
-            headers[f"x-ratelimit-reset-{name}"] = _duration(bucket.wait_for(bucket.limit))
+            headers[f"x-ratelimit-reset-{name}"] = _duration(bucket.wait_for(bucket.full))
         return headers
 
     def report(self) -> dict[str, Any]:
@@ -247,6 +254,7 @@ class Service:
             body,
             self.model,
             dimensions_ignored=state.settings.dimensions_ignored,
+            base64_ignored=state.settings.base64_ignored,
         )
         fault = state.faults.choose(ask.texts)
         if fault is not None:
@@ -278,7 +286,7 @@ class Service:
         for name, bucket in limits.items():
             if amounts[name] > bucket.level():
                 wait = bucket.wait_for(amounts[name])
-                used = bucket.limit - math.floor(bucket.level())
+                used = math.ceil(bucket.full - bucket.level())
                 raise Refusal(
                     429,
                     f"Rate limit reached for {ask.model} on {name} per min: Limit "

@@ -164,6 +164,8 @@ class Documents:
                 return [*self.read(references[:middle]), *self.read(references[middle:])]
             got = [_leniently(body)]
             return [_document(references[0], got[0], spliceable=False)]
+        if len(got) != len(references):
+            raise TransientError("OpenSearch's answer has another number of documents")
         return [_document(r, g, spliceable=True) for r, g in zip(references, got, strict=True)]
 
     def write(self, writes: Sequence[Write]) -> list[tuple[Verdict, str]]:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from enrich.errors import TransientError
 from enrich.log_store.connection import LENIENT, Connection, error_type, ndjson
 from enrich.log_store.queries import (
     LENIENT_ROW,
@@ -110,7 +111,11 @@ class Finder:
         self._scripts = True
 
     def backlog(self) -> Backlog:
-        """Count what is owed, by index, in two requests however many indices there are."""
+        """Count what is owed, by index, in two requests however many indices there are.
+
+        Raises:
+            TransientError: a part of the indices was not counted, and which cannot be told.
+        """
         caps = self._connection.ask(
             FieldCaps,
             "GET",
@@ -142,8 +147,12 @@ class Finder:
                 unreadable[index] = (
                     "timestamp is not mapped as a date, so ENRICH_MAX_AGE_DAYS cannot be applied"
                 )
-        if not answer.shards.complete:
-            unreadable.update(dict.fromkeys(self.red_indices(), _NO_SHARD))
+        if not answer.shards.complete or answer.timed_out:
+            silent = answer.shards.failing_indices.union(self.red_indices())
+            if answer.timed_out or not silent:
+                # Nobody can say whose logs were not counted; none is no answer.
+                raise TransientError("OpenSearch counted the backlog only in part")
+            unreadable.update(dict.fromkeys(sorted(silent), _NO_SHARD))
         buckets = answer.aggregations["owed"].buckets if answer.aggregations else []
         return Backlog(
             counts={b.key: b.doc_count for b in buckets if b.key not in unreadable},
@@ -178,7 +187,7 @@ class Finder:
         for index, cursor in targets:
             rows.append({"index": index, "ignore_unavailable": True})
             rows.append(self._page_query(size, cursor, index in unsorted))
-        answers = self._connection.ask(MsearchAnswer, "POST", "/_msearch", ndjson(rows)).responses
+        answers = self._msearch(rows)
         if self._scripts and any(_scripts_refused(answer.error) for answer in answers):
             log.warning(
                 "OpenSearch refuses inline scripts: messages are read whole, in pages of %d logs",
@@ -190,6 +199,13 @@ class Finder:
             self._index_page(index, answer, size)
             for (index, _), answer in zip(targets, answers, strict=True)
         ]
+
+    def _msearch(self, rows: list[Any]) -> list[SearchAnswer]:
+        """The answers to searches, each a row that says where and one that says what."""
+        answers = self._connection.ask(MsearchAnswer, "POST", "/_msearch", ndjson(rows)).responses
+        if 2 * len(answers) != len(rows):
+            raise TransientError("OpenSearch answered another number of searches")
+        return answers
 
     def _page_query(self, size: int, cursor: list[Any] | None, unsorted: bool) -> dict[str, Any]:
         by_time = {"timestamp": {"order": "desc", "unmapped_type": "date", "numeric_type": "date"}}
@@ -246,7 +262,7 @@ class Finder:
                 rows.append(self._donor_query(some))
         if not rows:
             return {}
-        answers = self._connection.ask(MsearchAnswer, "POST", "/_msearch", ndjson(rows)).responses
+        answers = self._msearch(rows)
         # Best effort: a shard that gives no donor only means that a text is paid for again.
         return {
             (

@@ -55,15 +55,25 @@ class Queries:
         ]
 
 
+class ShardFailure(msgspec.Struct):
+    index: str | None = None
+
+
 class Shards(msgspec.Struct):
     total: int = 0
     successful: int = 0
     skipped: int = 0
+    failures: list[ShardFailure] = []
 
     @property
     def complete(self) -> bool:
         # `skipped` shards are counted in `successful`; an unassigned one shows in neither.
         return self.successful >= self.total
+
+    @property
+    def failing_indices(self) -> set[str]:
+        """Those of which a shard answered with an error; unassigned shards are not named."""
+        return {failure.index for failure in self.failures if failure.index}
 
 
 class Bucket(msgspec.Struct):
@@ -78,6 +88,7 @@ class Buckets(msgspec.Struct):
 class BacklogAnswer(msgspec.Struct):
     shards: Shards = msgspec.field(name="_shards")
     aggregations: dict[str, Buckets] = {}
+    timed_out: bool = False
 
 
 class FieldCaps(msgspec.Struct):
