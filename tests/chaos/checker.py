@@ -65,6 +65,8 @@ class Truth:
     replaced: set[Key] = field(default_factory=set)
     #: Documents that must be marked failed, and the reason that must stand on them.
     failing: dict[Key, str] = field(default_factory=dict)
+    #: Documents that OpenSearch refuses to change at all: nothing must be written to them.
+    unmarkable: set[Key] = field(default_factory=set)
     #: Vectors that the fault wrote in another writer's name; they must stand.
     theirs: dict[Key, list[float]] = field(default_factory=dict)
     #: Texts that were owed at any time.
@@ -117,6 +119,7 @@ class Checker:
                 "must_not": [
                     {"exists": {"field": "log_vector"}},
                     {"term": {"ai_enrichment_status": "failed"}},
+                    {"ids": {"values": sorted(id for _, id in truth.unmarkable)}},
                 ],
             }
         }
@@ -171,13 +174,14 @@ class Checker:
                 continue
             now = stored[key]["_source"]
             for name in sorted(before.keys() | now.keys()):
-                ours = name in ADDED and (is_owed(before) or key in truth.theirs)
+                owed = is_owed(before) and key not in truth.unmarkable
+                ours = name in ADDED and (owed or key in truth.theirs)
                 if not ours and not _same(before.get(name), now.get(name)):
                     broken.append(f"field {name} was changed: {_name(key)}")
             if key in truth.theirs:
                 if not _same(truth.theirs[key], now.get("log_vector")):
                     broken.append(f"another writer's vector was overwritten: {_name(key)}")
-            elif not is_owed(before):
+            elif not is_owed(before) or key in truth.unmarkable:
                 if key not in truth.replaced and stored[key]["_version"] != 1:
                     broken.append(f"a document that was not owed was written: {_name(key)}")
             elif now.get("ai_enrichment_status") == "failed":

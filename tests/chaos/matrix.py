@@ -504,3 +504,7 @@ def envelope(
             },
         }
     ).encode()
+
+
+# Rows that need more than this room has; they add themselves to ROWS.
+from tests.chaos import rows_api, rows_search  # noqa: E402, F401

@@ -11,9 +11,9 @@ import random
 import sys
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import httpx2
 import redis
@@ -23,6 +23,8 @@ from dev.services import Service, Services
 from dev.tcp_proxy import TcpProxy
 from tests.chaos.checker import Checker, Findings, Truth
 from tests.conftest import ROOT, Embeddings, Search
+
+T = TypeVar("T")
 
 SHOP = "shop_web_2026_11"
 BANK = "bank_core_2026_11"
@@ -94,6 +96,10 @@ class World:
 
     def __exit__(self, *raised: object) -> None:
         self._exits.close()
+
+    def until_judged(self, context: AbstractContextManager[T]) -> T:
+        """Enter what a row needs until it is judged, and leave it then."""
+        return self._exits.enter_context(context)
 
     def end_processes(self) -> None:
         """End the workers and beats of this row."""

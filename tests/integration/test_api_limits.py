@@ -1,0 +1,171 @@
+"""The embeddings API's limits, asked for as the workers do: through the real client, a real Redis
+and an API that enforces its quota. Only counts are asserted."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+
+from enrich.asking import Asking
+from enrich.embedder import OpenAIEmbedder
+from enrich.errors import RateLimited
+from enrich.rate_budget import MAX_WAIT_SECONDS, RateBudget
+from enrich.settings import Settings
+from tests.conftest import Embeddings, Pipeline, Search
+from tests.integration.test_cycle import assert_adds_up, logs
+
+INDEX = "a_b_2026_11"
+Build = Callable[..., Pipeline]
+
+#: Workers that ask at the same time.
+WORKERS = 4
+
+
+def ask_from_all(asking: Callable[[], Asking], requests: int, texts: int) -> int:
+    """Let all workers ask until so many requests were answered; how many 429 they got."""
+    left = list(range(requests))
+    refused: list[int] = []
+
+    def work() -> None:
+        mine = asking()
+        while left:
+            nth = left.pop()
+            request = {f"{nth}-{n}": f"disk {nth} of host {n} is full" for n in range(texts)}
+            while True:
+                try:
+                    mine.ask("run", request, lambda _: None)
+                    break
+                except RateLimited:
+                    refused.append(nth)
+
+    threads = [threading.Thread(target=work) for _ in range(WORKERS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return len(refused)
+
+
+class NoBudget:
+    """Asks whenever it likes."""
+
+    def wait(self, tokens: int) -> None: ...
+    def pause(self, seconds: float) -> None: ...
+    def learn(self, limits: Any) -> None: ...
+    def correct(self, tokens: int, billed: int) -> None: ...
+
+
+#: The quota, and how many requests of how many texts go beyond what it gives at once.
+QUOTAS = {
+    "requests": ({"requests_per_minute": 900}, 190, 1),
+    "tokens": ({"tokens_per_minute": 60_000}, 130, 10),
+}
+
+
+@pytest.mark.parametrize(("quota", "requests", "texts"), QUOTAS.values(), ids=QUOTAS)
+@pytest.mark.parametrize("told", ["set", "learned"])
+def test_a_quota_that_is_enforced_is_kept(
+    settings: Callable[..., Settings],
+    embeddings: Embeddings,
+    redis_url: str,
+    quota: dict[str, int],
+    requests: int,
+    texts: int,
+    told: str,
+) -> None:
+    embeddings.set(**quota, burst_seconds=7.0)
+    ours = settings(**({f"enrich_{k}": v for k, v in quota.items()} if told == "set" else {}))
+    connections = [redis.Redis.from_url(redis_url) for _ in range(WORKERS)]
+    lines = iter(connections)
+
+    def asking() -> Asking:
+        return Asking(
+            OpenAIEmbedder(ours), RateBudget(next(lines), ours), lambda run, **amounts: None
+        )
+
+    ask_from_all(asking, requests, texts)
+
+    seen = embeddings.seen
+    for connection in connections:
+        connection.close()
+    assert seen["inputs"] == requests * texts
+    assert seen["refused"].get("429", 0) < 0.01 * seen["requests"]
+
+
+@pytest.mark.parametrize(("quota", "requests", "texts"), QUOTAS.values(), ids=QUOTAS)
+def test_without_the_budget_the_same_quota_refuses(
+    settings: Callable[..., Settings],
+    embeddings: Embeddings,
+    quota: dict[str, int],
+    requests: int,
+    texts: int,
+) -> None:
+    # What makes the test above one of the budget, not of a quota that nobody reaches.
+    embeddings.set(**quota, burst_seconds=7.0)
+
+    def asking() -> Asking:
+        return Asking(OpenAIEmbedder(settings()), NoBudget(), lambda run, **amounts: None)  # type: ignore[arg-type]
+
+    assert ask_from_all(asking, requests, texts) > 0.05 * requests
+
+
+def test_a_pause_asked_of_one_worker_holds_all_and_nobody_waits_long_in_its_slot(
+    settings: Callable[..., Settings], embeddings: Embeddings, redis_url: str
+) -> None:
+    embeddings.faults({"kind": "status", "status": 429, "headers": {"retry-after": "40"}})
+    lines = [redis.Redis.from_url(redis_url) for _ in range(2)]
+    slept: list[float] = []
+    budgets = [RateBudget(line, settings(), slept.append) for line in lines]
+    counted: list[dict[str, int]] = []
+    first, other = (
+        Asking(OpenAIEmbedder(settings()), budget, lambda run, **n: counted.append(n))
+        for budget in budgets
+    )
+
+    for asking in (first, other, first):
+        with pytest.raises(RateLimited) as limited:
+            asking.ask("run", {"a": "disk is full"}, lambda _: None)
+        assert limited.value.retry_after is not None
+        assert 30 < limited.value.retry_after <= 40
+    assert embeddings.seen["requests"] == 1, "the others did not even ask"
+    assert sum(slept) == 0
+
+    for line in lines:
+        line.delete("enrich:rate:pause")
+    budgets[0].pause(MAX_WAIT_SECONDS - 1)
+    # Its sleep moves no time here, so that the pause seems to go on and on.
+    with pytest.raises(RateLimited):
+        other.ask("run", {"a": "disk is full"}, lambda _: None)
+    assert 0 < sum(slept) <= MAX_WAIT_SECONDS
+    for line in lines:
+        line.close()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 10, 64, 100, 257])
+def test_one_culprit_among_n_costs_twice_the_logarithm_and_its_neighbours_nothing(
+    pipeline: Build, search: Search, embeddings: Embeddings, count: int
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(count, count))
+    culprit = count // 3
+    embeddings.faults({"kind": "poison", "match": f"host number {culprit}", "times": 0})
+    # A poison is found within a text: of the numbers that begin alike, only one shall be there.
+    same = [n for n in range(count) if str(n).startswith(str(culprit)) and n != culprit]
+    for n in same:
+        search("DELETE", f"/{INDEX}/_doc/{INDEX}-{n}?refresh=true")
+    there = count - len(same)
+
+    record = pipeline(enrich_batch_size=max(count, 1)).run()
+
+    assert_adds_up(record)
+    assert (record.found, record.failed, record.vectors_written) == (there, 1, there - 1)
+    assert record.deferred == 0, "the neighbours' vectors arrive in the same run"
+    extra = record.api_requests - 1
+    # Alone, a text is refused for good only once a harmless one went through.
+    assert extra <= (2 * math.ceil(math.log2(there)) if there > 1 else 1)
+    assert embeddings.seen["inputs"] == there - 1 + (there == 1)
