@@ -58,8 +58,8 @@ class Bucket:
 
     def __init__(self, limit: int, burst_seconds: float) -> None:
         self.limit = limit
-        #: The most that it holds.
-        self.full = limit * burst_seconds / 60
+        #: The most that it holds; one request, if it would be less.
+        self.full = max(1.0, limit * burst_seconds / 60)
         self._level = self.full
         self._at = time.monotonic()
 

@@ -169,6 +169,10 @@ def test_a_halted_run_ends_with_3(
     assert record["state"] == "halted"
     assert "OPENAI_API_KEY" in record["halt_reason"]
     assert "OPENAI_API_KEY" in enrich("status").stdout
+    assert f"run halted: {record['halt_reason']}" in worker.log.read_text()
+    embeddings.reset()
+    assert enrich("run", "--wait").returncode == 0, "mended, the next run goes on"
+    assert search.count(INDEX, {"exists": {"field": "log_vector"}}) == 3
 
 
 # -- check

@@ -168,7 +168,8 @@ def test_wrong_key_refused(api: openai.OpenAI) -> None:
 
 def test_rate_limit_tells_when_to_come_back(api: openai.OpenAI, control: httpx2.Client) -> None:
     configure(control, requests_per_minute=1, tokens_per_minute=10_000)
-    first = api.embeddings.with_raw_response.create(model=LARGE, input="x")
+    # So many tokens that they are not there again before the answer is written.
+    first = api.embeddings.with_raw_response.create(model=LARGE, input="disk is full " * 500)
     assert first.headers["x-ratelimit-limit-requests"] == "1"
     assert first.headers["x-ratelimit-remaining-requests"] == "0"
     assert int(first.headers["x-ratelimit-remaining-tokens"]) < 10_000
@@ -177,6 +178,27 @@ def test_rate_limit_tells_when_to_come_back(api: openai.OpenAI, control: httpx2.
     assert refused.value.code == "rate_limit_exceeded"
     assert 1 <= int(refused.value.response.headers["retry-after"]) <= 60
     assert refused.value.response.headers["x-ratelimit-reset-requests"]
+
+
+def test_a_limit_may_give_less_than_a_minute_s_worth_at_once(
+    api: openai.OpenAI, control: httpx2.Client
+) -> None:
+    configure(control, requests_per_minute=30, burst_seconds=6)
+    for _ in range(3):
+        api.embeddings.create(model=LARGE, input="x")
+    with pytest.raises(openai.RateLimitError) as refused:
+        api.embeddings.create(model=LARGE, input="x")
+    assert 1 <= int(refused.value.response.headers["retry-after"]) <= 2
+
+
+def test_base64_ignored(api: openai.OpenAI, control: httpx2.Client, model: Model) -> None:
+    configure(control, base64_ignored=True)
+    answer = control.post(
+        "/v1/embeddings",
+        json={"model": LARGE, "input": "x", "encoding_format": "base64"},
+        headers={"Authorization": f"Bearer {KEY}"},
+    ).json()
+    assert np.array_equal(np.float32(answer["data"][0]["embedding"]), model.embed(["x"])[0])
 
 
 @pytest.mark.parametrize(
