@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from dev.embedding_model import DEFAULT_DIMENSIONS, NATIVE_DIMENSIONS, Model, Vectors
+from dev.embedding_model import DEFAULT_DIMENSIONS, NATIVE_DIMENSIONS, Model, Reading, Vectors
 
 #: The real service's limits on one request.
 MAX_INPUTS = 2048
@@ -46,13 +46,13 @@ class Ask:
 
     model: str
     texts: list[str]
-    tokens: list[list[int]]
+    readings: list[Reading]
     dimensions: int
     base64: bool
 
     @property
     def token_count(self) -> int:
-        return sum(len(ids) for ids in self.tokens)
+        return sum(reading.tokens for reading in self.readings)
 
 
 def read_request(
@@ -94,8 +94,8 @@ def read_request(
             code="invalid_value",
         )
 
-    tokens = model.tokenize(texts)
-    longest = max(len(ids) for ids in tokens)
+    readings = model.read(texts)
+    longest = max(reading.tokens for reading in readings)
     if longest > MAX_TOKENS_PER_INPUT:
         raise Refusal(
             400,
@@ -106,7 +106,7 @@ def read_request(
     ask = Ask(
         model=name,
         texts=texts,
-        tokens=tokens,
+        readings=readings,
         dimensions=dimensions,
         base64=encoding == "base64" and not base64_ignored,
     )

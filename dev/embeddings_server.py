@@ -264,7 +264,7 @@ class Service:
         self._check_limits(ask)
         if state.settings.latency_ms:
             await asyncio.sleep(state.settings.latency_ms / 1000)
-        vectors = await run_in_threadpool(self.model.embed_tokens, ask.tokens, ask.dimensions)
+        vectors = await run_in_threadpool(self.model.vectors, ask.readings, ask.dimensions)
         state.count_paid(ask.texts, ask.token_count)
         if fault is not None:
             return fail_late(fault, ask, vectors)
