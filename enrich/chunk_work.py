@@ -245,7 +245,7 @@ class ChunkWork:
             if waited >= MAX_WAIT_SECONDS:
                 mine = set(waiting)
             if mine:
-                by_text |= self._embed(chunk.run, {f: waiting.pop(f) for f in sorted(mine)})
+                by_text |= self._embed(chunk, {f: waiting.pop(f) for f in sorted(mine)})
             for known, vector in self._cache.get(sorted(waiting)).items():
                 del waiting[known]
                 by_text[known] = vector, Outcome.CACHED, ""
@@ -261,31 +261,26 @@ class ChunkWork:
                 first.add(job.fingerprint)
 
     def _embed(
-        self, run: str, texts: dict[str, str]
+        self, chunk: Chunk, texts: dict[str, str]
     ) -> dict[str, tuple[Vector | None, Outcome, str]]:
-        # A second look: it may have become known between the first and the claim.
-        known = self._cache.get(sorted(texts))
-        got: dict[str, tuple[Vector | None, Outcome, str]] = {
-            digest: (vector, Outcome.CACHED, "") for digest, vector in known.items()
-        }
-        wanted = {digest: text for digest, text in texts.items() if digest not in known}
+        run = chunk.run
+        got: dict[str, tuple[Vector | None, Outcome, str]] = {}
 
         def keep(vectors: dict[str, Vector]) -> None:
             self._keep(vectors)
-            masked = sum(masked_places(wanted[digest]) for digest in vectors) if self._mask else 0
+            masked = sum(masked_places(texts[digest]) for digest in vectors) if self._mask else 0
             if masked:
                 self._count(run, masked=masked)
 
         try:
-            if wanted:
-                answers = self.asking.ask(run, wanted, keep)
-                self._ledger.note_key_works(self._key_hash)
-                for digest, vector in answers.vectors.items():
-                    got[digest] = vector, Outcome.EMBEDDED, ""
-                for digest, code in answers.refused.items():
-                    got[digest] = None, Outcome.FAILED, code
-                for digest in answers.invalid:
-                    got[digest] = None, Outcome.DEFERRED, ""
+            answers = self.asking.ask(run, texts, keep)
+            self._ledger.note_key_works(self._key_hash)
+            for digest, vector in answers.vectors.items():
+                got[digest] = vector, Outcome.EMBEDDED, ""
+            for digest, code in answers.refused.items():
+                got[digest] = None, Outcome.FAILED, code
+            for digest in answers.invalid:
+                got[digest] = None, Outcome.DEFERRED, ""
         except Halt:
             if self._ledger.another_key_works(self._key_hash):
                 raise TransientError(
@@ -294,7 +289,7 @@ class ChunkWork:
                 ) from None
             raise
         finally:
-            self._cache.unclaim(texts)
+            self._cache.unclaim(texts, chunk.id)
         return got
 
     def _keep(self, vectors: dict[str, Vector]) -> None:

@@ -19,13 +19,76 @@ from enrich.settings import Settings
 
 Vector = npt.NDArray[np.float32]
 
+# Each move on many texts is one script and one command: of what a worker spends on Redis, most is
+# spent on packing commands. Time is Redis' clock, as for everything: a host that is ahead would
+# drop the others' entries.
+
+#: KEYS: entries. ARGV: length of a whole one. Answers the positions of those that are there.
+_KNOWN = """
+local known = {}
+for i, key in ipairs(KEYS) do
+  if redis.call('STRLEN', key) == tonumber(ARGV[1]) then known[#known + 1] = i end
+end
+return known
+"""
+
+#: KEYS: claims, then their entries. ARGV: owner, milliseconds, length of a whole entry. Answers
+#: the positions of the claims that are the owner's now; none where the entry has come about.
+_CLAIM = """
+local mine = {}
+local n = #KEYS / 2
+for i = 1, n do
+  if redis.call('STRLEN', KEYS[n + i]) ~= tonumber(ARGV[3]) then
+    if redis.call('SET', KEYS[i], ARGV[1], 'NX', 'PX', ARGV[2])
+        or redis.call('GET', KEYS[i]) == ARGV[1] then
+      mine[#mine + 1] = i
+    end
+  end
+end
+return mine
+"""
+
+#: KEYS: claims. ARGV: owner. Gives back those that are still the owner's.
+_UNCLAIM = """
+for _, key in ipairs(KEYS) do
+  if redis.call('GET', key) == ARGV[1] then redis.call('UNLINK', key) end
+end
+"""
+
+#: KEYS: uses. ARGV: fingerprints. Notes that known texts are used now.
+_TOUCH = """
+local t = redis.call('TIME')
+local now = t[1] + t[2] / 1000000
+for _, name in ipairs(ARGV) do redis.call('ZADD', KEYS[1], 'XX', now, name) end
+"""
+
+#: KEYS: uses, then entries. ARGV: seconds to live, most entries, the entries' prefix, then
+#: fingerprint and vector in turn. Keeps vectors; the longest unused go.
+_PUT = """
+local t = redis.call('TIME')
+local now = t[1] + t[2] / 1000000
+local ttl = tonumber(ARGV[1])
+for i = 2, #KEYS do
+  redis.call('SET', KEYS[i], ARGV[2 * i + 1], 'EX', ttl)
+  redis.call('ZADD', KEYS[1], now, ARGV[2 * i])
+end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, now - ttl)
+redis.call('EXPIRE', KEYS[1], ttl)
+local excess = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[2])
+if excess > 0 then
+  local gone = redis.call('ZPOPMIN', KEYS[1], excess)
+  for i = 1, #gone, 2 do redis.call('UNLINK', ARGV[3] .. gone[i]) end
+end
+"""
+
 
 class VectorCache:
     """`vector:{space}:{fingerprint}` → little-endian float32."""
 
     def __init__(self, connection: redis.Redis, settings: Settings) -> None:
         self._redis = connection
-        self._dimensions = settings.embedding_dimensions
+        #: Bytes of a whole entry.
+        self._length = 4 * settings.embedding_dimensions
         self._ttl = settings.enrich_cache_ttl_seconds
         self._max_entries = settings.enrich_cache_max_entries
         base = f"{settings.enrich_redis_prefix}vector:{space(settings)}:"
@@ -33,6 +96,9 @@ class VectorCache:
         self._claims = f"{base}claim:"
         #: Sorted set of fingerprints by last use, which bounds the number of entries.
         self._uses = f"{base}uses"
+        script = connection.register_script
+        self._known, self._claim, self._unclaim = script(_KNOWN), script(_CLAIM), script(_UNCLAIM)
+        self._touch, self._put = script(_TOUCH), script(_PUT)
 
     def close(self) -> None:
         self._redis.close()
@@ -47,12 +113,13 @@ class VectorCache:
             )
         known: dict[str, Vector] = {}
         for fingerprint, value in zip(fingerprints, values, strict=True):
-            if value is not None and len(value) == 4 * self._dimensions:
+            if value is not None and len(value) == self._length:
                 vector = np.frombuffer(value, dtype="<f4")
                 if np.isfinite(vector).all() and vector.any():
                     known[fingerprint] = vector
         if known:
-            self._touch(known)
+            with translated():
+                self._touch(keys=[self._uses], args=list(known))
         return known
 
     def known(self, fingerprints: Sequence[str]) -> set[str]:
@@ -60,63 +127,42 @@ class VectorCache:
         if not fingerprints or not self._max_entries:
             return set()
         with translated():
-            pipe = self._redis.pipeline(transaction=False)
-            for fingerprint in fingerprints:
-                pipe.exists(self._vectors + fingerprint)
-            found = pipe.execute()
-        return {f for f, there in zip(fingerprints, found, strict=True) if there}
+            known = self._known(keys=[self._vectors + f for f in fingerprints], args=[self._length])
+        return {fingerprints[position - 1] for position in known}
 
     def put(self, vectors: Mapping[str, Vector]) -> None:
         """Keep vectors and let the longest unused go beyond ENRICH_CACHE_MAX_ENTRIES."""
         if not vectors or not self._max_entries:
             return
-        now = self._now()
+        keys = [self._uses]
+        arguments: list[str | int | bytes] = [self._ttl, self._max_entries, self._vectors]
+        for fingerprint, vector in vectors.items():
+            keys.append(self._vectors + fingerprint)
+            arguments += [fingerprint, np.asarray(vector, dtype="<f4").tobytes()]
         with translated():
-            pipe = self._redis.pipeline(transaction=False)
-            for fingerprint, vector in vectors.items():
-                value = np.asarray(vector, dtype="<f4").tobytes()
-                pipe.set(self._vectors + fingerprint, value, ex=self._ttl)
-            pipe.zadd(self._uses, dict.fromkeys(vectors, now))
-            pipe.zremrangebyscore(self._uses, 0, now - self._ttl)
-            pipe.expire(self._uses, self._ttl)
-            pipe.zcard(self._uses)
-            excess = pipe.execute()[-1] - self._max_entries
-            if excess > 0:
-                oldest: list[tuple[bytes, float]] = self._redis.zpopmin(  # type: ignore[assignment]
-                    self._uses, excess
-                )
-                self._redis.unlink(*(self._vectors + name.decode() for name, _ in oldest))
+            self._put(keys=keys, args=arguments)
 
     def claim(self, fingerprints: Sequence[str], owner: str, seconds: float) -> set[str]:
-        """Announce that `owner` will embed these texts; those that nobody else has announced."""
+        """Announce that `owner` will embed these texts.
+
+        Returns:
+            those that nobody else has announced, and that have not become known meanwhile.
+        """
         if not fingerprints:
             return set()
+        claims = [self._claims + f for f in fingerprints]
+        entries = [self._vectors + f for f in fingerprints]
+        milliseconds = max(1, int(seconds * 1000))
         with translated():
-            pipe = self._redis.pipeline(transaction=False)
-            for fingerprint in fingerprints:
-                key = self._claims + fingerprint
-                pipe.set(key, owner, nx=True, px=max(1, int(seconds * 1000)))
-                pipe.get(key)
-            answers = pipe.execute()
-        mine = owner.encode()
-        return {f for f, holder in zip(fingerprints, answers[1::2], strict=True) if holder == mine}
+            mine = self._claim(keys=claims + entries, args=[owner, milliseconds, self._length])
+        return {fingerprints[position - 1] for position in mine}
 
-    def unclaim(self, fingerprints: Iterable[str]) -> None:
+    def unclaim(self, fingerprints: Iterable[str], owner: str) -> None:
+        """Give back what `owner` announced; another's later claim stays."""
         keys = [self._claims + fingerprint for fingerprint in fingerprints]
         if keys:
             with translated():
-                self._redis.unlink(*keys)
-
-    def _touch(self, fingerprints: Iterable[str]) -> None:
-        now = self._now()
-        with translated():
-            self._redis.zadd(self._uses, dict.fromkeys(fingerprints, now), xx=True)
-
-    def _now(self) -> float:
-        # Redis' clock, as for everything: a host that is ahead would drop the others' entries.
-        with translated():
-            seconds, micros = self._redis.time()
-        return float(seconds + micros / 1e6)
+                self._unclaim(keys=keys, args=[owner])
 
 
 def space(settings: Settings) -> str:

@@ -69,7 +69,7 @@ def test_vectors_come_back_as_they_were(cache: VectorCache) -> None:
 
 def test_nothing_asked_nothing_done(cache: VectorCache) -> None:
     cache.put({})
-    cache.unclaim([])
+    cache.unclaim([], "me")
     assert cache.get([]) == {}
     assert cache.known([]) == set()
     assert cache.claim([], "me", 10) == set()
@@ -179,7 +179,7 @@ def test_one_of_many_pays_for_a_text(cache: VectorCache) -> None:
     assert cache.claim(["bb", "cc"], "other", 30) == {"cc"}
     # Delivered again, the same chunk goes on.
     assert cache.claim(["aa", "cc"], "one", 30) == {"aa"}
-    cache.unclaim(["aa"])
+    cache.unclaim(["aa"], "one")
     assert cache.claim(["aa", "bb"], "other", 30) == {"aa"}
 
 
@@ -227,7 +227,7 @@ def test_redis_that_is_away_is_told_in_our_words() -> None:
         lambda: cache.known(["aa"]),
         lambda: cache.put(vectors_of("aa")),
         lambda: cache.claim(["aa"], "me", 30),
-        lambda: cache.unclaim(["aa"]),
+        lambda: cache.unclaim(["aa"], "me"),
     )
     for call in calls:
         with pytest.raises(ServerUnavailable, match="Redis cannot be reached"):
