@@ -18,7 +18,7 @@ from enrich.errors import (
     RequestTooLarge,
     TransientError,
 )
-from enrich.rate_budget import RateBudget
+from enrich.rate_budget import MAX_WAIT_SECONDS, RateBudget
 from enrich.settings import MAX_INPUTS_PER_REQUEST
 
 #: UTF-8 bytes in one request. OpenAI refuses 300,000 tokens; log text has 2 bytes a token at the
@@ -68,11 +68,15 @@ class Asking:
             Halt, RateLimited, TransientError: from the API; vectors got before were kept.
         """
         answers = Answers()
+        # A task that has many requests waits for all their turns together no longer than for one.
+        patience = MAX_WAIT_SECONDS
         waiting = requests_of(texts.items(), MAX_REQUEST_BYTES)[::-1]
         while waiting:
             batch = waiting.pop()
+            texts_of_batch = [text for _, text in batch]
+            patience -= self._budget.wait(sum(map(_tokens, texts_of_batch)), patience)
             try:
-                answer = self._request(run, [text for _, text in batch])
+                answer = self._request(run, texts_of_batch)
             except InputRefused as error:
                 too_large = isinstance(error, RequestTooLarge)
                 if len(batch) == 1:
@@ -88,29 +92,29 @@ class Asking:
                 else:
                     got[fingerprint] = vector
             keep(got)
-            self._count_answer(run, [text for _, text in batch], answer)
+            self._count_answer(run, texts_of_batch, answer)
             answers.vectors.update(got)
         if answers.refused and not answers.vectors:
-            self._tell_apart(run)
+            self._tell_apart(run, patience)
         if answers.invalid:
             self._count(run, errors=len(answers.invalid))
         return answers
 
-    def probe(self, run: str) -> None:
+    def probe(self, run: str, patience: float = MAX_WAIT_SECONDS) -> None:
         """Send one harmless text, to see whether the endpoint works at all. Raises as `ask`."""
+        self._budget.wait(_tokens(HARMLESS_TEXT), patience)
         self._count_answer(run, [HARMLESS_TEXT], self._request(run, [HARMLESS_TEXT]))
 
-    def _tell_apart(self, run: str) -> None:
+    def _tell_apart(self, run: str, patience: float) -> None:
         # Nothing went through: before logs are marked for ever, see whether anything would.
         try:
-            self.probe(run)
+            self.probe(run, patience)
         except InputRefused as error:
             raise Halt(
                 f"{error}, and even a harmless text: check EMBEDDING_MODEL and OPENAI_BASE_URL"
             ) from None
 
     def _request(self, run: str, texts: list[str]) -> Embedded:
-        self._budget.wait(sum(map(_tokens, texts)))
         try:
             return self._embedder.embed(texts)
         except RateLimited as error:

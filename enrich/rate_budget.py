@@ -43,11 +43,11 @@ class RateBudget:
         script = files("enrich").joinpath("rate_budget.lua").read_text()
         self._take = connection.register_script(script)
 
-    def wait(self, tokens: int) -> None:
-        """Take a turn for a request of about so many tokens, waiting for it at most ten seconds.
+    def wait(self, tokens: int, at_most: float = MAX_WAIT_SECONDS) -> float:
+        """Take a turn for a request of about so many tokens; the seconds that were waited for it.
 
         Raises:
-            RateLimited: no turn within that time; `retry_after` says when.
+            RateLimited: no turn within `at_most` seconds; `retry_after` says when.
         """
         waited = 0.0
         while True:
@@ -57,8 +57,8 @@ class RateBudget:
                     self._take(keys=self._keys, args=[requests_limit, tokens_limit, tokens]) / 1000
                 )
             if left <= 0:
-                return
-            if waited + left > MAX_WAIT_SECONDS:
+                return waited
+            if waited + left > at_most:
                 raise RateLimited("the rate budget has no turn left", left)
             self._sleep(left)
             waited += left

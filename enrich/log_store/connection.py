@@ -11,6 +11,7 @@ import json
 import logging
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
+from urllib.parse import urlencode
 
 import msgspec
 from opensearchpy import OpenSearch
@@ -78,6 +79,9 @@ class Connection:
 
     def __init__(self, settings: Settings) -> None:
         self.url = settings.opensearch_url
+        #: How long OpenSearch may wait for a shard before it writes: it has to give up before we
+        #: do, or a write that was given up here would be done there later, and not be counted.
+        self.write_timeout = f"{settings.opensearch_timeout_seconds * 500:.0f}ms"
         password = settings.opensearch_password.get_secret_value()
         options: dict[str, Any] = {}
         if settings.opensearch_use_ssl:
@@ -116,9 +120,11 @@ class Connection:
             ServerUnavailable, TransientError, AccessRefused, Halt, RequestRefused
         """
         headers = {"content-type": "application/x-ndjson"} if isinstance(body, bytes) else None
+        # In the path, because the client takes a parameter called `timeout` for its own.
+        where = f"{path}?{urlencode(params)}" if params else path
         try:
             answer = self._client.transport.perform_request(
-                method, path, params=dict(params or {}), body=body, headers=headers
+                method, where, body=body, headers=headers
             )
         except ConnectionTimeout:
             raise ServerUnavailable(f"OpenSearch at {self.url} did not answer in time") from None

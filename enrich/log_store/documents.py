@@ -144,6 +144,10 @@ class Documents:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._bulk_params = {
+            "filter_path": "errors,items.*.status,items.*.error.type",
+            "timeout": connection.write_timeout,
+        }
 
     def read(self, references: Sequence[Reference | Donor]) -> list[Document]:
         """Whole documents, in the order of the references; a missing one says so."""
@@ -178,7 +182,7 @@ class Documents:
         verdicts: list[tuple[Verdict, str]] = []
         for body, count in _bodies(writes):
             try:
-                answer = self._connection.ask(_Bulk, "POST", "/_bulk", body, _BULK_PARAMS)
+                answer = self._connection.ask(_Bulk, "POST", "/_bulk", body, self._bulk_params)
             except RequestRefused as error:
                 if error.error_type == "cluster_block_exception":
                     verdicts += [(Verdict.BLOCKED, error.error_type)] * count
@@ -212,8 +216,6 @@ class Documents:
                 "POST", f"/{names}/_refresh", params={"ignore_unavailable": "true"}
             )
 
-
-_BULK_PARAMS = {"filter_path": "errors,items.*.status,items.*.error.type"}
 
 _UNMARK = (
     "for (name in ['ai_enrichment_status', 'ai_enrichment_error', 'ai_enriched_at',"

@@ -15,6 +15,8 @@ import pytest
 from dev.embedding_model import Model
 from dev.services import Services, free_ports
 from enrich.errors import ServerUnavailable
+from enrich.log_store import Document, Presence, Verdict, Write
+from enrich.models import Reference
 from enrich.text import text_of
 from tests.conftest import Embeddings, Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, assert_right_vectors, logs
@@ -133,6 +135,21 @@ def test_closed_and_red_indices_harm_no_other(
     assert_adds_up(record)
     assert "red" in record.skipped_indices["red_2026_11"]
     assert_right_vectors(search, INDEX, model)
+
+
+def test_a_write_for_a_lost_shard_is_given_up_by_the_server_before_us(
+    pipeline: Build, search: Search
+) -> None:
+    # Otherwise it would be done later, in a run that had counted it as not done.
+    nowhere = {"settings": {"index.routing.allocation.require._name": "nobody"}}
+    search("PUT", f"/{BAD}?wait_for_active_shards=0", nowhere)
+    document = Document(
+        reference=Reference(BAD, "1", None, 0, 1), presence=Presence.FOUND, fields={}, raw=b"{}"
+    )
+    write = Write(document=document, added={"ai_enrichment_status": "success"}, vector=None)
+    documents = pipeline(opensearch_timeout_seconds=4).store.documents
+
+    assert documents.write([write]) == [(Verdict.OVERLOADED, "unavailable_shards_exception")]
 
 
 def test_a_strict_mapping_is_completed_first(pipeline: Build, search: Search, model: Model) -> None:

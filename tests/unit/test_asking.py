@@ -31,6 +31,7 @@ from enrich.errors import (
     ServerUnavailable,
     TransientError,
 )
+from enrich.rate_budget import MAX_WAIT_SECONDS
 from enrich.settings import MAX_INPUTS_PER_REQUEST
 from enrich.text import fingerprint
 
@@ -71,12 +72,17 @@ class Budget:
 
     def __init__(self) -> None:
         self.turns: list[int] = []
+        #: How long each turn is waited for.
+        self.seconds = 0.0
         self.pauses: list[float] = []
         self.learned: list[Limits] = []
         self.corrections: list[tuple[int, int]] = []
 
-    def wait(self, tokens: int) -> None:
+    def wait(self, tokens: int, at_most: float = MAX_WAIT_SECONDS) -> float:
         self.turns.append(tokens)
+        if self.seconds > at_most:
+            raise RateLimited("no turn", self.seconds)
+        return self.seconds
 
     def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -268,14 +274,21 @@ def test_pause_without_a_length_still_holds_everybody() -> None:
 def test_no_turn_no_request() -> None:
     desk = Desk()
 
-    def wait(tokens: int) -> None:
-        raise RateLimited("the rate budget has no turn left", 11.0)
-
-    desk.budget.wait = wait  # type: ignore[method-assign]
+    desk.budget.seconds = 11.0
     with pytest.raises(RateLimited):
         desk.ask(["boom"])
     assert not desk.embedder.requests
     assert not desk.counted
+
+
+def test_turns_of_one_task_are_waited_for_no_longer_than_one_alone() -> None:
+    texts = texts_of(400, size=8_000)
+    desk = Desk()
+    desk.budget.seconds = 0.4 * MAX_WAIT_SECONDS
+    with pytest.raises(RateLimited):
+        desk.ask(texts)
+    assert len(desk.embedder.requests) == len(desk.kept) == 2
+    assert len(desk.budget.turns) == 3
 
 
 @pytest.mark.parametrize("error", [TransientError("500"), RateLimited("429"), Halt("401")])

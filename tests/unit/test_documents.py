@@ -35,6 +35,8 @@ VECTOR = b"[0.5,0.25]"
 class Wire:
     """Stands for the connection: answers what it was given, keeps what it was sent."""
 
+    write_timeout = "15000ms"
+
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
         self.sent: list[Any] = []
