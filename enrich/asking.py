@@ -18,8 +18,9 @@ from enrich.errors import (
     RequestTooLarge,
     TransientError,
 )
-from enrich.rate_budget import MAX_WAIT_SECONDS, RateBudget
+from enrich.rate_budget import RateBudget
 from enrich.settings import MAX_INPUTS_PER_REQUEST
+from enrich.turns import MAX_WAIT_SECONDS
 
 #: UTF-8 bytes in one request. OpenAI refuses 300,000 tokens; log text has 2 bytes a token at the
 #: least (Korean, hexadecimal), so that this holds; a request that does not is cut when refused.

@@ -43,6 +43,7 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     from enrich.rate_budget import RateBudget
     from enrich.redis_connection import connect
     from enrich.vector_cache import VectorCache
+    from enrich.write_pace import WritePace
 
     redis = connect(settings.redis_url.get_secret_value())
     return Backfill(
@@ -53,6 +54,7 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
             cache=VectorCache(connect(settings.vector_cache_url), settings),
             ledger=Ledger(redis, settings.enrich_redis_prefix),
             budget=RateBudget(redis, settings),
+            pace=WritePace(redis, settings),
             publisher=publisher,
         )
     )

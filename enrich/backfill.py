@@ -24,6 +24,7 @@ from enrich.rate_budget import RateBudget
 from enrich.scanning import Scanner
 from enrich.settings import Settings
 from enrich.vector_cache import VectorCache
+from enrich.write_pace import WritePace
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Parts:
     cache: VectorCache
     ledger: Ledger
     budget: RateBudget
+    pace: WritePace
     publisher: Publisher
 
 
@@ -82,7 +84,13 @@ class Backfill:
         self._publisher = parts.publisher
         self._closable = (parts.store, parts.embedder, parts.cache, parts.ledger)
         self._work = ChunkWork(
-            parts.settings, parts.store, parts.embedder, parts.cache, parts.ledger, parts.budget
+            parts.settings,
+            parts.store,
+            parts.embedder,
+            parts.cache,
+            parts.ledger,
+            parts.budget,
+            parts.pace,
         )
         self._scanner = Scanner(
             parts.settings,

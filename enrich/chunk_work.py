@@ -26,6 +26,7 @@ from enrich.rate_budget import RateBudget
 from enrich.settings import Settings
 from enrich.text import fingerprint, text_of
 from enrich.vector_cache import VectorCache
+from enrich.write_pace import WritePace
 
 log = logging.getLogger(__name__)
 
@@ -77,12 +78,14 @@ class ChunkWork:
         cache: VectorCache,
         ledger: Ledger,
         budget: RateBudget,
+        pace: WritePace,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._settings = settings
         self._store = store
         self._cache = cache
         self._ledger = ledger
+        self._pace = pace
         self._sleep = sleep
         self._price = settings.price_per_million_tokens
         self._key_hash = key_hash(settings)
@@ -357,7 +360,9 @@ class ChunkWork:
     ) -> list[tuple[Outcome, Write]]:
         """Write and count; those that somebody changed meanwhile are given back."""
         changed: list[tuple[Outcome, Write]] = []
-        verdicts = self._store.documents.write([write for _, write in planned])
+        verdicts: list[tuple[Verdict, str]] = []
+        for portion in self._pace.portions([write for _, write in planned]):
+            verdicts += self._store.documents.write(portion)
         for (outcome, write), (verdict, kind) in zip(planned, verdicts, strict=True):
             reference = write.document.reference
             if verdict is Verdict.WRITTEN:

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from importlib.resources import files
 
 import redis
 
 from enrich.embedder import Limits
-from enrich.errors import RateLimited
 from enrich.redis_connection import translated
 from enrich.settings import Settings
+from enrich.turns import MAX_WAIT_SECONDS, Turns
 
-#: A task waits this long in its slot; while the budget binds, no other could use the slot better.
-MAX_WAIT_SECONDS = 10.0
+#: What may be taken at once after a rest: a tenth of a minute's worth.
+BURST_SECONDS = 6.0
 
 #: A limit that was learned is forgotten after this; the next answer teaches it anew.
 LEARNED_SECONDS = 3600
@@ -34,14 +33,14 @@ class RateBudget:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._redis = connection
-        self._sleep = sleep
         self._requests = settings.enrich_requests_per_minute
         self._tokens = settings.enrich_tokens_per_minute
         prefix = f"{settings.enrich_redis_prefix}rate:"
         self._keys = [prefix + "requests", prefix + "tokens", prefix + "pause"]
         self._learned = prefix + "learned"
-        script = files("enrich").joinpath("rate_budget.lua").read_text()
-        self._take = connection.register_script(script)
+        self._turns = Turns(
+            connection, self._keys, "the rate budget", burst_seconds=BURST_SECONDS, sleep=sleep
+        )
 
     def wait(self, tokens: int, at_most: float = MAX_WAIT_SECONDS) -> float:
         """Take a turn for a request of about so many tokens; the seconds that were waited for it.
@@ -49,19 +48,7 @@ class RateBudget:
         Raises:
             RateLimited: no turn within `at_most` seconds; `retry_after` says when.
         """
-        waited = 0.0
-        while True:
-            requests_limit, tokens_limit = self.limits()
-            with translated():
-                left = (
-                    self._take(keys=self._keys, args=[requests_limit, tokens_limit, tokens]) / 1000
-                )
-            if left <= 0:
-                return waited
-            if waited + left > at_most:
-                raise RateLimited("the rate budget has no turn left", left)
-            self._sleep(left)
-            waited += left
+        return self._turns.wait(self.limits, tokens, at_most)
 
     def pause(self, seconds: float) -> None:
         """Hold all workers, as the provider asked; a longer pause is never shortened."""

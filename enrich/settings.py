@@ -84,6 +84,8 @@ class Settings(BaseSettings):
     enrich_price_per_million_tokens: float | None = Field(None, ge=0)
     enrich_requests_per_minute: int = Field(0, ge=0)
     enrich_tokens_per_minute: int = Field(0, ge=0)
+    #: Documents a second, all workers together; 0: as fast as OpenSearch takes them.
+    enrich_write_pace: int = Field(0, ge=0)
 
     # -- cache and reuse
     enrich_cache_max_entries: int = Field(10_000, ge=0)

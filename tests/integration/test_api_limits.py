@@ -14,8 +14,9 @@ import redis
 from enrich.asking import Asking
 from enrich.embedder import OpenAIEmbedder
 from enrich.errors import RateLimited
-from enrich.rate_budget import MAX_WAIT_SECONDS, RateBudget
+from enrich.rate_budget import RateBudget
 from enrich.settings import Settings
+from enrich.turns import MAX_WAIT_SECONDS
 from tests.conftest import Embeddings, Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, logs
 

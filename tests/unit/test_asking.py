@@ -31,9 +31,9 @@ from enrich.errors import (
     ServerUnavailable,
     TransientError,
 )
-from enrich.rate_budget import MAX_WAIT_SECONDS
 from enrich.settings import MAX_INPUTS_PER_REQUEST
 from enrich.text import fingerprint
+from enrich.turns import MAX_WAIT_SECONDS
 
 REPEATABLE = settings(deadline=None, max_examples=120, derandomize=True)
 

@@ -16,8 +16,9 @@ import redis
 
 from enrich.embedder import MAX_RETRY_AFTER_SECONDS, Limits
 from enrich.errors import RateLimited, ServerUnavailable
-from enrich.rate_budget import MAX_WAIT_SECONDS, RateBudget
+from enrich.rate_budget import RateBudget
 from enrich.settings import load_settings
+from enrich.turns import MAX_WAIT_SECONDS
 
 PREFIXES = (f"t{n}:" for n in itertools.count())
 

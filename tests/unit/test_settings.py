@@ -52,6 +52,7 @@ WRONG: dict[str, list[str]] = {
     "ENRICH_PRICE_PER_MILLION_TOKENS": ["qqq", "-1", "nan", "inf"],
     "ENRICH_REQUESTS_PER_MINUTE": ["qqq", "-1"],
     "ENRICH_TOKENS_PER_MINUTE": ["qqq", "-1"],
+    "ENRICH_WRITE_PACE": ["qqq", "-1", "0.5"],
     "ENRICH_CACHE_MAX_ENTRIES": ["qqq", "-1"],
     "ENRICH_CACHE_TTL_SECONDS": ["qqq", "0"],
     "ENRICH_REUSE_ACROSS_PROJECTS": ["qqq"],

@@ -1,13 +1,13 @@
--- One budget of requests and tokens a minute for all workers, each a bucket that refills evenly
--- (generic cell rate algorithm). Both are taken or neither. Answers 0, or milliseconds to wait.
--- KEYS: requests bucket, tokens bucket, pause. ARGV: requests/min, tokens/min, tokens wanted.
+-- Two buckets that refill evenly (generic cell rate algorithm), shared by all workers: one turn of
+-- the first and an amount of the second are taken, or neither. Answers 0, or milliseconds to wait.
+-- KEYS: first bucket, second bucket, pause. ARGV: the first's limit a minute, the second's, the
+-- amount, and how many milliseconds' worth may be taken at once when nothing was taken for long.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + t[2] / 1000
 local pause = redis.call('PTTL', KEYS[3])
 if pause > 0 then return pause end
 
--- What may be taken at once when nothing was taken for long: a tenth of a minute's worth.
-local burst = 6000
+local burst = tonumber(ARGV[4])
 local wait = 0
 local due = {}
 local costs = {{KEYS[1], tonumber(ARGV[1]), 1}, {KEYS[2], tonumber(ARGV[2]), tonumber(ARGV[3])}}

@@ -1,0 +1,58 @@
+"""How fast OpenSearch is written to, all workers together: ENRICH_WRITE_PACE.
+
+Searches of others share a small node with us; building the graph of the vectors takes all the
+processor that it can get. Held back, and in smaller bodies, writing leaves them their share.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import redis
+
+from enrich.settings import Settings
+from enrich.turns import MAX_WAIT_SECONDS, Turns
+
+T = TypeVar("T")
+
+#: Bodies in a second, at least: a body is not much longer than what others wait for it.
+BODIES_PER_SECOND = 10
+
+
+class WritePace:
+    """Turns to write documents."""
+
+    def __init__(
+        self,
+        connection: redis.Redis,
+        settings: Settings,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._per_second = settings.enrich_write_pace
+        # Documents are the second bucket's; the first has no limit.
+        keys = [f"{settings.enrich_redis_prefix}pace:{name}" for name in ("bodies", "documents")]
+        self._turns = Turns(
+            connection, [*keys, f"{keys[0]}:pause"], "the write pace", burst_seconds=0, sleep=sleep
+        )
+
+    def portions(self, writes: Sequence[T]) -> Iterator[Sequence[T]]:
+        """Cut writes into portions, and give each when its turn has come.
+
+        Raises:
+            RateLimited: all of them together would have been waited for longer than ten seconds;
+                what was given before stays done.
+        """
+        if not self._per_second:
+            yield writes
+            return
+        size = max(1, self._per_second // BODIES_PER_SECOND)
+        patience = MAX_WAIT_SECONDS
+        for start in range(0, len(writes), size):
+            portion = writes[start : start + size]
+            patience -= self._turns.wait(self._limits, len(portion), patience)
+            yield portion
+
+    def _limits(self) -> tuple[int, int]:
+        return 0, 60 * self._per_second
