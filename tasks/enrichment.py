@@ -11,12 +11,13 @@ from functools import cache
 from typing import Any
 
 from celery import Task, shared_task
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 from celery.signals import worker_process_init
+from kombu.exceptions import OperationalError
 
 from enrich.assembly import build_backfill
 from enrich.backfill import Backfill, ChunkBusy
-from enrich.errors import Halt, RateLimited, TransientError
+from enrich.errors import Halt, RateLimited, ServerUnavailable, TransientError
 from enrich.models import Chunk
 from enrich.settings import load_settings
 from tasks.checked_request import CheckedRequest
@@ -39,16 +40,24 @@ class _CeleryPublisher:
     """Sends the next moves through the broker."""
 
     def find_unvectorized(self, trigger: str) -> None:
-        find_unvectorized.apply_async((trigger,))
+        self._send(find_unvectorized, trigger)
 
     def scan_page(self, run: str, page: int) -> None:
-        scan_page.apply_async((run, page))
+        self._send(scan_page, run, page)
 
     def embed_and_update(self, message: dict[str, Any]) -> None:
-        embed_and_update.apply_async((message,), argsrepr=_shown(message["id"]))
+        self._send(embed_and_update, message, argsrepr=_shown(message["id"]))
 
     def finish_run(self, run: str) -> None:
-        finish_run.apply_async((run,))
+        self._send(finish_run, run)
+
+    def _send(self, task: Task, *arguments: Any, **options: Any) -> None:
+        try:
+            task.apply_async(arguments, **options)
+        except OperationalError:
+            raise ServerUnavailable(
+                "the broker takes no messages: check REDIS_URL, and that Redis runs and is not full"
+            ) from None
 
 
 @cache
@@ -85,7 +94,7 @@ def finish_run(self: Task, run: str, *_: Any, **__: Any) -> str:
     try:
         return backfill().finish(run)
     except _PASSING as error:
-        raise self.retry(exc=error, countdown=backoff(self.request.retries)) from None
+        raise _published(self, error, countdown=backoff(self.request.retries)) from None
 
 
 @shared_task(
@@ -127,15 +136,29 @@ def _again(
     task: Task, chunk: Chunk, error: TransientError, seconds: float, pauses: int
 ) -> Exception:
     """Publish the chunk for another try; the exception that tells Celery so."""
-    retry: Exception = task.retry(
+    return _published(
+        task,
+        error,
         args=(chunk.to_message(), pauses),
-        exc=error,
         countdown=seconds,
         max_retries=None,
         argsrepr=_shown(chunk.id),
-        throw=False,
     )
-    return retry
+
+
+def _published(task: Task, error: Exception, **options: Any) -> Exception:
+    """Publish another try; the exception that tells Celery so.
+
+    When the broker does not take it, this delivery goes back to its queue. Celery would drop it.
+    """
+    outcome: Exception
+    try:
+        outcome = task.retry(exc=error, throw=False, **options)
+    except Reject as unpublished:
+        if not isinstance(unpublished.reason, OperationalError | SoftTimeLimitExceeded):
+            raise
+        outcome = Reject("the next try could not be published", requeue=True)
+    return outcome
 
 
 def _shown(chunk_id: str) -> str:
@@ -146,7 +169,7 @@ def _shown(chunk_id: str) -> str:
 def _again_or_halt(task: Task, run: str, error: Exception) -> str:
     """Try a scan again; when that is used up, end the run with the reason where people look."""
     if task.request.retries < MAX_RETRIES:
-        raise task.retry(exc=error, countdown=backoff(task.request.retries)) from None
+        raise _published(task, error, countdown=backoff(task.request.retries)) from None
     try:
         run = run or backfill().active_run()
         if run:
