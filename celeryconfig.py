@@ -49,6 +49,7 @@ task_serializer = "json"
 result_serializer = "json"
 event_serializer = "json"
 accept_content = ["json"]
+worker_consumer = "enrich.consumer:CheckedConsumer"  # a hostile message is dropped and counted
 task_ignore_result = True
 result_backend = None
 timezone = "UTC"

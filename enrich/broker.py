@@ -9,19 +9,31 @@ again, as for a Redis that is away, and the worker goes on by itself.
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Callable
 from typing import Any
 
-from kombu.transport import TRANSPORT_ALIASES
+from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
+from redis import exceptions
 
-log = logging.getLogger(__name__)
+from enrich.dropping import drop
+from enrich.envelope import UNREADABLE, check_envelope, why_unreadable
 
 #: Messages that were taken from their queue and could not be noted as taken, each as (message,
 #: exchange, routing key). Only this process has them; it puts them back when Redis takes writes.
 _taken: list[tuple[dict[str, Any], str, str]] = []
+
+#: Redis refused, or did not answer.
+_NOT_DONE = (exceptions.ResponseError, exceptions.ConnectionError, exceptions.TimeoutError)
+
+
+class Message(virtual.Message):
+    """A message of the form that ours have; anything else raises NotOurs."""
+
+    def __init__(self, payload: Any, channel: Any = None, **kwargs: Any) -> None:
+        check_envelope(payload)
+        super().__init__(payload, channel=channel, **kwargs)
 
 
 class QoS(kombu_redis.QoS):
@@ -30,7 +42,7 @@ class QoS(kombu_redis.QoS):
     def append(self, message: Any, delivery_tag: str) -> None:
         try:
             super().append(message, delivery_tag)
-        except RedisError:
+        except _NOT_DONE:
             # Perhaps it was noted after all; delivered twice, it is done once.
             route = message.delivery_info
             _taken.append((message._raw, route["exchange"], route["routing_key"]))
@@ -39,14 +51,14 @@ class QoS(kombu_redis.QoS):
     def ack(self, delivery_tag: str) -> None:
         try:
             super().ack(delivery_tag)
-        except RedisError:
+        except _NOT_DONE:
             self._free(delivery_tag)
             raise
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         try:
             super().reject(delivery_tag, requeue)
-        except RedisError:
+        except _NOT_DONE:
             self._free(delivery_tag)
             raise
 
@@ -60,14 +72,13 @@ class Channel(kombu_redis.Channel):
     """Reads queues; what is no message is gone and does no more harm."""
 
     QoS = QoS
+    Message = Message
 
     def _brpop_read(self, **options: Any) -> Any:
-        try:
-            return super()._brpop_read(**options)
-        except (ValueError, KeyError, TypeError) as error:
-            # Only the kind is told: the bytes may be anything.
-            log.error("bytes that are no message were dropped (%s)", type(error).__name__)
-            return True
+        return _dropping(super()._brpop_read, **options)
+
+    def _receive(self) -> Any:
+        return _dropping(super()._receive)
 
     def prove_writable(self) -> None:
         """Write something, and put back what could not be noted. Raises redis' ResponseError."""
@@ -89,10 +100,18 @@ class Transport(kombu_redis.Transport):
         connection = super().establish_connection()
         try:
             self._avail_channels[-1].prove_writable()
-        except ResponseError as error:
+        except exceptions.ResponseError as error:
             self.close_connection(connection)
-            raise RedisConnectionError(f"Redis refuses to write: {error}") from None
+            raise exceptions.ConnectionError(f"Redis refuses to write: {error}") from None
         return connection
+
+
+def _dropping(read: Callable[..., Any], **options: Any) -> Any:
+    try:
+        return read(**options)
+    except (*UNREADABLE, ContentDisallowed, DecodeError) as error:
+        drop(why_unreadable(error))
+        return True
 
 
 def install() -> None:

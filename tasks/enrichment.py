@@ -17,10 +17,10 @@ from kombu.exceptions import OperationalError
 
 from enrich.assembly import build_backfill
 from enrich.backfill import Backfill, ChunkBusy
+from enrich.dropping import drop
 from enrich.errors import Halt, RateLimited, ServerUnavailable, TransientError
 from enrich.models import Chunk
 from enrich.settings import load_settings
-from tasks.checked_request import CheckedRequest
 from tasks.retry import (
     MAX_BACKOFF_SECONDS,
     MAX_PAUSES,
@@ -71,42 +71,43 @@ def _forget_parent(**_: Any) -> None:
     backfill.cache_clear()
 
 
-@shared_task(
-    bind=True, name="enrich.find_unvectorized", max_retries=MAX_RETRIES, Request=CheckedRequest
-)
-def find_unvectorized(self: Task, trigger: str = "beat", *_: Any, **__: Any) -> str:
+@shared_task(bind=True, name="enrich.find_unvectorized", max_retries=MAX_RETRIES)
+def find_unvectorized(self: Task, trigger: Any = "beat", *_: Any, **__: Any) -> str:
+    if not isinstance(trigger, str):
+        return drop("not a tick")
     try:
         return backfill().tick(trigger)
     except _PASSING as error:
         return _again_or_halt(self, "", error)
 
 
-@shared_task(bind=True, name="enrich.scan_page", max_retries=MAX_RETRIES, Request=CheckedRequest)
-def scan_page(self: Task, run: str, page: int, *_: Any, **__: Any) -> str:
+@shared_task(bind=True, name="enrich.scan_page", max_retries=MAX_RETRIES)
+def scan_page(self: Task, run: Any = None, page: Any = None, *_: Any, **__: Any) -> str:
+    if not isinstance(run, str) or not isinstance(page, int):
+        return drop("not a page of a run")
     try:
         return backfill().scan(run, page)
     except _PASSING as error:
         return _again_or_halt(self, run, error)
 
 
-@shared_task(bind=True, name="enrich.finish_run", max_retries=MAX_RETRIES, Request=CheckedRequest)
-def finish_run(self: Task, run: str, *_: Any, **__: Any) -> str:
+@shared_task(bind=True, name="enrich.finish_run", max_retries=MAX_RETRIES)
+def finish_run(self: Task, run: Any = None, *_: Any, **__: Any) -> str:
+    if not isinstance(run, str):
+        return drop("not a run")
     try:
         return backfill().finish(run)
     except _PASSING as error:
         raise _published(self, error, countdown=backoff(self.request.retries)) from None
 
 
-@shared_task(
-    bind=True, name="enrich.embed_and_update", max_retries=MAX_RETRIES, Request=CheckedRequest
-)
+@shared_task(bind=True, name="enrich.embed_and_update", max_retries=MAX_RETRIES)
 def embed_and_update(self: Task, message: Any = None, pauses: int = 0, **__: Any) -> str:
     """`pauses` are those of the retries so far that only waited for a turn."""
     try:
         chunk = Chunk.from_message(message)
     except ValueError as error:
-        log.error("a message was dropped: %s", error)
-        return f"dropped: {error}"
+        return drop(str(error))
     try:
         return backfill().embed_and_update(chunk)
     except ChunkBusy as error:
