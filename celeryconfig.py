@@ -20,6 +20,8 @@ if broker_url.startswith("rediss:"):
     broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # keep trying; an operator stops a worker, an outage does not
+# A Redis that refuses to write is a broker that is away, not the worker's end; enrich/broker.py.
+broker_channel_error_retry = True
 broker_pool_acquire_timeout = 30
 broker_transport_options = {
     "global_keyprefix": _settings.enrich_redis_prefix + "broker:",
@@ -47,6 +49,7 @@ task_serializer = "json"
 result_serializer = "json"
 event_serializer = "json"
 accept_content = ["json"]
+worker_consumer = "enrich.consumer:CheckedConsumer"  # a hostile message is dropped and counted
 task_ignore_result = True
 result_backend = None
 timezone = "UTC"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import binascii
 import math
+import ssl
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from enrich.errors import (
     RequestTooLarge,
     ServerUnavailable,
     TransientError,
+    cause_of,
 )
 from enrich.settings import Settings
 
@@ -114,7 +116,13 @@ class OpenAIEmbedder:
             raise ServerUnavailable(
                 f"the embeddings API at {self._url} did not answer in time"
             ) from None
-        except openai.APIConnectionError:
+        except openai.APIConnectionError as error:
+            if cause_of(error, ssl.SSLCertVerificationError):
+                raise Halt(
+                    f"the embeddings API at {self._url}: the TLS connection was refused: its "
+                    "certificate is expired, not trusted or for another host name; check "
+                    "OPENAI_BASE_URL, or name its authority's file in SSL_CERT_FILE"
+                ) from None
             raise ServerUnavailable(
                 f"the embeddings API at {self._url} cannot be reached: check OPENAI_BASE_URL"
             ) from None

@@ -7,6 +7,10 @@ secrets. All of them survive pickling, because Celery moves them between process
 
 from __future__ import annotations
 
+from typing import TypeVar
+
+_Kind = TypeVar("_Kind", bound=BaseException)
+
 
 class EnrichError(Exception):
     """Base of all expected failures; `str()` is one sentence fit for an operator."""
@@ -69,3 +73,11 @@ class TextUnusable(EnrichError):
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
+
+
+def cause_of(error: BaseException, kind: type[_Kind]) -> _Kind | None:
+    """The first of a kind behind an error: clients wrap what a socket said, some several times."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, kind):
+        cause = cause.__cause__ or cause.__context__
+    return cause

@@ -43,11 +43,16 @@ class Outcome(StrEnum):
 VECTOR_OUTCOMES = (Outcome.EMBEDDED, Outcome.DUPLICATE, Outcome.CACHED, Outcome.REUSED)
 
 
+#: OpenSearch's own limits, in bytes: no document has a longer address.
+IndexName = Annotated[str, msgspec.Meta(max_length=255)]
+DocumentId = Annotated[str, msgspec.Meta(max_length=512)]
+
+
 class Reference(msgspec.Struct, frozen=True, array_like=True):
     """Where a document is and the version at which it was found without a vector."""
 
-    index: str
-    id: str
+    index: IndexName
+    id: DocumentId
     routing: str | None
     seq_no: int
     primary_term: int
@@ -56,8 +61,8 @@ class Reference(msgspec.Struct, frozen=True, array_like=True):
 class Donor(msgspec.Struct, frozen=True, array_like=True):
     """Where a document is that already has the vector of a text."""
 
-    index: str
-    id: str
+    index: IndexName
+    id: DocumentId
     routing: str | None
 
 
@@ -152,6 +157,8 @@ class Totals:
     ticks_skipped: int = 0
     vectors: int = 0
     errors: int = 0
+    #: Messages of the broker that were none of ours.
+    messages_dropped: int = 0
     #: Seconds in which runs were active; the denominator of the average rate.
     seconds: float = 0.0
 

@@ -15,7 +15,7 @@ from redis import exceptions
 from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
-from enrich.errors import AccessRefused, EnrichError, Halt, ServerUnavailable
+from enrich.errors import AccessRefused, EnrichError, Halt, ServerUnavailable, cause_of
 
 CONNECT_TIMEOUT_SECONDS = 5
 SOCKET_TIMEOUT_SECONDS = 30
@@ -63,10 +63,8 @@ def translated() -> Iterator[None]:
 
 
 def _unreachable(error: Exception) -> EnrichError:
-    # The client wraps what the socket said, and quotes the host; only the kind is looked at.
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, ssl.SSLError):
-        cause = cause.__cause__ or cause.__context__
+    # The client quotes the host; only the kind is looked at.
+    cause = cause_of(error, ssl.SSLError)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return Halt(
             "Redis: the TLS connection was refused: its certificate is not trusted or is for "

@@ -23,6 +23,8 @@ class TotalsReport(BaseModel):
     ticks_skipped: int = 0
     vectors: int = 0
     errors: int = 0
+    #: Messages of the broker that were none of ours.
+    messages_dropped: int = 0
     #: Vectors a second, over the time in which runs were active.
     average_rate: float = 0.0
 
@@ -104,6 +106,7 @@ def _read_ledger(status: Status, ledger: Ledger, runs: int) -> None:
         ticks_skipped=totals.ticks_skipped,
         vectors=totals.vectors,
         errors=totals.errors,
+        messages_dropped=totals.messages_dropped,
         average_rate=totals.average_rate,
     )
     status.last_runs = ledger.last_runs(runs)

@@ -51,7 +51,8 @@ def counters(ledger: Ledger) -> dict[str, str]:
 def _totals_line(totals: Totals) -> str:
     return (
         f"{totals.runs:,} runs, {totals.vectors:,} vectors, {totals.errors:,} errors, "
-        f"{totals.ticks_skipped:,} ticks skipped, {totals.average_rate:,g} vectors a second"
+        f"{totals.ticks_skipped:,} ticks skipped, {totals.messages_dropped:,} messages dropped, "
+        f"{totals.average_rate:,g} vectors a second"
     )
 
 

@@ -11,15 +11,16 @@ from functools import cache
 from typing import Any
 
 from celery import Task, shared_task
-from celery.exceptions import SoftTimeLimitExceeded
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 from celery.signals import worker_process_init
+from kombu.exceptions import OperationalError
 
 from enrich.assembly import build_backfill
 from enrich.backfill import Backfill, ChunkBusy
-from enrich.errors import Halt, RateLimited, TransientError
+from enrich.dropping import drop
+from enrich.errors import Halt, RateLimited, ServerUnavailable, TransientError
 from enrich.models import Chunk
 from enrich.settings import load_settings
-from tasks.checked_request import CheckedRequest
 from tasks.retry import (
     MAX_BACKOFF_SECONDS,
     MAX_PAUSES,
@@ -39,16 +40,24 @@ class _CeleryPublisher:
     """Sends the next moves through the broker."""
 
     def find_unvectorized(self, trigger: str) -> None:
-        find_unvectorized.apply_async((trigger,))
+        self._send(find_unvectorized, trigger)
 
     def scan_page(self, run: str, page: int) -> None:
-        scan_page.apply_async((run, page))
+        self._send(scan_page, run, page)
 
     def embed_and_update(self, message: dict[str, Any]) -> None:
-        embed_and_update.apply_async((message,), argsrepr=_shown(message["id"]))
+        self._send(embed_and_update, message, argsrepr=_shown(message["id"]))
 
     def finish_run(self, run: str) -> None:
-        finish_run.apply_async((run,))
+        self._send(finish_run, run)
+
+    def _send(self, task: Task, *arguments: Any, **options: Any) -> None:
+        try:
+            task.apply_async(arguments, **options)
+        except OperationalError:
+            raise ServerUnavailable(
+                "the broker takes no messages: check REDIS_URL, and that Redis runs and is not full"
+            ) from None
 
 
 @cache
@@ -62,42 +71,43 @@ def _forget_parent(**_: Any) -> None:
     backfill.cache_clear()
 
 
-@shared_task(
-    bind=True, name="enrich.find_unvectorized", max_retries=MAX_RETRIES, Request=CheckedRequest
-)
-def find_unvectorized(self: Task, trigger: str = "beat", *_: Any, **__: Any) -> str:
+@shared_task(bind=True, name="enrich.find_unvectorized", max_retries=MAX_RETRIES)
+def find_unvectorized(self: Task, trigger: Any = "beat", *_: Any, **__: Any) -> str:
+    if not isinstance(trigger, str):
+        return drop("not a tick")
     try:
         return backfill().tick(trigger)
     except _PASSING as error:
         return _again_or_halt(self, "", error)
 
 
-@shared_task(bind=True, name="enrich.scan_page", max_retries=MAX_RETRIES, Request=CheckedRequest)
-def scan_page(self: Task, run: str, page: int, *_: Any, **__: Any) -> str:
+@shared_task(bind=True, name="enrich.scan_page", max_retries=MAX_RETRIES)
+def scan_page(self: Task, run: Any = None, page: Any = None, *_: Any, **__: Any) -> str:
+    if not isinstance(run, str) or not isinstance(page, int):
+        return drop("not a page of a run")
     try:
         return backfill().scan(run, page)
     except _PASSING as error:
         return _again_or_halt(self, run, error)
 
 
-@shared_task(bind=True, name="enrich.finish_run", max_retries=MAX_RETRIES, Request=CheckedRequest)
-def finish_run(self: Task, run: str, *_: Any, **__: Any) -> str:
+@shared_task(bind=True, name="enrich.finish_run", max_retries=MAX_RETRIES)
+def finish_run(self: Task, run: Any = None, *_: Any, **__: Any) -> str:
+    if not isinstance(run, str):
+        return drop("not a run")
     try:
         return backfill().finish(run)
     except _PASSING as error:
-        raise self.retry(exc=error, countdown=backoff(self.request.retries)) from None
+        raise _published(self, error, countdown=backoff(self.request.retries)) from None
 
 
-@shared_task(
-    bind=True, name="enrich.embed_and_update", max_retries=MAX_RETRIES, Request=CheckedRequest
-)
+@shared_task(bind=True, name="enrich.embed_and_update", max_retries=MAX_RETRIES)
 def embed_and_update(self: Task, message: Any = None, pauses: int = 0, **__: Any) -> str:
     """`pauses` are those of the retries so far that only waited for a turn."""
     try:
         chunk = Chunk.from_message(message)
     except ValueError as error:
-        log.error("a message was dropped: %s", error)
-        return f"dropped: {error}"
+        return drop(str(error))
     try:
         return backfill().embed_and_update(chunk)
     except ChunkBusy as error:
@@ -127,15 +137,29 @@ def _again(
     task: Task, chunk: Chunk, error: TransientError, seconds: float, pauses: int
 ) -> Exception:
     """Publish the chunk for another try; the exception that tells Celery so."""
-    retry: Exception = task.retry(
+    return _published(
+        task,
+        error,
         args=(chunk.to_message(), pauses),
-        exc=error,
         countdown=seconds,
         max_retries=None,
         argsrepr=_shown(chunk.id),
-        throw=False,
     )
-    return retry
+
+
+def _published(task: Task, error: Exception, **options: Any) -> Exception:
+    """Publish another try; the exception that tells Celery so.
+
+    When the broker does not take it, this delivery goes back to its queue. Celery would drop it.
+    """
+    outcome: Exception
+    try:
+        outcome = task.retry(exc=error, throw=False, **options)
+    except Reject as unpublished:
+        if not isinstance(unpublished.reason, OperationalError | SoftTimeLimitExceeded):
+            raise
+        outcome = Reject("the next try could not be published", requeue=True)
+    return outcome
 
 
 def _shown(chunk_id: str) -> str:
@@ -146,7 +170,7 @@ def _shown(chunk_id: str) -> str:
 def _again_or_halt(task: Task, run: str, error: Exception) -> str:
     """Try a scan again; when that is used up, end the run with the reason where people look."""
     if task.request.retries < MAX_RETRIES:
-        raise task.retry(exc=error, countdown=backoff(task.request.retries)) from None
+        raise _published(task, error, countdown=backoff(task.request.retries)) from None
     try:
         run = run or backfill().active_run()
         if run:

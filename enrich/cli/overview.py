@@ -44,6 +44,9 @@ def _print(console: Console, status: Status, settings: Settings) -> None:
             f"{_plural(totals.errors, 'error')}, {_plural(totals.ticks_skipped, 'skipped tick')}, "
             f"{screen.dollars(status.spent_today_usd)} spent today (UTC)",
         )
+        if totals.messages_dropped:
+            dropped = _plural(totals.messages_dropped, "message")
+            screen.line(console, "warn", f"dropped from the broker, being none of ours: {dropped}")
         _print_tick(console, status.last_tick, settings.interval_seconds)
         if status.paused:
             screen.line(console, "warn", "paused: `python -m enrich resume` lets it go on")

@@ -53,6 +53,11 @@ def _of_ledger(status: Status) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "enrich_ticks_skipped", "Ticks that began no run", totals.ticks_skipped
     )
+    yield CounterMetricFamily(
+        "enrich_messages_dropped",
+        "Messages of the broker that were none of ours",
+        totals.messages_dropped,
+    )
     yield GaugeMetricFamily(
         "enrich_active_run", "Whether a run is active", int(status.active_run is not None)
     )

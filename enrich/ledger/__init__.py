@@ -325,6 +325,7 @@ class Ledger:
             ticks_skipped=stored.get("ticks_skipped", 0),
             vectors=stored.get("vectors", 0),
             errors=stored.get("errors", 0),
+            messages_dropped=stored.get("messages_dropped", 0),
             seconds=stored.get("milliseconds", 0) / 1000 + under_way,
         )
 
@@ -332,6 +333,11 @@ class Ledger:
         """Since midnight UTC, all runs."""
         with translated():
             return int(self._redis.get(self._key("spent:" + _today())) or 0) / 1e6
+
+    def count_dropped(self) -> None:
+        """Count a message of the broker that was none of ours. It belongs to no run."""
+        with translated():
+            self._redis.hincrby(self._key("totals"), "messages_dropped", 1)
 
     # -- what operators and hosts leave behind
 

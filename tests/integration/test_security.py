@@ -8,6 +8,7 @@ What leaves for the API with masking on is looked at here too, at the server tha
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import pickle
 import uuid
@@ -49,11 +50,17 @@ class Bomb:
 
 
 def envelope(
-    body: bytes, *, task: str | None = TASK, content_type: str = "application/json", **changes: Any
+    body: bytes,
+    *,
+    task: Any = TASK,
+    content_type: str = "application/json",
+    more: dict[str, Any] | None = None,
+    **changes: Any,
 ) -> bytes:
-    """A message as kombu stores it in Redis' list, in whatever form."""
+    """A message as kombu stores it in Redis' list, in whatever form. `more` goes to its headers."""
     id = str(uuid.uuid4())
     headers: dict[str, Any] = {"lang": "py", "id": id, "root_id": id, "argsrepr": "", "retries": 0}
+    headers |= more or {}
     if task is not None:
         headers["task"] = task
     message: dict[str, Any] = {
@@ -106,30 +113,76 @@ HOSTILE: dict[str, Callable[[Path], bytes]] = {
     "broken JSON": lambda mark: envelope(b'[[{"id": '),
     "not UTF-8": lambda mark: envelope(b"\xff\xfe\x00"),
     "deeply nested": lambda mark: envelope(b"[" * 100_000 + b"]" * 100_000),
+    "arguments that are none": lambda mark: envelope(b"[5, 6, 7]"),
+    "a page of another kind": lambda mark: envelope(
+        arguments({"run": 1}, "first"), task="enrich.scan_page"
+    ),
+    "no page": lambda mark: envelope(arguments(), task="enrich.scan_page"),
+    "no run": lambda mark: envelope(arguments([1]), task="enrich.finish_run"),
+    "a list for a task": lambda mark: envelope(arguments(), task=["enrich.scan_page"]),
+    "an unknown task without a name of its own": lambda mark: envelope(
+        arguments(1), task="os.system", more={"id": None}
+    ),
+    "time limits that are none": lambda mark: envelope(
+        arguments(), more={"timelimit": [None, "x"]}
+    ),
+    "a time that is none": lambda mark: envelope(arguments(), more={"eta": "tomorrow"}),
+    "headers of another kind": lambda mark: envelope(arguments(), headers=[1]),
+    "no address": lambda mark: envelope(arguments(), properties={"delivery_tag": "x"}),
+    "a tag of another kind": lambda mark: envelope(
+        arguments(),
+        properties={
+            "delivery_tag": None,
+            "delivery_info": {"exchange": "enrich", "routing_key": "enrich.embed"},
+        },
+    ),
+    "packed, and much more unpacked": lambda mark: envelope(
+        gzip.compress(b" " * 200_000_000), more={"compression": "application/x-gzip"}
+    ),
+    "bytes": lambda mark: b"\x80\x04garbage",
+    "cut": lambda mark: envelope(arguments())[:-9],
+    "nothing": lambda mark: b"null",
+    "deeply nested, from its first byte on": lambda mark: b"[" * 100_000,
 }
 
 
-@pytest.mark.parametrize("kind", HOSTILE)
 def test_raw_hostile_message_is_dropped_and_the_worker_goes_on(
-    deployment: Deployment, search: Search, ledger: Ledger, raw: redis.Redis, tmp_path: Path,
-    kind: str,
-) -> None:  # fmt: skip
+    deployment: Deployment, search: Search, ledger: Ledger, raw: redis.Redis, tmp_path: Path
+) -> None:
+    """One worker for all kinds, one after the other; each is counted once."""
     mark = tmp_path / "executed"
     search.create(INDEX)
     search.index(INDEX, logs(5, 5))
     worker = deployment.worker()
 
-    raw.lpush(QUEUE, HOSTILE[kind](mark))
-    wait_for(lambda: not raw.exists(QUEUE), worker)
+    for count, (kind, message) in enumerate(HOSTILE.items(), 1):
+        raw.lpush(QUEUE, message(mark))
+        try:
+            wait_for(lambda n=count: ledger.totals().messages_dropped == n, worker)  # type: ignore[misc]
+        except AssertionError as error:
+            raise AssertionError(f"{kind}: {error}") from None
+
     opened = ledger.open("manual", 600)
     publish(deployment, "enrich.scan_page", opened.run, 1)
     wait_for(lambda: not ledger.active_run(), worker)
-
     assert ledger.record(opened.run).vectors_written == 5
-    assert worker.running
-    assert not mark.exists()
     # Dropped for good: not handed back to be tried by the next worker.
     wait_for(lambda: not raw.hlen(PREFIX + "broker:unacked"), worker)
+    assert ledger.totals().messages_dropped == len(HOSTILE)
+    assert "Traceback" not in worker.log.read_text()
+    assert not mark.exists()
+
+
+def test_a_hostile_broadcast_is_dropped_and_the_worker_goes_on(
+    deployment: Deployment, ledger: Ledger, raw: redis.Redis
+) -> None:
+    """To the channel on which workers are asked and told things."""
+    worker = deployment.worker()
+    channel = PREFIX + "broker:/0.celery.pidbox"
+    for count, garbage in enumerate((b"[]", b"null", b'{"properties": 1}', b"[" * 100_000), 1):
+        assert raw.publish(channel, garbage) == 1
+        wait_for(lambda n=count: ledger.totals().messages_dropped == n, worker)  # type: ignore[misc]
+    assert "Traceback" not in worker.log.read_text()
 
 
 def test_what_is_masked_never_reaches_the_api(

@@ -249,7 +249,7 @@ def test_embeddings_api_of_an_unknown_authority_gets_no_text_and_no_key(
     with TlsFront(port, certificate) as front:
         url = f"https://localhost:{front.port}/v1"
         embedder = build_embedder(settings(openai_base_url=url))
-        with pytest.raises(ServerUnavailable, match="cannot be reached: check OPENAI_BASE_URL"):
+        with pytest.raises(Halt, match=r"TLS connection was refused.*certificate.*SSL_CERT_FILE"):
             embedder.embed(["x"])
         embedder.close()
         # The system's authorities, to which an operator adds a private one in this way.
@@ -258,6 +258,18 @@ def test_embeddings_api_of_an_unknown_authority_gets_no_text_and_no_key(
         assert embedder.embed(["x"]).vectors[0] is not None
         embedder.close()
         other = build_embedder(settings(openai_base_url=url.replace("localhost", "127.0.0.1")))
-        with pytest.raises(ServerUnavailable, match="cannot be reached"):
+        with pytest.raises(Halt, match=r"another host name; check OPENAI_BASE_URL"):
             other.embed(["x"])
         other.close()
+
+
+def test_embeddings_api_with_an_expired_certificate_is_named(
+    settings: Callable[..., Settings], clean: Services, expired: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SSL_CERT_FILE", str(expired))
+    with TlsFront(port_of(clean.embeddings.url), expired) as front:
+        embedder = build_embedder(settings(openai_base_url=f"https://localhost:{front.port}/v1"))
+        with pytest.raises(Halt, match=r"certificate is expired.*OPENAI_BASE_URL"):
+            embedder.embed(["x"])
+        embedder.close()

@@ -206,6 +206,16 @@ def test_status_json_is_the_report(store: Store, ledger: Ledger) -> None:
     ).keys()
 
 
+@pytest.mark.usefixtures("store")
+def test_status_tells_of_dropped_messages(ledger: Ledger) -> None:
+    assert "none of ours" not in call("status").stdout
+    ledger.count_dropped()
+    assert "dropped from the broker, being none of ours: 1 message" in call("status").stdout
+    ledger.count_dropped()
+    assert "none of ours: 2 messages" in call("status").stdout
+    assert json.loads(call("status", "--json").stdout)["totals"]["messages_dropped"] == 2
+
+
 def test_status_shows_redis_when_opensearch_is_down(store: Store, ledger: Ledger) -> None:
     store.down = True
     ledger.open("beat", 600)

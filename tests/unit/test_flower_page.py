@@ -222,7 +222,7 @@ def scrape(status: Status, *, redis_up: bool = True) -> dict[tuple[str, str], fl
 
 def test_metrics() -> None:
     status = Status(
-        totals=TotalsReport(runs=2, ticks_skipped=3, vectors=40, errors=5),
+        totals=TotalsReport(runs=2, ticks_skipped=3, vectors=40, errors=5, messages_dropped=6),
         last_runs=[RunRecord(run_id="r", state="halted", embedded=7, deferred=1)],
         last_tick=NOW,
         spent_today_usd=0.25,
@@ -241,6 +241,7 @@ def test_metrics() -> None:
     expected = {
         ("enrich_runs_total", ""): 2, ("enrich_vectors_total", ""): 40,
         ("enrich_errors_total", ""): 5, ("enrich_ticks_skipped_total", ""): 3,
+        ("enrich_messages_dropped_total", ""): 6,
         ("enrich_active_run", ""): 0, ("enrich_paused", ""): 0, ("enrich_run_halted", ""): 1,
         ("enrich_run_outcomes", "embedded"): 7, ("enrich_run_outcomes", "deferred"): 1,
         ("enrich_run_outcomes", "gone"): 0, ("enrich_spent_today_usd", ""): 0.25,

@@ -1,0 +1,171 @@
+"""Redis refuses to write, or is away, while the worker's main process or a task speaks to it.
+
+First the transport by itself, on a real Valkey, message by message; then whole workers.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+from typing import Any
+
+import pytest
+import redis
+from kombu import Connection, Consumer, Exchange, Queue
+from kombu.exceptions import OperationalError
+
+from dev.services import Services
+from dev.tcp_proxy import TcpProxy
+from enrich.ledger import Ledger
+from tests.conftest import Embeddings, Search, wait_for
+from tests.integration.test_cycle import logs
+from tests.integration.test_processes import INDEX, Deployment, deployment, ledger, publish
+
+__all__ = ["deployment", "ledger"]  # fixtures
+
+PREFIX = "transport:"
+QUEUE = Queue("work", Exchange("work", type="direct"), routing_key="work")
+
+
+@pytest.fixture
+def valkey(clean: Services) -> Iterator[redis.Redis]:
+    """Valkey as its administrator sees it; writable again afterwards."""
+    connection = redis.Redis.from_url(clean.redis.url)
+    yield connection
+    heal(connection)
+    if keys := list(connection.scan_iter(PREFIX + "*")):
+        connection.delete(*keys)
+    connection.close()
+
+
+def heal(valkey: redis.Redis) -> None:
+    valkey.config_set("maxmemory", "0")
+    valkey.execute_command("REPLICAOF", "NO", "ONE")
+
+
+@pytest.fixture
+def connect(clean: Services) -> Iterator[Callable[..., Connection]]:
+    """Connections of the product's transport, to Valkey or to a proxy before it."""
+    with ExitStack() as exits:
+
+        def connect(port: int | None = None, **options: Any) -> Connection:
+            port = port or int(clean.redis.url.rpartition(":")[2].partition("/")[0])
+            connection = Connection(
+                f"redis://127.0.0.1:{port}/0",
+                transport="enrich.broker:Transport",
+                transport_options={"global_keyprefix": PREFIX, **options},
+            )
+            exits.callback(connection.release)
+            return connection
+
+        yield connect
+
+
+def send(connection: Connection, *words: str) -> None:
+    with connection.Producer() as producer:
+        for word in words:
+            producer.publish(word, exchange=QUEUE.exchange, routing_key="work", declare=[QUEUE])
+
+
+def taking(connection: Connection) -> list[Any]:
+    """Begin to take messages, one at a time; the list grows as they come."""
+    taken: list[Any] = []
+    consumer = Consumer(connection, [QUEUE], on_message=taken.append)
+    consumer.qos(prefetch_count=1)
+    consumer.consume()
+    return taken
+
+
+def drain(connection: Connection) -> None:
+    """Let what there is to take come."""
+    with suppress(TimeoutError):
+        for _ in range(10):
+            connection.drain_events(timeout=0.5)
+
+
+def test_a_message_taken_from_a_full_redis_is_put_back(
+    valkey: redis.Redis, connect: Callable[..., Connection]
+) -> None:
+    send(connect(), "one")
+    consuming = connect()
+    taken = taking(consuming)
+    valkey.config_set("maxmemory", "1mb")
+    with pytest.raises(redis.exceptions.OutOfMemoryError):
+        drain(consuming)
+    assert not valkey.exists(PREFIX + "work")
+    assert taken == []
+    valkey.config_set("maxmemory", "0")
+
+    anew = connect()
+    taken = taking(anew)
+    drain(anew)
+
+    assert [message.payload for message in taken] == ["one"]
+
+
+@pytest.mark.parametrize(
+    ("harm", "words"),
+    [
+        (("CONFIG", "SET", "maxmemory", "1mb"), "maxmemory"),
+        # Of a primary that is not there: it keeps its data and refuses to write.
+        (("REPLICAOF", "127.0.0.1", "1"), "read only replica"),
+    ],
+    ids=["full", "read-only"],
+)
+def test_no_connection_stands_until_redis_takes_writes(
+    valkey: redis.Redis, connect: Callable[..., Connection], harm: tuple[str, ...], words: str
+) -> None:
+    valkey.execute_command(*harm)
+    with pytest.raises(OperationalError, match=f"Redis refuses to write: .*{words}"):
+        connect().ensure_connection(max_retries=1, interval_start=0)
+    heal(valkey)
+    assert connect().ensure_connection(max_retries=1).connected
+
+
+def test_what_could_not_be_acknowledged_does_not_stop_the_taking(
+    clean: Services, valkey: redis.Redis, connect: Callable[..., Connection]
+) -> None:
+    """Celery logs an acknowledgement that did not arrive and goes on with the same connection."""
+    send(connect(), "one", "two")
+    with TcpProxy(int(clean.redis.url.rpartition(":")[2].partition("/")[0])) as proxy:
+        consuming = connect(proxy.port, socket_timeout=0.5)
+        taken = taking(consuming)
+        drain(consuming)
+        assert [message.payload for message in taken] == ["one"]
+        proxy.set("hang")
+        taken[0].ack_log_error(logging.getLogger(__name__), consuming.connection_errors)
+        proxy.set("pass")
+
+        drain(consuming)
+
+        assert [message.payload for message in taken] == ["one", "two"]
+
+
+def test_a_try_that_cannot_be_published_is_not_lost(
+    deployment: Deployment, search: Search, embeddings: Embeddings, ledger: Ledger,
+    valkey: redis.Redis,
+) -> None:  # fmt: skip
+    """The API fails while Redis refuses to write. The deadline, which would find the chunk too,
+    is far away."""
+    search.create(INDEX)
+    search.index(INDEX, logs(20, 20))
+    embeddings.set(latency_ms=2000)
+    embeddings.faults({"kind": "status", "status": 500})
+    worker = deployment.worker(
+        ENRICH_SOFT_TIME_LIMIT_SECONDS="9",
+        ENRICH_HARD_TIME_LIMIT_SECONDS="10",
+        ENRICH_VISIBILITY_TIMEOUT_SECONDS="12",
+        ENRICH_CHUNK_DEADLINE_SECONDS="500",
+    )
+    opened = ledger.open("manual", 600)
+    publish(deployment, "enrich.scan_page", opened.run, 1)
+    wait_for(lambda: embeddings.seen["requests"] > 0, worker)
+    valkey.execute_command("REPLICAOF", "127.0.0.1", "1")
+    wait_for(lambda: "could not be published" in worker.log.read_text(), worker)
+    valkey.execute_command("REPLICAOF", "NO", "ONE")
+
+    wait_for(lambda: not ledger.active_run(), worker)
+
+    record = ledger.record(opened.run)
+    assert (record.vectors_written, record.deferred, record.failed) == (20, 0, 0)
