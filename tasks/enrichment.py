@@ -24,6 +24,7 @@ from tasks.retry import (
     MAX_BACKOFF_SECONDS,
     MAX_PAUSES,
     MAX_RETRIES,
+    after,
     backoff,
     pause_of,
     too_long,
@@ -85,13 +86,13 @@ def finish_run(self: Task, run: str, *_: Any, **__: Any) -> str:
     try:
         return backfill().finish(run)
     except _PASSING as error:
-        raise self.retry(exc=error, countdown=backoff(self.request.retries)) from None
+        raise self.retry(exc=error, **after(backoff(self.request.retries))) from None
 
 
 @shared_task(
     bind=True, name="enrich.embed_and_update", max_retries=MAX_RETRIES, Request=CheckedRequest
 )
-def embed_and_update(self: Task, message: Any = None, pauses: int = 0, **__: Any) -> str:
+def embed_and_update(self: Task, message: Any = None, pauses: int = 0, *_: Any, **__: Any) -> str:
     """`pauses` are those of the retries so far that only waited for a turn."""
     try:
         chunk = Chunk.from_message(message)
@@ -130,10 +131,10 @@ def _again(
     retry: Exception = task.retry(
         args=(chunk.to_message(), pauses),
         exc=error,
-        countdown=seconds,
         max_retries=None,
         argsrepr=_shown(chunk.id),
         throw=False,
+        **after(seconds),
     )
     return retry
 
@@ -146,7 +147,7 @@ def _shown(chunk_id: str) -> str:
 def _again_or_halt(task: Task, run: str, error: Exception) -> str:
     """Try a scan again; when that is used up, end the run with the reason where people look."""
     if task.request.retries < MAX_RETRIES:
-        raise task.retry(exc=error, countdown=backoff(task.request.retries)) from None
+        raise task.retry(exc=error, **after(backoff(task.request.retries))) from None
     try:
         run = run or backfill().active_run()
         if run:

@@ -1,0 +1,95 @@
+"""A delivery is unpacked before any task runs: whatever its body is, only its own refusal comes."""
+
+from __future__ import annotations
+
+import base64
+import json
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.exceptions import InvalidTaskError
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.transport.virtual import Message
+
+from tasks.checked_request import CheckedRequest
+from tasks.retry import after
+
+REPEATABLE = settings(deadline=None, max_examples=300, derandomize=True)
+APP = Celery("test", broker="memory://", set_as_current=False)
+APP.conf.accept_content = ["json"]
+
+
+@APP.task(name="work", shared=False)
+def work(*_: Any) -> None: ...
+
+
+class Channel:
+    """What a message asks of its channel."""
+
+    def prepare_message(self, *_: Any) -> None: ...
+
+    def decode_body(self, body: Any, encoding: Any) -> Any:
+        return base64.b64decode(body) if encoding == "base64" else body
+
+
+def payload(body: bytes, **headers: Any) -> dict[str, Any]:
+    return {
+        "body": base64.b64encode(body).decode(),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "headers": {"lang": "py", "task": "work", "id": "1", "root_id": "1", **headers},
+        "properties": {"delivery_tag": "t", "delivery_info": {}, "body_encoding": "base64"},
+    }
+
+
+def request_of(message: dict[str, Any]) -> CheckedRequest:
+    received = Message(message, channel=Channel(), accept={"application/json"})
+    return CheckedRequest(received, app=APP, task=work, headers=received.headers)
+
+
+GOOD = json.dumps([[1, "two"], {"three": 3}, {"callbacks": None, "errbacks": None}]).encode()
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=8,
+)
+BODIES = (
+    st.binary(max_size=80)
+    | JSON.map(lambda value: json.dumps(value).encode())
+    | st.tuples(st.integers(0, len(GOOD)), st.integers(0, 5), st.binary(max_size=3)).map(
+        lambda cut: GOOD[: cut[0]] + cut[2] + GOOD[cut[0] + cut[1] :]
+    )
+)
+
+
+def test_a_good_body_is_taken() -> None:
+    assert request_of(payload(GOOD)).args == [1, "two"]
+
+
+@REPEATABLE
+@given(BODIES)
+def test_any_body_is_taken_or_refused(body: bytes) -> None:
+    # These three are what Celery's consumer logs and drops.
+    with suppress(InvalidTaskError, DecodeError, ContentDisallowed):
+        request_of(payload(body))
+
+
+@REPEATABLE
+@given(st.sampled_from(["eta", "expires", "timelimit", "retries", "wait", "argsrepr"]), JSON)
+def test_any_header_is_taken_or_refused(name: str, value: Any) -> None:
+    with suppress(InvalidTaskError):
+        request_of(payload(GOOD, **{name: value}))
+
+
+@pytest.mark.parametrize("hours", [-1, 0, 1])
+def test_a_retry_is_due_by_this_hosts_clock(hours: int) -> None:
+    sent = datetime.now(UTC) + timedelta(hours=hours, seconds=20)
+    before = datetime.now(UTC)
+    request = request_of(payload(GOOD, eta=sent.isoformat(), **after(20)["headers"]))
+    waits = timedelta(seconds=20)
+    assert before + waits <= request.eta <= datetime.now(UTC) + waits
