@@ -44,6 +44,9 @@ INTERVAL = 6.0
 BATCH = 10
 PROCESSES = 2
 
+#: Variables of a worker that is not quite the product's own, see stumbling.py.
+STUMBLES = {"CHAOS_MOMENT", "CHAOS_CLOCK"}
+
 #: Gives up on a row whose backlog does not empty; transient trouble backs off for up to a minute.
 PATIENCE = 90.0
 
@@ -172,11 +175,12 @@ class World:
         self.worker(wait=False)
         self.beat()
 
-    def worker(self, *, wait: bool = True, **env: str) -> Service:
+    def worker(self, *, wait: bool = True, processes: int = PROCESSES, **env: str) -> Service:
+        """Start a worker; `env` may name a moment at which it stumbles, see stumbling.py."""
         self._number += 1
         name = f"{self.name}-w{self._number}"
         service = self._spawn(
-            name, "worker", "-c", str(PROCESSES), "-n", f"{name}@%h", "--without-mingle", **env
+            name, "worker", "-c", str(processes), "-n", f"{name}@%h", "--without-mingle", **env
         )
         self.workers.append(service)
         if wait:
@@ -200,9 +204,10 @@ class World:
             "ENRICH_LOG_FILE": str(self.folder / f"{self.name}.log"),
             "ENRICH_REDIS_PREFIX": self.prefix,
         }
+        program = "tests.chaos.stumbling" if env.keys() & STUMBLES else "celery"
         return self.stack.spawn(
             name,
-            [sys.executable, "-m", "celery", "-A", "enrich", *words],
+            [sys.executable, "-m", program, "-A", "enrich", *words],
             env={**ENV, **proxied, **own, **self.env, **env},
             cwd=ROOT,
         )
