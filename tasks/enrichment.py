@@ -33,7 +33,7 @@ from tasks.retry import (
 log = logging.getLogger(__name__)
 
 #: What a scan is tried again for.
-_PASSING = (TransientError, SoftTimeLimitExceeded)
+_PASSING = (TransientError, SoftTimeLimitExceeded, MemoryError)
 
 
 class _CeleryPublisher:
@@ -151,7 +151,7 @@ def _again_or_halt(task: Task, run: str, error: Exception) -> str:
     try:
         run = run or backfill().active_run()
         if run:
-            backfill().halt(run, str(error) or "the scan ran into its time limit")
+            backfill().halt(run, str(error) or f"the scan ran into {type(error).__name__}")
     except (TransientError, Halt) as second:
         log.error("the run could not be halted: %s", second)
     return f"given up: {error}"

@@ -81,6 +81,7 @@ memory(
     cut=BATCH,
 )
 memory("no-memory-in-bulk", "a child meets its memory limit in C code, which crashes, in a bulk")
+memory("no-memory-in-scan-once", "a child meets its memory limit in a scan, once")
 memory("no-memory-in-scan", "a child meets its memory limit in a scan, and stays there")
 
 

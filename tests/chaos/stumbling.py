@@ -155,6 +155,7 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "no-memory-for-good": lambda: no_memory(VectorCache, "put", for_good=True),
     "no-memory-in-bulk": lambda: no_memory(documents.Documents, "write", for_good=True),
     "no-memory-in-scan": lambda: no_memory(Ledger, "register", for_good=True),
+    "no-memory-in-scan-once": lambda: no_memory(Ledger, "register", for_good=False),
 }
 
 

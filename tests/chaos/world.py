@@ -73,6 +73,8 @@ class World:
         self.beats: list[Service] = []
         #: Beside `ENV`; a row may set it before it starts anything.
         self.env: dict[str, str] = {}
+        #: How many inputs are sent before a harm is done.
+        self.moment = 3 * BATCH
         self._number = 0
         self._exits = ExitStack()
 
@@ -171,7 +173,9 @@ class World:
     # -- the processes
 
     def start(self) -> None:
-        """A worker and beat, and the drain begins."""
+        """A worker and beat, and the drain begins; a second fault meets it begun."""
+        if self.beats:
+            return
         self.worker(wait=False)
         self.beat()
 
@@ -222,8 +226,9 @@ class World:
                 raise Stuck(f"it was waited {patience:.0f} s in vain until {what}")
             time.sleep(0.05)
 
-    def under_way(self, inputs: int = 3 * BATCH) -> None:
+    def under_way(self, inputs: int = 0) -> None:
         """Until some texts have been paid for, and others not."""
+        inputs = inputs or self.moment
         self.until(lambda: self.api.seen["inputs"] >= inputs, f"{inputs} inputs were sent")
 
     def active_run(self) -> str:

@@ -242,7 +242,8 @@ def test_trouble_that_passes_never_marks_a_document(
     assert_adds_up(record)
     assert record.failed == 0
     assert record.retries > 0
-    while record.deferred:
+    # A node under load may also have an index left out for a run, which then finds nothing.
+    while record.deferred or record.skipped_indices:
         record = one.run()
     assert_right_vectors(search, INDEX, model)
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import base64
 import json
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
 from celery import Celery
 from celery.exceptions import InvalidTaskError
 from hypothesis import given, settings
@@ -17,7 +15,6 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.transport.virtual import Message
 
 from tasks.checked_request import CheckedRequest
-from tasks.retry import after
 
 REPEATABLE = settings(deadline=None, max_examples=300, derandomize=True)
 APP = Celery("test", broker="memory://", set_as_current=False)
@@ -84,12 +81,3 @@ def test_any_body_is_taken_or_refused(body: bytes) -> None:
 def test_any_header_is_taken_or_refused(name: str, value: Any) -> None:
     with suppress(InvalidTaskError):
         request_of(payload(GOOD, **{name: value}))
-
-
-@pytest.mark.parametrize("hours", [-1, 0, 1])
-def test_a_retry_is_due_by_this_hosts_clock(hours: int) -> None:
-    sent = datetime.now(UTC) + timedelta(hours=hours, seconds=20)
-    before = datetime.now(UTC)
-    request = request_of(payload(GOOD, eta=sent.isoformat(), **after(20)["headers"]))
-    waits = timedelta(seconds=20)
-    assert before + waits <= request.eta <= datetime.now(UTC) + waits
