@@ -1,7 +1,8 @@
 """The broker's transport: kombu's for Redis, which bytes that are no message cannot stop.
 
 Whoever can write to a queue could end every worker otherwise: kombu reads the bytes outside of any
-task, and what it raises there ends the process.
+task, and what it raises there ends the process. So could a Redis that goes away while messages are
+held.
 """
 
 from __future__ import annotations
@@ -15,8 +16,22 @@ from kombu.transport import redis as kombu_redis
 log = logging.getLogger(__name__)
 
 
+class QoS(kombu_redis.QoS):
+    """What this process took and has not finished."""
+
+    def restore_unacked(self, client: Any = None) -> Any:
+        if self.channel.connection.client is None:
+            # The connection was lost and given up in the middle of this channel's closing, which
+            # is tried once more. What it held comes back after the visibility time-out.
+            self._delivered.clear()
+            return None
+        return super().restore_unacked(client)
+
+
 class Channel(kombu_redis.Channel):
     """Reads queues; what is no message is gone and does no more harm."""
+
+    QoS = QoS
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
