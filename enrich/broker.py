@@ -62,6 +62,14 @@ class QoS(kombu_redis.QoS):
             self._free(delivery_tag)
             raise
 
+    def restore_unacked(self, client: Any = None) -> Any:
+        if self.channel.connection.client is None:
+            # The connection was lost and given up in the middle of this channel's closing, which
+            # is tried once more. What it held comes back after the visibility time-out.
+            self._delivered.clear()
+            return None
+        return super().restore_unacked(client)
+
     def _free(self, delivery_tag: str) -> None:
         # The message comes back after the visibility time-out. Until then it must not count
         # towards what this process may hold: with that used up, no other would ever be taken.

@@ -21,10 +21,12 @@ from enrich.dropping import drop
 from enrich.errors import Halt, RateLimited, ServerUnavailable, TransientError
 from enrich.models import Chunk
 from enrich.settings import load_settings
+from tasks.own_request import OwnRequest
 from tasks.retry import (
     MAX_BACKOFF_SECONDS,
     MAX_PAUSES,
     MAX_RETRIES,
+    after,
     backoff,
     pause_of,
     too_long,
@@ -33,7 +35,7 @@ from tasks.retry import (
 log = logging.getLogger(__name__)
 
 #: What a scan is tried again for.
-_PASSING = (TransientError, SoftTimeLimitExceeded)
+_PASSING = (TransientError, SoftTimeLimitExceeded, MemoryError)
 
 
 class _CeleryPublisher:
@@ -71,7 +73,9 @@ def _forget_parent(**_: Any) -> None:
     backfill.cache_clear()
 
 
-@shared_task(bind=True, name="enrich.find_unvectorized", max_retries=MAX_RETRIES)
+@shared_task(
+    bind=True, name="enrich.find_unvectorized", max_retries=MAX_RETRIES, Request=OwnRequest
+)
 def find_unvectorized(self: Task, trigger: Any = "beat", *_: Any, **__: Any) -> str:
     if not isinstance(trigger, str):
         return drop("not a tick")
@@ -81,7 +85,7 @@ def find_unvectorized(self: Task, trigger: Any = "beat", *_: Any, **__: Any) -> 
         return _again_or_halt(self, "", error)
 
 
-@shared_task(bind=True, name="enrich.scan_page", max_retries=MAX_RETRIES)
+@shared_task(bind=True, name="enrich.scan_page", max_retries=MAX_RETRIES, Request=OwnRequest)
 def scan_page(self: Task, run: Any = None, page: Any = None, *_: Any, **__: Any) -> str:
     if not isinstance(run, str) or not isinstance(page, int):
         return drop("not a page of a run")
@@ -91,18 +95,18 @@ def scan_page(self: Task, run: Any = None, page: Any = None, *_: Any, **__: Any)
         return _again_or_halt(self, run, error)
 
 
-@shared_task(bind=True, name="enrich.finish_run", max_retries=MAX_RETRIES)
+@shared_task(bind=True, name="enrich.finish_run", max_retries=MAX_RETRIES, Request=OwnRequest)
 def finish_run(self: Task, run: Any = None, *_: Any, **__: Any) -> str:
     if not isinstance(run, str):
         return drop("not a run")
     try:
         return backfill().finish(run)
     except _PASSING as error:
-        raise _published(self, error, countdown=backoff(self.request.retries)) from None
+        raise _published(self, error, **after(backoff(self.request.retries))) from None
 
 
-@shared_task(bind=True, name="enrich.embed_and_update", max_retries=MAX_RETRIES)
-def embed_and_update(self: Task, message: Any = None, pauses: int = 0, **__: Any) -> str:
+@shared_task(bind=True, name="enrich.embed_and_update", max_retries=MAX_RETRIES, Request=OwnRequest)
+def embed_and_update(self: Task, message: Any = None, pauses: int = 0, *_: Any, **__: Any) -> str:
     """`pauses` are those of the retries so far that only waited for a turn."""
     try:
         chunk = Chunk.from_message(message)
@@ -141,9 +145,9 @@ def _again(
         task,
         error,
         args=(chunk.to_message(), pauses),
-        countdown=seconds,
         max_retries=None,
         argsrepr=_shown(chunk.id),
+        **after(seconds),
     )
 
 
@@ -170,11 +174,11 @@ def _shown(chunk_id: str) -> str:
 def _again_or_halt(task: Task, run: str, error: Exception) -> str:
     """Try a scan again; when that is used up, end the run with the reason where people look."""
     if task.request.retries < MAX_RETRIES:
-        raise _published(task, error, countdown=backoff(task.request.retries)) from None
+        raise _published(task, error, **after(backoff(task.request.retries))) from None
     try:
         run = run or backfill().active_run()
         if run:
-            backfill().halt(run, str(error) or "the scan ran into its time limit")
+            backfill().halt(run, str(error) or f"the scan ran into {type(error).__name__}")
     except (TransientError, Halt) as second:
         log.error("the run could not be halted: %s", second)
     return f"given up: {error}"

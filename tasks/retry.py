@@ -1,9 +1,10 @@
-"""Who is tried again, when, and how often: the retry policy as data and two pure functions."""
+"""Who is tried again, when, and how often: the retry policy as data and a few pure functions."""
 
 from __future__ import annotations
 
 import random
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from enrich.backfill import MAX_PAUSE_SECONDS
 from enrich.errors import RateLimited
@@ -26,6 +27,31 @@ def backoff(retries: int) -> float:
     """
     most = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0**retries)
     return random.uniform(0.1, most)
+
+
+#: Header of a message that waits: how long, in seconds. Celery's own says until when, by the clock
+#: of the host that sent it.
+WAIT_HEADER = "wait"
+
+
+def after(seconds: float) -> dict[str, Any]:
+    """Options of a retry that is to wait."""
+    return {"countdown": seconds, "headers": {WAIT_HEADER: seconds}}
+
+
+def due(told: datetime, wait: Any, now: datetime) -> datetime:
+    """When a message that came just now is due.
+
+    Hosts whose clocks disagree would hold each other's retries for as long as they differ: what
+    counts is the wait that was asked for, from now on. Never longer than any retry of ours waits.
+
+    Args:
+        told: when it is due by the clock of its sender.
+        wait: its WAIT_HEADER, which may be anything.
+    """
+    if isinstance(wait, int | float) and 0 <= wait <= MAX_BACKOFF_SECONDS:
+        return now + timedelta(seconds=wait)
+    return min(told, now + timedelta(seconds=MAX_BACKOFF_SECONDS))
 
 
 def pause_of(error: RateLimited) -> float:

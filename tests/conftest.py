@@ -32,6 +32,10 @@ from enrich.settings import Settings, load_settings
 ROOT = Path(__file__).parent.parent
 DIMENSIONS = 1536
 
+#: Of the pipelines in this process: a worker that other tests keep running may still have a tick to
+#: try again, and would begin a run among theirs.
+PREFIX = "pipeline:"
+
 
 class Search:
     """OpenSearch asked directly, not through the product: the independent witness."""
@@ -234,6 +238,7 @@ def clean(stack: Services, search: Search, embeddings: Embeddings) -> Services:
     connection = redis.Redis.from_url(stack.environment()["REDIS_URL"])
     # All but the broker's keys: a worker that listens has bound its queues there.
     keys = [k for k in connection.scan_iter("enrich:*") if not k.startswith(b"enrich:broker:")]
+    keys += connection.scan_iter(PREFIX + "*")
     if keys:
         connection.delete(*keys)
     connection.close()
@@ -256,7 +261,7 @@ def pipeline(settings: Callable[..., Settings]) -> Iterator[Callable[..., Pipeli
     built: list[Pipeline] = []
 
     def build(**overrides: Any) -> Pipeline:
-        built.append(Pipeline(settings(**overrides)))
+        built.append(Pipeline(settings(**{"enrich_redis_prefix": PREFIX, **overrides})))
         return built[-1]
 
     yield build

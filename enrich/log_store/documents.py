@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -136,7 +136,7 @@ class _Item(msgspec.Struct):
 
 class _Bulk(msgspec.Struct):
     errors: bool
-    items: list[dict[str, _Item]]
+    items: list[Annotated[dict[str, _Item], msgspec.Meta(min_length=1)]]
 
 
 class Documents:

@@ -142,7 +142,7 @@ class Checker:
         live = {index for index, _ in truth.sources.keys() - truth.gone}
         stored = self.read(sorted(live))
         runs = self._runs()
-        broken: list[str] = []
+        broken = self._created(live)
         broken += _shortened(self._documents(truth, stored))
         broken += _shortened(self._records(truth, runs, stored))
         broken += self._money(truth, paid)
@@ -159,6 +159,12 @@ class Checker:
         )
 
     # -- 1 and 2: the documents
+
+    def _created(self, live: set[str]) -> list[str]:
+        answer = self._http.get("/_cat/indices?format=json&h=index&expand_wildcards=all")
+        answer.raise_for_status()
+        there = {row["index"] for row in answer.json() if not row["index"].startswith(".")}
+        return [f"an index was created: {name}" for name in sorted(there - live)]
 
     def _documents(self, truth: Truth, stored: Mapping[Key, dict[str, Any]]) -> list[str]:
         broken: list[str] = []

@@ -131,7 +131,7 @@ def message_twice(w: World) -> None:
         w.redis.lpush(w.queue(), again(message))
 
 
-@row("messages", "one chunk's message lost from the queue")
+@row("messages", "one chunk's message lost, as between the broker's pop and its entry")
 def message_lost(w: World) -> None:
     w.start()
     w.under_way()
@@ -506,5 +506,5 @@ def envelope(
     ).encode()
 
 
-# Rows that need more than this room has; they add themselves to ROWS.
-from tests.chaos import rows_api, rows_search  # noqa: E402, F401
+# Rows in rooms of their own add themselves, when all that they use is there.
+from tests.chaos import rows_api, rows_search, rows_workers  # noqa: E402, F401

@@ -45,6 +45,9 @@ INTERVAL = 6.0
 BATCH = 10
 PROCESSES = 2
 
+#: Variables of a worker that is not quite the product's own, see stumbling.py.
+STUMBLES = {"CHAOS_MOMENT", "CHAOS_CLOCK"}
+
 #: Gives up on a row whose backlog does not empty; transient trouble backs off for up to a minute.
 PATIENCE = 90.0
 
@@ -71,6 +74,8 @@ class World:
         self.beats: list[Service] = []
         #: Beside `ENV`; a row may set it before it starts anything.
         self.env: dict[str, str] = {}
+        #: How many inputs are sent before a harm is done.
+        self.moment = 3 * BATCH
         self._number = 0
         self._exits = ExitStack()
 
@@ -168,15 +173,18 @@ class World:
     # -- the processes
 
     def start(self) -> None:
-        """A worker and beat, and the drain begins."""
+        """A worker and beat, and the drain begins; a second fault meets it begun."""
+        if self.beats:
+            return
         self.worker(wait=False)
         self.beat()
 
-    def worker(self, *, wait: bool = True, **env: str) -> Service:
+    def worker(self, *, wait: bool = True, processes: int = PROCESSES, **env: str) -> Service:
+        """Start a worker; `env` may name a moment at which it stumbles, see stumbling.py."""
         self._number += 1
         name = f"{self.name}-w{self._number}"
         service = self._spawn(
-            name, "worker", "-c", str(PROCESSES), "-n", f"{name}@%h", "--without-mingle", **env
+            name, "worker", "-c", str(processes), "-n", f"{name}@%h", "--without-mingle", **env
         )
         self.workers.append(service)
         if wait:
@@ -200,9 +208,10 @@ class World:
             "ENRICH_LOG_FILE": str(self.folder / f"{self.name}.log"),
             "ENRICH_REDIS_PREFIX": self.prefix,
         }
+        program = "tests.chaos.stumbling" if env.keys() & STUMBLES else "celery"
         return self.stack.spawn(
             name,
-            [sys.executable, "-m", "celery", "-A", "enrich", *words],
+            [sys.executable, "-m", program, "-A", "enrich", *words],
             env={**ENV, **proxied, **own, **self.env, **env},
             cwd=ROOT,
         )
@@ -217,8 +226,9 @@ class World:
                 raise Stuck(f"it was waited {patience:.0f} s in vain until {what}")
             time.sleep(0.05)
 
-    def under_way(self, inputs: int = 3 * BATCH) -> None:
+    def under_way(self, inputs: int = 0) -> None:
         """Until some texts have been paid for, and others not."""
+        inputs = inputs or self.moment
         self.until(lambda: self.api.seen["inputs"] >= inputs, f"{inputs} inputs were sent")
 
     def active_run(self) -> str:

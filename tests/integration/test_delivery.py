@@ -172,6 +172,42 @@ def test_a_scan_that_stopped_is_restarted_by_the_next_tick(
     assert one.ledger.totals().ticks_skipped == 1
 
 
+def test_a_reader_whose_page_another_has_registered_publishes_nothing(
+    pipeline: Build,
+    search: Search,
+    model: Model,
+    three_hundred: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Its claim is over before it has read: another may have the same page.
+    monkeypatch.setattr("enrich.backfill.PAGE_CLAIM_SECONDS", 0.001)
+    slow, quick = pipeline(), pipeline()
+    read = slow.backfill._scanner._store.finder.page
+
+    def overtaken(*arguments: Any) -> Any:
+        pages = read(*arguments)
+        # What the other reads is not the same, though its chunks are named alike.
+        more = [{**log, "message": f"newer {n}", "_id": f"newer-{n}"} for n, log in
+                enumerate(logs(50, 50))]  # fmt: skip
+        search.index(INDEX, more)
+        quick.backfill.scan(slow.ledger.active_run(), 1)
+        return pages
+
+    monkeypatch.setattr(slow.backfill._scanner._store.finder, "page", overtaken)
+    slow.find_unvectorized("beat")
+    slow.deliver()
+
+    assert slow.lines == ["page 1 is closed"]
+    assert chunks(slow) == []
+    assert len(chunks(quick)) == 4
+    while quick.messages:
+        quick.deliver()
+    record = quick.ledger.last_runs(1)[0]
+    assert_adds_up(record)
+    assert record.found == record.vectors_written == 350
+    assert_right_vectors(search, INDEX, model)
+
+
 # -- the API in trouble
 
 
@@ -206,7 +242,8 @@ def test_trouble_that_passes_never_marks_a_document(
     assert_adds_up(record)
     assert record.failed == 0
     assert record.retries > 0
-    while record.deferred:
+    # A node under load may also have an index left out for a run, which then finds nothing.
+    while record.deferred or record.skipped_indices:
         record = one.run()
     assert_right_vectors(search, INDEX, model)
 

@@ -87,7 +87,7 @@ def test_the_page_the_json_and_the_metrics_tell_of_the_run(
         settings={"index.knn": True},
     )
     search.index("a_float_2026_11", some_logs(2))
-    line = pipeline()
+    line = pipeline(enrich_redis_prefix="enrich:")
     first = line.run("beat")
     second = line.ledger.open("manual", 600)
     assert second.verdict == "opened"
@@ -192,7 +192,7 @@ def test_workers_show_the_counters_and_no_password_shows_anywhere(
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, some_logs(3))
-    pipeline().run("beat")
+    pipeline(enrich_redis_prefix="enrich:").run("beat")
     secret = "s3cr3t-of-redis"
     connection = redis.Redis.from_url(clean.environment()["REDIS_URL"])
     connection.acl_setuser(

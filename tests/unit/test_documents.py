@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from enrich.errors import TransientError
@@ -332,6 +332,36 @@ def test_error_status_without_an_error_is_not_taken_for_written() -> None:
     wire = Wire({"errors": False, "items": [{"index": {"status": 503}}]})
     write = Write(document=read("{}"), added=ADDED, vector=VECTOR)
     assert on(wire).write([write]) == [(Verdict.OVERLOADED, "")]
+
+
+BULK = json.dumps(
+    {
+        "errors": True,
+        "items": [
+            {"index": {"status": 200}},
+            {"index": {"status": 400, "error": {"type": "mapper_parsing_exception"}}},
+        ],
+    }
+)
+
+
+@settings(deadline=None, max_examples=300, derandomize=True)
+@example('{"errors":false,"items":[{},{}]}')
+@given(
+    st.text(max_size=60)
+    | st.tuples(st.integers(0, len(BULK)), st.integers(0, 9), st.text(max_size=3)).map(
+        lambda cut: BULK[: cut[0]] + cut[2] + BULK[cut[0] + cut[1] :]
+    )
+)
+def test_any_bulk_answer_is_judged_item_by_item_or_tried_again(answer: str) -> None:
+    writes = [Write(document=read("{}"), added=ADDED, vector=VECTOR)] * 2
+    try:
+        verdicts = on(Wire(answer)).write(writes)
+    except TransientError:
+        return
+    assert len(verdicts) == 2
+    # Whatever was changed on the way: only a whole success is taken for one.
+    assert verdicts[1][0] is not Verdict.WRITTEN or '"error"' not in answer
 
 
 @pytest.mark.parametrize("items", [0, 1, 3])

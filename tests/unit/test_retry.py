@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,16 @@ from enrich.backfill import MAX_PAUSE_SECONDS
 from enrich.embedder import MAX_RETRY_AFTER_SECONDS
 from enrich.errors import RateLimited
 from enrich.settings import Settings
-from tasks.retry import MAX_BACKOFF_SECONDS, MAX_RETRIES, backoff, pause_of, too_long
+from tasks.retry import (
+    MAX_BACKOFF_SECONDS,
+    MAX_RETRIES,
+    WAIT_HEADER,
+    after,
+    backoff,
+    due,
+    pause_of,
+    too_long,
+)
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
@@ -62,3 +73,23 @@ def test_short_pause_is_waited_for(pause: float) -> None:
 def test_long_pause_halts_with_its_end(pause: float) -> None:
     reason = too_long(pause)
     assert re.fullmatch(r"rate limited until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", reason)
+
+
+NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
+HOURS = st.timedeltas(timedelta(hours=-5), timedelta(hours=5))
+
+
+@pytest.mark.parametrize("ahead", [-3600, 0, 3600])
+def test_a_retry_waits_as_long_as_it_was_told_whatever_its_senders_clock_says(ahead: int) -> None:
+    options = after(20.0)
+    assert options["countdown"] == 20
+    told = NOW + timedelta(seconds=ahead + 20)
+    assert due(told, options["headers"][WAIT_HEADER], NOW) == NOW + timedelta(seconds=20)
+
+
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(HOURS, st.none() | st.floats() | st.integers() | st.text() | st.lists(st.integers()))
+def test_no_message_waits_longer_than_a_retry_does(told: timedelta, wait: Any) -> None:
+    waits = (due(NOW + told, wait, NOW) - NOW).total_seconds()
+    assert waits <= MAX_BACKOFF_SECONDS
+    assert waits == pytest.approx(told.total_seconds()) or waits >= 0

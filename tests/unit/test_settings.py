@@ -105,6 +105,19 @@ def test_wrong_value_is_named_and_not_quoted(
     assert refused.value.__suppress_context__
 
 
+@settings(deadline=None, max_examples=200, derandomize=True)
+@given(
+    st.sampled_from(sorted(WRONG.keys() | FREE)),
+    st.text(max_size=20) | st.floats().map(str) | st.integers().map(str),
+)
+def test_any_value_is_taken_or_refused_by_name(name: str, value: str) -> None:
+    try:
+        load_settings(**{"openai_api_key": "sk-right", name.lower(): value})
+    except SettingsError as error:
+        # Times out of order are named by the pair.
+        assert name in str(error)
+
+
 def test_all_wrong_values_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENSEARCH_PORT", "ENRICH_BATCH_SIZE", "REDIS_URL"):
         monkeypatch.setenv(name, "qqq")
