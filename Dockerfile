@@ -3,11 +3,11 @@
 # (log file, beat's schedule) goes to /var/lib/enrich, which is also the working directory.
 
 FROM python:3.11.14-slim-bookworm AS packages
-COPY requirements.txt constraints.txt ./
+COPY requirements.lock ./
 # Wheels only: a package that would need a compiler must fail here and not drag one in.
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
-       --only-binary :all: -r requirements.txt
+       --only-binary :all: --require-hashes -r requirements.lock
 
 FROM python:3.11.14-slim-bookworm
 RUN groupadd --gid 10001 enrich \

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test unit chaos lint clean
+.PHONY: demo test unit chaos lint lock clean
 
 demo: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m dev.demo $(if $(ONCE),--once) $(if $(LOGS),--logs "$(LOGS)") $(if $(N),--count $(N))
@@ -24,13 +24,21 @@ lint: $(READY)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 
+# Every package that an installation ends up with, for every system, with its hashes. Versions stay
+# as they are unless requirements*.txt or UPGRADE="--upgrade" asks for others. Needs uv.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--no-emit-index-url --custom-compile-command "make lock" $(UPGRADE)
+lock:
+	@$(LOCK) -o requirements-dev.lock requirements-dev.txt
+	@$(LOCK) -o requirements.lock -c requirements-dev.lock requirements.txt
+
 # The stamp is written last, so that an interrupted set-up is done again.
-$(READY): requirements.txt requirements-dev.txt constraints.txt
+$(READY): requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make demo PYTHON=/path/to/python3.11")'
 	@$(PYTHON) -c 'import platform, sys; platform.machine() in ("x86_64", "AMD64") or sys.platform == "darwin" or sys.exit("The embedded services have no packages for this system: use docker-compose.yml, see README.md")'
 	@echo "setting up $(VENV) (once, about a minute)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	@touch $@
 
 clean:

@@ -113,13 +113,22 @@ def embed_and_update(self: Task, message: Any = None, pauses: int = 0, *_: Any, 
     except ValueError as error:
         return drop(str(error))
     try:
+        return _handled(self, chunk, pauses)
+    except _PASSING as error:
+        # Redis could not even be told what became of it.
+        raise Reject(str(error), requeue=True) from None
+
+
+def _handled(task: Task, chunk: Chunk, pauses: int) -> str:
+    """Raises Celery's Retry or Reject, or what is in the way of saying how it ended."""
+    try:
         return backfill().embed_and_update(chunk)
     except ChunkBusy as error:
-        if self.request.retries >= MAX_RETRIES:
+        if task.request.retries >= MAX_RETRIES:
             return f"dropped: {error}"
         # Should the other delivery be lost, this one goes on when its claim has ended.
         seconds = min(error.seconds + 0.1, MAX_BACKOFF_SECONDS)
-        raise _again(self, chunk, error, seconds, pauses) from None
+        raise _again(task, chunk, error, seconds, pauses) from None
     except RateLimited as error:
         pause = pause_of(error)
         if reason := too_long(pause):
@@ -127,12 +136,12 @@ def embed_and_update(self: Task, message: Any = None, pauses: int = 0, *_: Any, 
             return reason
         if pauses >= MAX_PAUSES:
             return backfill().give_up(chunk, str(error))
-        raise _again(self, chunk, error, pause, pauses + 1) from None
+        raise _again(task, chunk, error, pause, pauses + 1) from None
     except TransientError as error:
-        tries = self.request.retries - pauses
+        tries = task.request.retries - pauses
         if tries >= MAX_RETRIES:
             return backfill().give_up(chunk, str(error))
-        raise _again(self, chunk, error, backoff(tries), pauses) from None
+        raise _again(task, chunk, error, backoff(tries), pauses) from None
     except (SoftTimeLimitExceeded, MemoryError) as error:
         return backfill().give_up(chunk, f"the worker ran into {type(error).__name__}")
 

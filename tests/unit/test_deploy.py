@@ -268,15 +268,33 @@ def test_the_build_sees_what_it_copies_and_nothing_else() -> None:
     assert all((ROOT / name).exists() for name in copied)
 
 
-def test_production_requirements_are_pinned() -> None:
-    names = {}
-    for file in ("requirements.txt", "constraints.txt"):
+def locked(name: str) -> dict[str, tuple[str, int]]:
+    """Of a lock: package → its version and how many hashes it has."""
+    text = (ROOT / name).read_text()
+    # What stands in an index' place names a host, and is another machine's business.
+    assert "://" not in text
+    entries = re.split(r"^(?=[\w.-]+(?:\[\w+\])?==)", text, flags=re.M)[1:]
+    found = {}
+    for entry in entries:
+        package, version = re.match(r"([\w.-]+)(?:\[\w+\])?==([\w.]+)", entry).groups()  # type: ignore[union-attr]
+        found[package.lower()] = (version, entry.count("--hash=sha256:"))
+    return found
+
+
+def test_every_package_is_locked_with_its_hashes() -> None:
+    production, development = locked("requirements.lock"), locked("requirements-dev.lock")
+    for lock in (production, development):
+        assert all(hashes for _, hashes in lock.values())
+    assert production.items() <= development.items()
+    for file, lock in (("requirements.txt", production), ("requirements-dev.txt", development)):
         lines = (ROOT / file).read_text().splitlines()
-        names[file] = [line for line in lines if line and not line.startswith(("#", "-c "))]
-        assert all(re.match(r"^[\w.-]+(\[\w+\])?==[\w.]+$", line) for line in names[file])
-    assert "-c constraints.txt" in (ROOT / "requirements.txt").read_text().splitlines()
-    locked = {line.lower() for line in names["constraints.txt"]}
-    assert {line.lower() for line in names["requirements.txt"]} <= locked
+        named = [line for line in lines if line and not line.startswith(("#", "-r "))]
+        for line in named:
+            pinned = re.match(r"^([\w.-]+)(?:\[\w+\])?==([\w.]+)$", line)
+            assert pinned is not None, line
+            assert lock[pinned[1].lower()][0] == pinned[2]
+    for path in ("Makefile", "Dockerfile"):
+        assert "--require-hashes -r requirements" in (ROOT / path).read_text()
 
 
 # -- systemd
