@@ -34,12 +34,22 @@ class Cluster:
     def close(self) -> None:
         self._pool.close()
 
+    def another(self) -> Cluster:
+        """The same node over connections of its own."""
+        return Cluster(self.url, self._process.pid)
+
     def __call__(self, method: str, path: str, body: Any = None, *, ok: bool = True) -> Any:
         """The answer, decoded. Raises ClusterRefused for a status of 300 and above if `ok`."""
         content = body if isinstance(body, bytes | None) else orjson.dumps(body)
-        answer = self._pool.request(
-            method, path, body=content, headers={"content-type": "application/json"}
-        )
+        try:
+            answer = self._pool.request(
+                method, path, body=content, headers={"content-type": "application/json"}
+            )
+        except urllib3.exceptions.HTTPError as error:
+            raise ClusterRefused(
+                f"OpenSearch at {self.url} does not answer any more ({type(error).__name__}): "
+                "its log says why"
+            ) from None
         if ok and answer.status >= 300:
             told = answer.data[:300].decode(errors="replace")
             raise ClusterRefused(f"OpenSearch answered {answer.status} to {method} {path}: {told}")

@@ -7,7 +7,7 @@ building a graph costs depends on how the vectors lie.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -77,23 +77,38 @@ def model() -> Model:
 
 
 def make_corpus(
-    size: int, *, distinct_share: float = 0.3, seed: int = 7, months: Sequence[str] = ()
+    size: int,
+    *,
+    distinct_share: float = 0.3,
+    seed: int = 7,
+    shared: int = 0,
+    place: Callable[[int], str] | None = None,
 ) -> Corpus:
-    """`size` ERROR logs of which `distinct_share` have a text of their own."""
-    more = {"months": tuple(months)} if months else {}
+    """`size` ERROR logs of which `distinct_share` have a text of their own.
+
+    Args:
+        shared: this many logs, spread evenly, get the message of the first one as well.
+        place: the index of the n-th log; by default dev/sample_logs' projects and months.
+    """
     known: dict[str, int] = {}
-    logs = []
-    for sample in generate(
+    logs: list[Log] = []
+    samples = generate(
         size,
         errors=size,
         seed=seed,
         failures=failures(),
         ordinary=(),
         distinct_share=distinct_share,
-        **more,
-    ):
-        text = known.setdefault(text_of(sample.document), len(known))
-        logs.append(Log(sample.index, sample.id, orjson.dumps(sample.document), text))
+    )
+    common = ""
+    for n, sample in enumerate(samples):
+        document = sample.document
+        common = common or document["message"]
+        if shared and n % max(1, size // shared) == 0:
+            document["message"] = common
+        text = known.setdefault(text_of(document), len(known))
+        index = place(n) if place else sample.index
+        logs.append(Log(index, sample.id, orjson.dumps(document), text))
     texts = list(known)
     return Corpus(logs=logs, texts=texts, vectors=_embedded(texts))
 

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,7 +41,7 @@ class Drain:
 
     #: The run and those that continued it, in order.
     runs: list[RunRecord]
-    #: Logs that have a vector afterwards, as OpenSearch counts them.
+    #: Written by these runs.
     vectors: int
     #: From the opening of the first run to the end of the last, as the records say.
     seconds: float
@@ -60,8 +61,25 @@ class Drain:
         """Vectors a second, of the longer of the two times."""
         return self.vectors / max(self.seconds, self.seconds_seen)
 
-    def total(self, counter: str) -> int:
-        return sum(int(getattr(run, counter)) for run in self.runs)
+    def a_vector(self, amount: float) -> float:
+        """An amount for each vector written."""
+        return amount / max(self.vectors, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the result file keeps."""
+        return {
+            "rate": self.rate,
+            "vectors": self.vectors,
+            "seconds": self.seconds,
+            "seconds_seen": self.seconds_seen,
+            "cpu": self.cpu,
+            "opensearch_cpu": self.opensearch_cpu,
+            "opensearch_requests": self.opensearch_requests,
+            "redis_commands": self.redis_commands,
+            "api": self.api,
+            "queue_most": max((sample.gauges["queue"] for sample in self.samples), default=0.0),
+            "runs": len(self.runs),
+        }
 
 
 class CountingRedis(redis.Redis):
@@ -108,7 +126,15 @@ class Product:
         concurrency: int | None = None,
         workers: int = 1,
         flower: bool = True,
+        prefix: Callable[[str], list[str]] | None = None,
     ) -> None:
+        """
+        Args:
+            env: variables beside the defaults.
+            concurrency: processes of each worker; None leaves that to the product.
+            prefix: what to put before the command of a program of this name, such as the way
+                into another network.
+        """
         self._stack = stack
         self._cluster = cluster
         self._folder = folder
@@ -116,7 +142,9 @@ class Product:
         self._concurrency = concurrency
         self._workers = workers
         self._flower = flower
+        self._prefix = prefix or (lambda _: [])
         self._count = 0
+        self.log_file = folder / "periodic_enrichment.log"
         self.programs: dict[str, Service] = {}
         settings = load_settings(**{k.lower(): v for k, v in stack.environment().items()})
         self.ledger = build_ledger(settings)
@@ -135,8 +163,8 @@ class Product:
             (port,) = free_ports(1)
             self._start("flower", "flower", env={"FLOWER_PORT": str(port)})
         for name, service in self.programs.items():
-            word = "ready" if name.startswith("worker") else "Visit me at"
-            self.until(lambda s=service, w=word: _said(s, w), f"{name} is ready")  # type: ignore[misc]
+            word = " ready." if name.startswith("worker") else "Visit me at"
+            self.until(partial(_said, service, word), f"{name} is ready", 120.0)
         return self
 
     def __exit__(
@@ -156,10 +184,10 @@ class Product:
         self._count += 1
         service = self._stack.spawn(
             f"{self._folder.name}-{name}-{self._count}",
-            [sys.executable, "-m", "celery", "-A", "enrich", *words],
+            [*self._prefix(name), sys.executable, "-m", "celery", "-A", "enrich", *words],
             env={
                 "PYTHONPATH": str(CHECKOUT),
-                "ENRICH_LOG_FILE": str(self._folder / "periodic_enrichment.log"),
+                "ENRICH_LOG_FILE": str(self.log_file),
                 **self._env,
                 **(env or {}),
             },
@@ -168,12 +196,13 @@ class Product:
         self.programs[name] = service
         return service
 
-    def forget(self) -> None:
-        """Empty Redis of everything but the broker's bindings, which the worker has made."""
+    def forget(self, keep: tuple[bytes, ...] = ()) -> None:
+        """Empty Redis of all but `keep` and the broker's bindings, which the worker has made."""
+        kept = tuple(PREFIX.encode() + start for start in (b"broker:", *keep))
         keys = [
             key
             for key in self.redis.scan_iter(PREFIX + "*", count=1000)
-            if not key.startswith((PREFIX + "broker:").encode())
+            if not key.startswith(kept)
         ]
         for start in range(0, len(keys), 1000):
             self.redis.unlink(*keys[start : start + 1000])
@@ -193,46 +222,62 @@ class Product:
 
     # -- draining
 
-    def drain(self, *, patience: float = 1800.0, expect: int | None = None) -> Drain:
-        """Let beat tick, and follow the runs until one ends that leaves nothing for the next.
+    def begin(self) -> None:
+        """Start beat, whose first tick is at once, and wait until it has opened a run."""
+        self._start("beat", "beat", "-s", str(self._folder / f"beat-{self._count}"))
+        self.until(self._opened, "beat's first tick opened a run", every=0.01)
+
+    def follow(self, patience: float = 3600.0) -> None:
+        """Wait until a run has ended that leaves nothing for the next."""
+        self.until(self.over, "the backlog was drained", patience)
+
+    def end_beat(self) -> None:
+        """No tick comes any more."""
+        beat = self.programs.pop("beat", None)
+        if beat is not None:
+            beat.kill()
+
+    def runs(self) -> list[RunRecord]:
+        """The runs since `forget`, oldest first. ProductFailed if one did not end well."""
+        runs = self.ledger.last_runs(100)[::-1]
+        for run in runs:
+            if run.state != "finished" or run.settled != run.found:
+                why = f": {run.halt_reason}" if run.halt_reason else ""
+                raise ProductFailed(
+                    f"run {run.number} is {run.state}, {run.settled} of {run.found} logs are "
+                    f"accounted for{why}"
+                )
+        return runs
+
+    def drain(self, *, expect: int, patience: float = 3600.0) -> Drain:
+        """Let beat tick, follow the runs to the end, and measure.
 
         Args:
-            expect: how many vectors there must be afterwards.
+            expect: how many logs must have a vector afterwards.
 
         Raises:
             ProductFailed: a program ended, a run halted, or the vectors are too few.
         """
         before = self._standing()
-        gauges = {"queue": self._queue_depth}
-        beat = self._start("beat", "beat", "-s", str(self._folder / f"beat-{self._count}"))
-        with (
-            Sampler(programs=self._pids(), gauges=gauges) as sampler,
-            _Writes(self._cluster) as writes,
-        ):
+        with _Writes(self._cluster) as writes:
+            self.begin()
             # Beat's own start is no part of the drain.
-            self.until(self._opened, "beat's first tick opened a run", every=0.01)
             cpu_before = self._cpu()
-            self.until(self._over, "the backlog was drained", patience)
+            gauges = {"queue": self.queue_depth}
+            with Sampler(programs=self.pids(), gauges=gauges) as sampler:
+                self.follow(patience)
             cpu_after = self._cpu()
         after = self._standing()
-        beat.kill()
-        del self.programs["beat"]
-        runs = self.ledger.last_runs(100)[::-1]
-        for run in runs:
-            if run.state != "finished" or run.settled != run.found:
-                raise ProductFailed(
-                    f"run {run.number} is {run.state}, {run.settled} of {run.found} accounted for"
-                    f"{': ' + run.halt_reason if run.halt_reason else ''}"
-                )
+        self.end_beat()
+        runs = self.runs()
         vectors = self._cluster.with_vector()
-        if expect is not None and vectors != expect:
+        if vectors != expect:
             raise ProductFailed(f"{vectors} of {expect} logs have a vector after the drain")
-        begun = runs[0].started_at
-        ended = runs[-1].finished_at
+        begun, ended = runs[0].started_at, runs[-1].finished_at
         assert begun is not None and ended is not None
         return Drain(
             runs=runs,
-            vectors=vectors,
+            vectors=sum(run.vectors_written for run in runs),
             seconds=(ended - begun).total_seconds(),
             seconds_seen=writes.last_at - begun.timestamp() if writes.last_at else 0.0,
             cpu={name: cpu_after[name] - cpu_before[name] for name in cpu_before},
@@ -243,24 +288,32 @@ class Product:
                 if n > before["requests"].get(name, 0)
             },
             redis_commands=after["redis"] - before["redis"],
-            api={name: n - before["api"].get(name, 0) for name, n in after["api"].items()},
+            api={name: n - before["api"][name] for name, n in after["api"].items()},
             samples=sampler.samples,
         )
 
-    def _pids(self) -> dict[str, int]:
+    def pids(self) -> dict[str, int]:
         return {name: service.pid for name, service in self.programs.items()}
 
     def _cpu(self) -> dict[str, float]:
-        return {name: cpu_seconds(pid) for name, pid in self._pids().items()}
+        return {name: cpu_seconds(pid) for name, pid in self.pids().items()}
 
-    def _queue_depth(self) -> float:
+    def forget_all_but_vectors(self) -> None:
+        """As `forget`, but the cache of vectors stays."""
+        self.forget(keep=(b"vector:",))
+
+    def queue_depth(self) -> float:
         depth: Any = self.redis.llen(QUEUE)
         return float(depth)
+
+    def redis_bytes(self) -> float:
+        info: Any = self.redis.info("memory")
+        return float(info["used_memory"])
 
     def _opened(self) -> bool:
         return bool(self.redis.llen(PREFIX + "runs"))
 
-    def _over(self) -> bool:
+    def over(self) -> bool:
         """Whether no run is active and the last one was not stopped by time."""
         if self.redis.get(PREFIX + "active_run"):
             return False
