@@ -261,12 +261,12 @@ class Product:
         before = self._standing()
         with _Writes(self._cluster) as writes:
             self.begin()
-            # Beat's own start is no part of the drain.
-            cpu_before = self._cpu()
+            # Beat's own start is no part of the drain, nor is the worker's waiting meanwhile.
+            cpu_before, redis_before = self._cpu(), self._redis_commands()
             gauges = {"queue": self.queue_depth}
             with Sampler(programs=self.pids(), gauges=gauges) as sampler:
                 self.follow(patience)
-            cpu_after = self._cpu()
+            cpu_after, redis_after = self._cpu(), self._redis_commands()
         after = self._standing()
         self.end_beat()
         runs = self.runs()
@@ -287,7 +287,7 @@ class Product:
                 for name, n in after["requests"].items()
                 if n > before["requests"].get(name, 0)
             },
-            redis_commands=after["redis"] - before["redis"],
+            redis_commands=redis_after - redis_before,
             api={name: n - before["api"][name] for name, n in after["api"].items()},
             samples=sampler.samples,
         )
@@ -323,12 +323,15 @@ class Product:
         state, more, stopped_by = told
         return state != b"running" and not (more == b"1" and stopped_by == b"time")
 
-    def _standing(self) -> dict[str, Any]:
+    def _redis_commands(self) -> int:
+        """Commands since the server started, without those asked from here."""
         info: Any = self.redis.info("stats")
+        return int(info["total_commands_processed"]) - self.redis.sent
+
+    def _standing(self) -> dict[str, Any]:
         return {
             "cpu": self._cluster.cpu_seconds(),
             "requests": self._cluster.requests(),
-            "redis": int(info["total_commands_processed"]) - self.redis.sent,
             "api": self.api.seen(),
         }
 

@@ -8,8 +8,8 @@ from benchmarks.stage import Stage
 
 LATENCY_MS = 2_000.0
 PROCESSES = (1, 2, 4, 8)
-#: Logs for each process: ten requests of 100, so that start and end weigh little.
-_LOGS_EACH = 1_000
+#: For eight processes: ten requests of 100 each, so that start and end weigh little.
+_LOGS = 8_000
 
 
 def measure(stage: Stage) -> list[Figure]:
@@ -30,7 +30,9 @@ def measure(stage: Stage) -> list[Figure]:
 
 def rate_of(stage: Stage, processes: int) -> float:
     """Vectors a second of one worker with that many processes; the median of the rounds."""
-    corpus = make_corpus(_LOGS_EACH * processes, distinct_share=1.0)
+    corpus = make_corpus(
+        (stage.options.size or _LOGS) * processes // PROCESSES[-1], distinct_share=1.0
+    )
     with stage.product(concurrency=processes) as product:
         stage.warm(product, 200 * processes)
         return median(
