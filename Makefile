@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := .dev/bench-venv
 
-.PHONY: demo test unit chaos lint lock clean
+.PHONY: demo test unit chaos bench bench-full bench-peers lint lock clean
 
 demo: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m dev.demo $(if $(ONCE),--once) $(if $(LOGS),--logs "$(LOGS)") $(if $(N),--count $(N))
@@ -18,6 +19,25 @@ unit: $(READY)
 # The whole matrix of faults, about twenty minutes; ONLY="row …" for some, SOAK=seconds at random.
 chaos: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m tests.chaos.run $(if $(ONLY),--only $(ONLY)) $(if $(SOAK),--soak $(SOAK)) $(if $(SEED),--seed $(SEED))
+
+# Minutes; ONLY="line,line", SIZE=logs, ROUNDS=n. What it prints is explained in docs/performance.md.
+bench: bench-peers
+	@PYTHONPATH=. $(BIN)/python -m benchmarks $(BENCH)
+
+# Hours: all lines, at full size.
+bench-full: bench-peers
+	@PYTHONPATH=. $(BIN)/python -m benchmarks --full $(BENCH)
+
+BENCH = $(if $(ONLY),--only $(ONLY)) $(if $(SIZE),--size $(SIZE)) $(if $(ROUNDS),--rounds $(ROUNDS))
+
+# What users would otherwise run, in an environment of its own.
+bench-peers: $(READY) $(PEERS)/.ready
+
+$(PEERS)/.ready: benchmarks/requirements.txt
+	@echo "setting up $(PEERS) (once, about a minute)"
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@touch $@
 
 lint: $(READY)
 	@$(BIN)/ruff format --check --quiet .

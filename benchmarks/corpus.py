@@ -1,0 +1,165 @@
+"""The logs that every contender gets, and the vectors that are right for them.
+
+Real failures, multiplied by dev/sample_logs. The vectors come from the embeddings server's own
+model, before any clock runs, so that a ceiling writes bit for bit what the product writes: what
+building a graph costs depends on how the vectors lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from benchmarks.cluster import Cluster
+from dev.embeddings_server import Model
+from dev.failures import Failure, capture_all
+from dev.sample_logs import generate
+from enrich.log_store import index_template
+from enrich.text import text_of
+
+DIMENSIONS = 1536
+_BODY = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One ERROR log, as its shipper sends it."""
+
+    index: str
+    id: str
+    #: The source's JSON.
+    source: bytes
+    #: Which of the corpus' texts it has.
+    text: int
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a conditional write names."""
+
+    seq_no: int
+    primary_term: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """Logs in the order in which they arrive."""
+
+    logs: list[Log]
+    #: The distinct texts.
+    texts: list[str]
+    #: Their vectors, of shape (len(texts), DIMENSIONS).
+    vectors: npt.NDArray[np.float32]
+
+    @property
+    def indices(self) -> list[str]:
+        return sorted({log.index for log in self.logs})
+
+    def encoded(self) -> list[bytes]:
+        """The vectors as JSON."""
+        return [orjson.dumps(row, option=orjson.OPT_SERIALIZE_NUMPY) for row in self.vectors]
+
+
+@cache
+def failures() -> tuple[Failure, ...]:
+    """Provoked once; those that need a server are left out, so that every machine has the same."""
+    return tuple(capture_all(None, None).failures)
+
+
+@cache
+def model() -> Model:
+    return Model()
+
+
+def make_corpus(
+    size: int,
+    *,
+    distinct_share: float = 0.3,
+    seed: int = 7,
+    shared: int = 0,
+    place: Callable[[int], str] | None = None,
+) -> Corpus:
+    """`size` ERROR logs of which `distinct_share` have a text of their own.
+
+    Args:
+        shared: this many logs, spread evenly, get the message of the first one as well.
+        place: the index of the n-th log; by default dev/sample_logs' projects and months.
+    """
+    known: dict[str, int] = {}
+    logs: list[Log] = []
+    samples = generate(
+        size,
+        errors=size,
+        seed=seed,
+        failures=failures(),
+        ordinary=(),
+        distinct_share=distinct_share,
+    )
+    common = ""
+    for n, sample in enumerate(samples):
+        document = sample.document
+        common = common or document["message"]
+        if shared and n % max(1, size // shared) == 0:
+            document["message"] = common
+        text = known.setdefault(text_of(document), len(known))
+        index = place(n) if place else sample.index
+        logs.append(Log(index, sample.id, orjson.dumps(document), text))
+    texts = list(known)
+    return Corpus(logs=logs, texts=texts, vectors=_embedded(texts))
+
+
+def _embedded(texts: Sequence[str]) -> npt.NDArray[np.float32]:
+    # In slices, because the pooling's temporaries are twice as large as the result.
+    rows = [
+        model().embed(list(texts[start : start + 1000])) for start in range(0, len(texts), 1000)
+    ]
+    return np.concatenate(rows)
+
+
+def create_indices(cluster: Cluster, names: Sequence[str]) -> None:
+    """Make indices from the product's own template; one node has no place for a replica."""
+    template = index_template(DIMENSIONS, names)["template"]
+    template["settings"]["number_of_replicas"] = 0
+    for name in names:
+        cluster("PUT", f"/{name}", template)
+
+
+def load(cluster: Cluster, logs: Sequence[Log]) -> list[Version]:
+    """Index logs into indices that exist; the version of each."""
+    versions = []
+    for body in _bodies(logs):
+        answer = cluster.bulk(body, "errors,items.*._seq_no,items.*._primary_term")
+        for item in answer["items"]:
+            got = item["index"]
+            versions.append(Version(got["_seq_no"], got["_primary_term"]))
+    return versions
+
+
+def fresh(cluster: Cluster, corpus: Corpus) -> list[Version]:
+    """Empty the cluster, load the corpus, and let it settle; the version of each log.
+
+    A search at the end puts every shard into the same state: without one for half a minute,
+    OpenSearch stops refreshing a shard, which makes writing cheaper.
+    """
+    cluster.clear()
+    create_indices(cluster, corpus.indices)
+    versions = load(cluster, corpus.logs)
+    cluster("POST", "/_flush")
+    cluster("POST", "/_refresh")
+    cluster.rest()
+    cluster("POST", "/*_*/_search", {"size": 0})
+    return versions
+
+
+def _bodies(logs: Sequence[Log]) -> Iterator[bytes]:
+    for start in range(0, len(logs), _BODY):
+        rows: list[bytes] = []
+        for log in logs[start : start + _BODY]:
+            rows.append(orjson.dumps({"index": {"_index": log.index, "_id": log.id}}))
+            rows.append(log.source)
+        yield b"\n".join(rows) + b"\n"

@@ -1,0 +1,69 @@
+"""The lines of the table, each in its own room: what is measured, and against which target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from benchmarks.lines import (
+    cpu,
+    distinct,
+    drain,
+    growth,
+    hosts,
+    idle,
+    inputs,
+    kindness,
+    memory,
+    quota,
+    scale,
+    start,
+)
+from benchmarks.rounds import Figure
+from benchmarks.stage import Options, Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of measurements."""
+
+    title: str
+    measure: Callable[[Stage], list[Figure]]
+    #: Whether `make bench` has it, or only `make bench-full`.
+    quick: bool = False
+    #: The most logs that are there at once, by default.
+    logs: Callable[[Options], int] = lambda options: options.size or 5_000
+
+
+LINES: Mapping[str, Line] = {
+    "drain": Line(
+        title="a backlog's way to empty, beside what users would otherwise run",
+        measure=drain.measure,
+        quick=True,
+        logs=lambda options: options.size or (drain.FULL if options.full else drain.QUICK),
+    ),
+    "distinct": Line(
+        title="no two logs alike, and a slow API",
+        measure=distinct.measure,
+        quick=True,
+        logs=lambda options: options.size or (distinct.FULL if options.full else distinct.QUICK),
+    ),
+    "inputs": Line(title="what is paid for", measure=inputs.measure, quick=True),
+    "cpu": Line(title="what the client's machine pays", measure=cpu.measure, quick=True),
+    "idle": Line(title="a tick with nothing to do", measure=idle.measure, quick=True),
+    "start": Line(title="from the command to ready", measure=start.measure, quick=True),
+    "quota": Line(title="an enforced quota", measure=quota.measure),
+    "scale": Line(title="more processes", measure=scale.measure),
+    "hosts": Line(title="two hosts", measure=hosts.measure),
+    "growth": Line(
+        title="larger backlogs",
+        measure=growth.measure,
+        logs=lambda options: growth.sizes(options)[-1],
+    ),
+    "kindness": Line(title="others on the same OpenSearch", measure=kindness.measure),
+    "memory": Line(
+        title="a large backlog while logs keep arriving",
+        measure=memory.measure,
+        logs=lambda options: options.size or memory.SIZE,
+    ),
+}

@@ -1,0 +1,228 @@
+"""Line 6: 200,000 logs of 5,000 texts are drained while 200 more arrive each second.
+
+One project has three quarters of them, another fifty. Memory and queue are watched, the small
+project must be through early, and what arrives meanwhile must not wait for the backlog.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+import orjson
+
+from benchmarks.cluster import Cluster
+from benchmarks.corpus import Corpus, Log, create_indices, fresh, make_corpus
+from benchmarks.product import Product
+from benchmarks.rounds import Figure, at_most, percentile, stated
+from benchmarks.sampling import Sample, Sampler
+from benchmarks.stage import Stage
+from enrich.settings import Settings
+
+SIZE = 200_000
+_TEXTS = 5_000
+_SMALL = 50
+_ARRIVING_PER_SECOND = 200
+#: Shorter than the default, so that runs follow each other while the backlog lasts.
+_INTERVAL_MINUTES = 1.0
+_LATENCY_MS = 50.0
+
+_SMALL_INDEX = "small_project_2026_11"
+_ARRIVING_INDEX = "arriving_project_2026_11"
+
+
+def measure(stage: Stage) -> list[Figure]:
+    size = stage.options.size or SIZE
+    corpus = make_corpus(
+        size, distinct_share=min(1.0, _TEXTS / size), place=lambda n: _place(n, size)
+    )
+    env = {"ENRICH_INTERVAL_MINUTES": str(_INTERVAL_MINUTES)}
+    with stage.product(env=env) as product:
+        stage.warm(product)
+        fresh(stage.cluster, corpus)
+        create_indices(stage.cluster, [_ARRIVING_INDEX])
+        stage.api.reset(latency_ms=_LATENCY_MS)
+        sampler, begun, arrivals = _drain(stage, product, corpus)
+    times = _enriched_at(stage.cluster, _SMALL_INDEX)
+    drained = max(_enriched_at(stage.cluster, "big_*,middle_*,small_*").values()) - begun
+    small = (max(times.values()) - begun) / drained
+    return [
+        stated("memory", "logs drained", size, note=f"in {drained:.0f} s, {len(arrivals)} arrived"),
+        *_of_memory(stage, sampler.samples),
+        *_of_queues(sampler),
+        at_most(
+            "memory", f"a project of {_SMALL} logs is through, of the drain", 100 * small, 5, "%"
+        ),
+        *_of_arrivals(stage, arrivals),
+    ]
+
+
+def _place(n: int, size: int) -> str:
+    if n < _SMALL:
+        return _SMALL_INDEX
+    return "big_project_2026_11" if n < size * 3 // 4 else "middle_project_2026_11"
+
+
+def _drain(
+    stage: Stage, product: Product, corpus: Corpus
+) -> tuple[Sampler, float, dict[str, float]]:
+    """Drain while logs arrive; the samples, when it began, and when each new log came."""
+    product.begin()
+    begun = time.time()
+    gauges = {
+        "queue": product.queue_depth,
+        "redis": product.redis_bytes,
+        "vectors": lambda: float(stage.cluster.written()),
+    }
+    with (
+        Sampler(programs=product.pids(), gauges=gauges, every=1.0) as sampler,
+        _Writer(stage.cluster, corpus.logs) as writer,
+    ):
+        written_before = sampler_value(sampler, "vectors")
+        product.until(
+            lambda: _written(stage.cluster, writer) - written_before >= len(corpus.logs),
+            "the backlog was drained",
+            7200,
+            1.0,
+        )
+    # What came last is found by the runs that follow.
+    product.until(
+        lambda: stage.cluster.with_vector(_ARRIVING_INDEX) >= len(writer.arrived),
+        "every log that arrived had its vector",
+        4 * 60 * _INTERVAL_MINUTES,
+        2.0,
+    )
+    product.end_beat()
+    return sampler, begun, writer.arrived
+
+
+def sampler_value(sampler: Sampler, gauge: str) -> float:
+    """The first value of a gauge; waits for it."""
+    while not sampler.samples:
+        time.sleep(0.01)
+    return sampler.samples[0].gauges[gauge]
+
+
+def _written(cluster: Cluster, writer: _Writer) -> float:
+    """Index operations, without those by which logs arrived and got their vectors."""
+    there = cluster("GET", f"/{_ARRIVING_INDEX}/_stats/indexing")
+    own = there["_all"]["primaries"]["indexing"]["index_total"]
+    return cluster.written() - float(own)
+
+
+def _of_memory(stage: Stage, samples: list[Sample]) -> list[Figure]:
+    """Resident memory of each process at the end, by that after the first tenth."""
+    early, late = samples[max(1, len(samples) // 10)], samples[-1]
+    grown: dict[str, float] = {}
+    for program, processes in late.rss.items():
+        for pid, there in processes.items():
+            before = early.rss.get(program, {}).get(pid)
+            if before:
+                grown[f"{program} {pid}"] = there / before
+    stage.data["memory"] = {
+        "samples": [
+            {"at": sample.at, "rss": sample.rss, "gauges": sample.gauges} for sample in samples
+        ],
+        "grown": grown,
+    }
+    worst = max(grown, key=lambda name: grown[name])
+    return [
+        at_most(
+            "memory", "a process' memory at the end, of a tenth in", grown[worst], 1.1, note=worst
+        )
+    ]
+
+
+def _of_queues(sampler: Sampler) -> list[Figure]:
+    most = int(Settings.model_fields["enrich_max_chunks_in_flight"].default)
+    return [
+        at_most("memory", "Redis, at most", sampler.highest("redis") / 1e6, 100, "MB"),
+        at_most("memory", "chunks in the queue, at most", sampler.highest("queue"), most, ""),
+    ]
+
+
+def _of_arrivals(stage: Stage, arrivals: dict[str, float]) -> list[Figure]:
+    enriched = _enriched_at(stage.cluster, _ARRIVING_INDEX)
+    waits = [enriched[id] - at for id, at in arrivals.items()]
+    interval = 60 * _INTERVAL_MINUTES
+    return [
+        stated("memory", "an arriving log waits, median", percentile(waits, 0.5), "s"),
+        at_most("memory", "an arriving log waits, at most", max(waits) / interval, 2, "intervals"),
+    ]
+
+
+def _enriched_at(cluster: Cluster, target: str) -> dict[str, float]:
+    """When each log got its vector, as Unix time, by id."""
+    times: dict[str, float] = {}
+    cluster("POST", f"/{target}/_refresh")
+    body: dict[str, Any] = {
+        "size": 5000,
+        "_source": False,
+        "docvalue_fields": [{"field": "ai_enriched_at", "format": "epoch_millis"}],
+        "query": {"exists": {"field": "log_vector"}},
+        "sort": ["_seq_no", "_index"],
+    }
+    while True:
+        hits = cluster("POST", f"/{target}/_search", body)["hits"]["hits"]
+        if not hits:
+            return times
+        for hit in hits:
+            times[hit["_id"]] = float(hit["fields"]["ai_enriched_at"][0]) / 1000
+        body["search_after"] = hits[-1]["sort"]
+
+
+class _Writer:
+    """Indexes new logs, 200 a second, into an index of their own."""
+
+    def __init__(self, cluster: Cluster, like: list[Log]) -> None:
+        self._cluster = cluster
+        self._like = like
+        self._over = threading.Event()
+        self._trouble: BaseException | None = None
+        #: When each log arrived, as Unix time, by id.
+        self.arrived: dict[str, float] = {}
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        if self._trouble is not None:
+            raise self._trouble
+
+    def _run(self) -> None:
+        try:
+            n = 0
+            due = time.monotonic()
+            while not self._over.is_set():
+                self._send(n, _ARRIVING_PER_SECOND)
+                n += _ARRIVING_PER_SECOND
+                due += 1.0
+                self._over.wait(max(0.0, due - time.monotonic()))
+        except BaseException as error:
+            self._trouble = error
+
+    def _send(self, first: int, count: int) -> None:
+        rows: list[bytes] = []
+        ids = []
+        for n in range(first, first + count):
+            log = replace(self._like[n % len(self._like)], index=_ARRIVING_INDEX, id=f"new-{n}")
+            document = orjson.loads(log.source)
+            document["timestamp"] = datetime.now(UTC).isoformat(timespec="milliseconds")
+            rows.append(orjson.dumps({"index": {"_index": log.index, "_id": log.id}}))
+            rows.append(orjson.dumps(document))
+            ids.append(log.id)
+        self._cluster.bulk(b"\n".join(rows) + b"\n")
+        self.arrived.update(dict.fromkeys(ids, time.time()))

@@ -1,0 +1,381 @@
+"""The product as its users run it: `celery -A enrich worker`, `beat` and Flower, real processes.
+
+A drain begins with beat's first tick and ends when the run record says so; how many vectors were
+written, and when the last one was, is asked of OpenSearch as well.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+import redis
+
+from benchmarks.cluster import Cluster
+from benchmarks.sampling import Sample, Sampler, cpu_seconds
+from dev.services import CHECKOUT, Service, Services, free_ports
+from enrich.assembly import build_ledger
+from enrich.models import RunRecord
+from enrich.settings import load_settings
+
+PREFIX = "enrich:"
+QUEUE = PREFIX + "broker:enrich.embed"
+
+
+class ProductFailed(RuntimeError):
+    """The product did not do its work; the text says what was seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drain:
+    """What a backlog's way to empty cost."""
+
+    #: The run and those that continued it, in order.
+    runs: list[RunRecord]
+    #: Written by these runs.
+    vectors: int
+    #: From the opening of the first run to the end of the last, as the records say.
+    seconds: float
+    #: The same, to the last write that OpenSearch's statistics show.
+    seconds_seen: float
+    #: User and system time by program while it lasted.
+    cpu: dict[str, float]
+    opensearch_cpu: float
+    #: By handler.
+    opensearch_requests: dict[str, int]
+    redis_commands: int
+    api: dict[str, int]
+    samples: list[Sample] = field(repr=False)
+
+    @property
+    def rate(self) -> float:
+        """Vectors a second, of the longer of the two times."""
+        return self.vectors / max(self.seconds, self.seconds_seen)
+
+    def a_vector(self, amount: float) -> float:
+        """An amount for each vector written."""
+        return amount / max(self.vectors, 1)
+
+    def to_json(self) -> dict[str, Any]:
+        """What the result file keeps."""
+        return {
+            "rate": self.rate,
+            "vectors": self.vectors,
+            "seconds": self.seconds,
+            "seconds_seen": self.seconds_seen,
+            "cpu": self.cpu,
+            "opensearch_cpu": self.opensearch_cpu,
+            "opensearch_requests": self.opensearch_requests,
+            "redis_commands": self.redis_commands,
+            "api": self.api,
+            "queue_most": max((sample.gauges["queue"] for sample in self.samples), default=0.0),
+            "runs": len(self.runs),
+        }
+
+
+class CountingRedis(redis.Redis):
+    """A connection that knows how many commands were its own."""
+
+    sent = 0
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        self.sent += 1
+        return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+
+class Api:
+    """The embeddings server's other side."""
+
+    def __init__(self, url: str) -> None:
+        self._http = httpx2.Client(base_url=url, timeout=10)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def reset(self, **settings: Any) -> None:
+        self._http.post("/control/reset").raise_for_status()
+        self._http.post("/control", json=settings).raise_for_status()
+
+    def seen(self) -> dict[str, int]:
+        told = self._http.get("/control").raise_for_status().json()
+        counts = {name: told[name] for name in ("requests", "inputs", "tokens", "distinct_inputs")}
+        counts["in_flight_max"] = told["in_flight_max"]
+        counts["refused"] = sum(told["refused"].values())
+        return counts
+
+
+class Product:
+    """Worker and Flower while it is entered; beat for each drain."""
+
+    def __init__(
+        self,
+        stack: Services,
+        cluster: Cluster,
+        folder: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        concurrency: int | None = None,
+        workers: int = 1,
+        flower: bool = True,
+        prefix: Callable[[str], list[str]] | None = None,
+    ) -> None:
+        """
+        Args:
+            env: variables beside the defaults.
+            concurrency: processes of each worker; None leaves that to the product.
+            prefix: what to put before the command of a program of this name, such as the way
+                into another network.
+        """
+        self._stack = stack
+        self._cluster = cluster
+        self._folder = folder
+        self._env = dict(env or {})
+        self._concurrency = concurrency
+        self._workers = workers
+        self._flower = flower
+        self._prefix = prefix or (lambda _: [])
+        self._count = 0
+        self.log_file = folder / "periodic_enrichment.log"
+        self.programs: dict[str, Service] = {}
+        settings = load_settings(**{k.lower(): v for k, v in stack.environment().items()})
+        self.ledger = build_ledger(settings)
+        self.redis = CountingRedis(host="127.0.0.1", port=stack.redis.port)
+        self.api = Api(stack.embeddings.url)
+
+    def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self.forget()
+        for number in range(self._workers):
+            words = ["worker", "-n", f"bench{number}@%h"]
+            if self._concurrency is not None:
+                words += ["-c", str(self._concurrency)]
+            self._start(f"worker{number or ''}", *words)
+        if self._flower:
+            (port,) = free_ports(1)
+            self._start("flower", "flower", env={"FLOWER_PORT": str(port)})
+        for name, service in self.programs.items():
+            word = " ready." if name.startswith("worker") else "Visit me at"
+            self.until(partial(_said, service, word), f"{name} is ready", 120.0)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for service in reversed(self.programs.values()):
+            # Killed rather than stopped: nothing is left that could be lost.
+            service.kill()
+        self.ledger.close()
+        self.redis.close()
+        self.api.close()
+
+    def _start(self, name: str, *words: str, env: Mapping[str, str] | None = None) -> Service:
+        self._count += 1
+        service = self._stack.spawn(
+            f"{self._folder.name}-{name}-{self._count}",
+            [*self._prefix(name), sys.executable, "-m", "celery", "-A", "enrich", *words],
+            env={
+                "PYTHONPATH": str(CHECKOUT),
+                "ENRICH_LOG_FILE": str(self.log_file),
+                **self._env,
+                **(env or {}),
+            },
+            cwd=self._folder,
+        )
+        self.programs[name] = service
+        return service
+
+    def forget(self, keep: tuple[bytes, ...] = ()) -> None:
+        """Empty Redis of all but `keep` and the broker's bindings, which the worker has made."""
+        kept = tuple(PREFIX.encode() + start for start in (b"broker:", *keep))
+        keys = [
+            key
+            for key in self.redis.scan_iter(PREFIX + "*", count=1000)
+            if not key.startswith(kept)
+        ]
+        for start in range(0, len(keys), 1000):
+            self.redis.unlink(*keys[start : start + 1000])
+
+    def until(
+        self, condition: Callable[[], bool], what: str, patience: float = 60.0, every: float = 0.05
+    ) -> None:
+        """Wait for a condition. ProductFailed if a program ends or patience does."""
+        deadline = time.monotonic() + patience
+        while not condition():
+            for name, service in self.programs.items():
+                if not service.running:
+                    raise ProductFailed(f"{name} ended by itself; see {service.log}")
+            if time.monotonic() > deadline:
+                raise ProductFailed(f"it was waited {patience:.0f} s in vain until {what}")
+            time.sleep(every)
+
+    # -- draining
+
+    def begin(self) -> None:
+        """Start beat, whose first tick is at once, and wait until it has opened a run."""
+        self._start("beat", "beat", "-s", str(self._folder / f"beat-{self._count}"))
+        self.until(self._opened, "beat's first tick opened a run", every=0.01)
+
+    def follow(self, patience: float = 3600.0) -> None:
+        """Wait until a run has ended that leaves nothing for the next."""
+        self.until(self.over, "the backlog was drained", patience)
+
+    def end_beat(self) -> None:
+        """No tick comes any more."""
+        beat = self.programs.pop("beat", None)
+        if beat is not None:
+            beat.kill()
+
+    def runs(self) -> list[RunRecord]:
+        """The runs since `forget`, oldest first. ProductFailed if one did not end well."""
+        runs = self.ledger.last_runs(100)[::-1]
+        for run in runs:
+            if run.state != "finished" or run.settled != run.found:
+                why = f": {run.halt_reason}" if run.halt_reason else ""
+                raise ProductFailed(
+                    f"run {run.number} is {run.state}, {run.settled} of {run.found} logs are "
+                    f"accounted for{why}"
+                )
+        return runs
+
+    def drain(self, *, expect: int, patience: float = 3600.0) -> Drain:
+        """Let beat tick, follow the runs to the end, and measure.
+
+        Args:
+            expect: how many logs must have a vector afterwards.
+
+        Raises:
+            ProductFailed: a program ended, a run halted, or the vectors are too few.
+        """
+        before = self._standing()
+        with _Writes(self._cluster) as writes:
+            self.begin()
+            # Beat's own start is no part of the drain, nor is the worker's waiting meanwhile.
+            cpu_before, redis_before = self._cpu(), self._redis_commands()
+            gauges = {"queue": self.queue_depth}
+            with Sampler(programs=self.pids(), gauges=gauges) as sampler:
+                self.follow(patience)
+            cpu_after, redis_after = self._cpu(), self._redis_commands()
+        after = self._standing()
+        self.end_beat()
+        runs = self.runs()
+        vectors = self._cluster.with_vector()
+        if vectors != expect:
+            raise ProductFailed(f"{vectors} of {expect} logs have a vector after the drain")
+        begun, ended = runs[0].started_at, runs[-1].finished_at
+        assert begun is not None and ended is not None
+        return Drain(
+            runs=runs,
+            vectors=sum(run.vectors_written for run in runs),
+            seconds=(ended - begun).total_seconds(),
+            seconds_seen=writes.last_at - begun.timestamp() if writes.last_at else 0.0,
+            cpu={name: cpu_after[name] - cpu_before[name] for name in cpu_before},
+            opensearch_cpu=after["cpu"] - before["cpu"],
+            opensearch_requests={
+                name: n - before["requests"].get(name, 0)
+                for name, n in after["requests"].items()
+                if n > before["requests"].get(name, 0)
+            },
+            redis_commands=redis_after - redis_before,
+            api={name: n - before["api"][name] for name, n in after["api"].items()},
+            samples=sampler.samples,
+        )
+
+    def pids(self) -> dict[str, int]:
+        return {name: service.pid for name, service in self.programs.items()}
+
+    def _cpu(self) -> dict[str, float]:
+        return {name: cpu_seconds(pid) for name, pid in self.pids().items()}
+
+    def forget_all_but_vectors(self) -> None:
+        """As `forget`, but the cache of vectors stays."""
+        self.forget(keep=(b"vector:",))
+
+    def queue_depth(self) -> float:
+        depth: Any = self.redis.llen(QUEUE)
+        return float(depth)
+
+    def redis_bytes(self) -> float:
+        info: Any = self.redis.info("memory")
+        return float(info["used_memory"])
+
+    def _opened(self) -> bool:
+        return bool(self.redis.llen(PREFIX + "runs"))
+
+    def over(self) -> bool:
+        """Whether no run is active and the last one was not stopped by time."""
+        if self.redis.get(PREFIX + "active_run"):
+            return False
+        newest: Any = self.redis.lindex(PREFIX + "runs", 0)
+        key = f"{PREFIX}run:{newest.decode()}"
+        told: Any = self.redis.hmget(key, "state", "more", "stopped_by")
+        state, more, stopped_by = told
+        return state != b"running" and not (more == b"1" and stopped_by == b"time")
+
+    def _redis_commands(self) -> int:
+        """Commands since the server started, without those asked from here."""
+        info: Any = self.redis.info("stats")
+        return int(info["total_commands_processed"]) - self.redis.sent
+
+    def _standing(self) -> dict[str, Any]:
+        return {
+            "cpu": self._cluster.cpu_seconds(),
+            "requests": self._cluster.requests(),
+            "api": self.api.seen(),
+        }
+
+
+class _Writes:
+    """Watches OpenSearch's count of index operations, to know when the last one was."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._over = threading.Event()
+        #: Wall clock; 0 while nothing was written.
+        self.last_at = 0.0
+
+    def __enter__(self) -> Self:
+        self._written = self._cluster.written()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.wait(0.2):
+            at = time.time()
+            written = self._cluster.written()
+            if written != self._written:
+                self._written, self.last_at = written, at
+
+
+def _said(service: Service, word: str) -> bool:
+    return word in service.log.read_text(errors="replace")
+
+
+def clean_environment() -> None:
+    """Take this shell's settings of the product away: what is measured are the defaults."""
+    prefixes = ("OPENAI_", "OPENSEARCH_", "EMBEDDING_", "FLOWER_", "CELERY")
+    for name in list(os.environ):
+        of_the_product = name.startswith("ENRICH_") and not name.startswith("ENRICH_DEV_")
+        if of_the_product or name.startswith(prefixes) or name in ("REDIS_URL", "CACHE_URL"):
+            del os.environ[name]
