@@ -16,7 +16,7 @@ import numpy.typing as npt
 import orjson
 
 from benchmarks.cluster import Cluster
-from dev.embeddings_server import Model
+from dev.embedding_model import Model
 from dev.failures import Failure, capture_all
 from dev.sample_logs import generate
 from enrich.log_store import index_template

@@ -35,6 +35,7 @@ PEERS = ("langchain_like", "llamaindex_like")
 def measure(stage: Stage) -> list[Figure]:
     corpus = make_corpus(stage.size(QUICK, FULL))
     rounds = stage.rounds(3, 5)
+    stage.warm_opensearch(corpus)
     with stage.product() as product:
         stage.warm(product)
         results = alternate(_contenders(stage, product, corpus), rounds, stage.say)
