@@ -12,26 +12,21 @@ from typing import Any
 
 from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 log = logging.getLogger(__name__)
-
-
-class QoS(kombu_redis.QoS):
-    """What this process took and has not finished."""
-
-    def restore_unacked(self, client: Any = None) -> Any:
-        if self.channel.connection.client is None:
-            # The connection was lost and given up in the middle of this channel's closing, which
-            # is tried once more. What it held comes back after the visibility time-out.
-            self._delivered.clear()
-            return None
-        return super().restore_unacked(client)
 
 
 class Channel(kombu_redis.Channel):
     """Reads queues; what is no message is gone and does no more harm."""
 
-    QoS = QoS
+    def _connparams(self, *args: Any, **kwargs: Any) -> Any:
+        # Where a new connection begins. A channel may be asked to acknowledge or to put back what
+        # it held after its connection was lost and given up; kombu has nothing to build on then,
+        # and raises what Celery does not take for a lost connection.
+        if self.connection is None or self.connection.client is None:
+            raise RedisConnectionError("the connection to the broker was given up")
+        return super()._connparams(*args, **kwargs)
 
     def _brpop_read(self, **options: Any) -> Any:
         try:
