@@ -62,14 +62,6 @@ class QoS(kombu_redis.QoS):
             self._free(delivery_tag)
             raise
 
-    def restore_unacked(self, client: Any = None) -> Any:
-        if self.channel.connection.client is None:
-            # The connection was lost and given up in the middle of this channel's closing, which
-            # is tried once more. What it held comes back after the visibility time-out.
-            self._delivered.clear()
-            return None
-        return super().restore_unacked(client)
-
     def _free(self, delivery_tag: str) -> None:
         # The message comes back after the visibility time-out. Until then it must not count
         # towards what this process may hold: with that used up, no other would ever be taken.
@@ -81,6 +73,14 @@ class Channel(kombu_redis.Channel):
 
     QoS = QoS
     Message = Message
+
+    def _connparams(self, *args: Any, **kwargs: Any) -> Any:
+        # Where a new connection begins. A channel may be asked to acknowledge or to put back what
+        # it held after its connection was lost and given up; kombu has nothing to build on then,
+        # and raises what Celery does not take for a lost connection.
+        if self.connection is None or self.connection.client is None:
+            raise exceptions.ConnectionError("the connection to the broker was given up")
+        return super()._connparams(*args, **kwargs)
 
     def _brpop_read(self, **options: Any) -> Any:
         return _dropping(super()._brpop_read, **options)

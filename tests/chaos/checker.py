@@ -101,7 +101,8 @@ class Checker:
     """Judges one deployment: one OpenSearch, one key prefix of one Redis."""
 
     def __init__(self, opensearch_url: str, redis_url: str, prefix: str, model: Model) -> None:
-        self._http = httpx2.Client(base_url=opensearch_url, timeout=30)
+        # A node that has just been through a fault, on a machine under load, may take its time.
+        self._http = httpx2.Client(base_url=opensearch_url, timeout=120)
         self._redis = redis.Redis.from_url(redis_url, decode_responses=False)
         self._prefix = prefix
         self._model = model

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dev.embeddings_server import Model
+from dev.embedding_model import Model
 from dev.services import Services
 from enrich.settings import Settings
 from tests.chaos.checker import Findings, Key
