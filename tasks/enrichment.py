@@ -116,7 +116,7 @@ def embed_and_update(self: Task, message: Any = None, pauses: int = 0, *_: Any, 
         return _handled(self, chunk, pauses)
     except _PASSING as error:
         # Redis could not even be told what became of it.
-        raise Reject(str(error), requeue=True) from None
+        raise _given_back(str(error)) from None
 
 
 def _handled(task: Task, chunk: Chunk, pauses: int) -> str:
@@ -171,8 +171,14 @@ def _published(task: Task, error: Exception, **options: Any) -> Exception:
     except Reject as unpublished:
         if not isinstance(unpublished.reason, OperationalError | SoftTimeLimitExceeded):
             raise
-        outcome = Reject("the next try could not be published", requeue=True)
+        outcome = _given_back("the next try could not be published")
     return outcome
+
+
+def _given_back(why: str) -> Reject:
+    """Put this delivery back into its queue, when Redis can be written to again."""
+    log.warning("a message goes back to its queue: %s", why)
+    return Reject(why, requeue=True)
 
 
 def _shown(chunk_id: str) -> str:

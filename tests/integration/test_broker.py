@@ -162,7 +162,7 @@ def test_a_try_that_cannot_be_published_is_not_lost(
     publish(deployment, "enrich.scan_page", opened.run, 1)
     wait_for(lambda: embeddings.seen["requests"] > 0, worker)
     valkey.execute_command("REPLICAOF", "127.0.0.1", "1")
-    wait_for(lambda: "reject requeue=True" in worker.log.read_text(), worker)
+    wait_for(lambda: "goes back to its queue" in worker.log.read_text(), worker)
     valkey.execute_command("REPLICAOF", "NO", "ONE")
 
     wait_for(lambda: not ledger.active_run(), worker)
