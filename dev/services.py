@@ -385,8 +385,14 @@ class Services:
         return self._make(
             "embeddings",
             argv=[sys.executable, "-m", "dev.embeddings_server", "--port", str(port)],
-            # In the environment, because anyone can read the arguments of a process.
-            env={"PYTHONPATH": _python_path(), "EMBEDDINGS_API_KEY": self._api_key},
+            # In the environment, because anyone can read the arguments of a process. One thread
+            # for its small products: more would wait for each other in busy loops, and take the
+            # processor from what runs beside it.
+            env={
+                "PYTHONPATH": _python_path(),
+                "EMBEDDINGS_API_KEY": self._api_key,
+                "OPENBLAS_NUM_THREADS": "1",
+            },
             url=f"http://127.0.0.1:{port}",
             port=port,
             ready=self._embeddings_ready,
