@@ -44,7 +44,6 @@ def ceiling(cluster: Cluster, corpus: Corpus, versions: Sequence[Version], way: 
                 cluster.bulk(body)
         except BaseException as error:
             troubles.append(error)
-            raise
 
     threads = [threading.Thread(target=send) for _ in range(CONNECTIONS)]
     begun = time.perf_counter()

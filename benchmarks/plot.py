@@ -17,8 +17,8 @@ _OURS = "#2f8f6b"
 _THEIRS = "#7f8fb0"
 _MISSED = "#c8553d"
 
-_WIDTH = 760
-_LABELS = 290
+_WIDTH = 800
+_LABELS = 320
 _BAR = 20
 _GAP = 8
 _TITLE = 34

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from typing import Any, Self
 import httpx2
 import redis
 
+from benchmarks.background import Background
 from benchmarks.cluster import Cluster
 from benchmarks.sampling import Sample, Sampler, cpu_seconds
 from dev.services import CHECKOUT, Service, Services, free_ports
@@ -336,32 +336,18 @@ class Product:
         }
 
 
-class _Writes:
+class _Writes(Background):
     """Watches OpenSearch's count of index operations, to know when the last one was."""
 
     def __init__(self, cluster: Cluster) -> None:
+        super().__init__()
         self._cluster = cluster
-        self._over = threading.Event()
+        self._written = cluster.written()
         #: Wall clock; 0 while nothing was written.
         self.last_at = 0.0
 
-    def __enter__(self) -> Self:
-        self._written = self._cluster.written()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over.wait(0.2):
+    def work(self) -> None:
+        while not self.over.wait(0.2):
             at = time.time()
             written = self._cluster.written()
             if written != self._written:

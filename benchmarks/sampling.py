@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Self
+from dataclasses import dataclass
 
 import psutil  # type: ignore[import-untyped]
+
+from benchmarks.background import Background
 
 
 def tree(pid: int) -> list[psutil.Process]:
@@ -56,42 +55,38 @@ class Sample:
     gauges: dict[str, float]
 
 
-@dataclass(kw_only=True)
-class Sampler:
-    """Looks at programs and gauges again and again, in a thread, while it is entered."""
+class Sampler(Background):
+    """Looks at programs and gauges again and again while it is entered."""
 
-    #: Root process of each program, by name.
-    programs: Mapping[str, int]
-    gauges: Mapping[str, Callable[[], float]] = field(default_factory=dict)
-    every: float = 0.5
-    samples: list[Sample] = field(default_factory=list)
-
-    def __enter__(self) -> Self:
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
+    def __init__(
         self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        *,
+        programs: Mapping[str, int],
+        gauges: Mapping[str, Callable[[], float]],
+        every: float = 0.5,
     ) -> None:
-        self._over.set()
-        self._thread.join()
+        """
+        Args:
+            programs: the root process of each, by name.
+            every: seconds between two looks.
+        """
+        super().__init__()
+        self.samples: list[Sample] = []
+        self._programs = programs
+        self._gauges = gauges
+        self._every = every
 
-    def _run(self) -> None:
+    def work(self) -> None:
         begun = time.monotonic()
         while True:
             self.samples.append(
                 Sample(
                     at=time.monotonic() - begun,
-                    rss={name: rss_bytes(pid) for name, pid in self.programs.items()},
-                    gauges={name: look() for name, look in self.gauges.items()},
+                    rss={name: rss_bytes(pid) for name, pid in self._programs.items()},
+                    gauges={name: look() for name, look in self._gauges.items()},
                 )
             )
-            if self._over.wait(self.every):
+            if self.over.wait(self._every):
                 return
 
     def highest(self, gauge: str) -> float:

@@ -6,12 +6,11 @@ when it was due: a server that stalls is not let off by being asked less.
 
 from __future__ import annotations
 
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from benchmarks.background import Background
 from benchmarks.cluster import Cluster
 from benchmarks.corpus import Corpus, fresh, make_corpus
 from benchmarks.rounds import Figure, at_most, not_measured, percentile, stated
@@ -85,41 +84,30 @@ def _while_draining(stage: Stage, corpus: Corpus, env: dict[str, str]) -> tuple[
     return waits, drained / seconds
 
 
-class Searches:
+class Searches(Background):
     """Ten searches a second, as a dashboard sends them, while it is entered."""
 
     PER_SECOND = 10
 
     def __init__(self, cluster: Cluster) -> None:
+        super().__init__()
         # Connections of its own: waiting for one of the benchmark's is no search time.
         self._cluster = cluster.another()
-        self._over = threading.Event()
-        self._pool = ThreadPoolExecutor(16)
         #: Seconds from when each search was due until its answer.
         self.waits: list[float] = []
 
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-        self._pool.shutdown(cancel_futures=True)
-        self._cluster.close()
-
-    def _run(self) -> None:
+    def work(self) -> None:
         due, n = time.monotonic(), 0
-        while not self._over.is_set():
-            self._pool.submit(self._search, due, n)
-            due, n = due + 1 / self.PER_SECOND, n + 1
-            self._over.wait(max(0.0, due - time.monotonic()))
+        asked = []
+        with ThreadPoolExecutor(16) as pool:
+            while not self.over.is_set():
+                asked.append(pool.submit(self._search, due, n))
+                due, n = due + 1 / self.PER_SECOND, n + 1
+                self.over.wait(max(0.0, due - time.monotonic()))
+        self._cluster.close()
+        for search in asked:
+            # A search that failed has no time, and must not just be left out.
+            search.result()
 
     def _search(self, due: float, n: int) -> None:
         query: dict[str, Any] = {

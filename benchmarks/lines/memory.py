@@ -6,15 +6,14 @@ project must be through early, and what arrives meanwhile must not wait for the 
 
 from __future__ import annotations
 
-import threading
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import orjson
 
+from benchmarks.background import Background
 from benchmarks.cluster import Cluster
 from benchmarks.corpus import Corpus, Log, create_indices, fresh, make_corpus
 from benchmarks.product import Product
@@ -175,44 +174,24 @@ def _enriched_at(cluster: Cluster, target: str) -> dict[str, float]:
         body["search_after"] = hits[-1]["sort"]
 
 
-class _Writer:
+class _Writer(Background):
     """Indexes new logs, 200 a second, into an index of their own."""
 
     def __init__(self, cluster: Cluster, like: list[Log]) -> None:
+        super().__init__()
         self._cluster = cluster
         self._like = like
-        self._over = threading.Event()
-        self._trouble: BaseException | None = None
         #: When each log arrived, as Unix time, by id.
         self.arrived: dict[str, float] = {}
 
-    def __enter__(self) -> Self:
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-        if self._trouble is not None:
-            raise self._trouble
-
-    def _run(self) -> None:
-        try:
-            n = 0
-            due = time.monotonic()
-            while not self._over.is_set():
-                self._send(n, _ARRIVING_PER_SECOND)
-                n += _ARRIVING_PER_SECOND
-                due += 1.0
-                self._over.wait(max(0.0, due - time.monotonic()))
-        except BaseException as error:
-            self._trouble = error
+    def work(self) -> None:
+        n = 0
+        due = time.monotonic()
+        while not self.over.is_set():
+            self._send(n, _ARRIVING_PER_SECOND)
+            n += _ARRIVING_PER_SECOND
+            due += 1.0
+            self.over.wait(max(0.0, due - time.monotonic()))
 
     def _send(self, first: int, count: int) -> None:
         rows: list[bytes] = []

@@ -1,8 +1,8 @@
 """Line 4: how much of an enforced quota is used, and how many requests are refused.
 
-The server's quota is full at first and refills evenly. Once what was saved up is gone, what can be
-used in a stretch of time is what refills in it: tokens are counted from one answer to a later one,
-so that the size of a single request, a twentieth of a minute's quota, does not blur the figure.
+The server's quota is full at first and refills evenly. What is used is counted once a whole
+minute's quota has been served, so that what was saved up at first is no part of it, and from one
+answer to a later one, so that the size of a request, a twentieth of that, does not blur the figure.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ REQUESTS_PER_MINUTE = 3_000
 TOKENS_PER_MINUTE = 1_000_000
 
 _WINDOW_SECONDS = 90.0
-#: Until what was saved up must be gone.
+#: Until as much as was saved up must have been served.
 _PATIENCE = 120.0
 #: More texts than the window can take, what was saved up included.
 _LOGS = 8_000
@@ -77,33 +77,33 @@ def _with(stage: Stage, workers: int) -> list[Figure]:
 
 
 def _watch(stage: Stage, product: Product) -> list[Look]:
-    """Looks at the API from the first answer until a window after what was saved up is over."""
+    """Looks at the API from the first answer until the end of the window that counts."""
     looks: list[Look] = []
     product.begin()
-    saved_up_gone = 0.0
-    while not saved_up_gone or time.monotonic() - saved_up_gone < _WINDOW_SECONDS:
+    counting_since = 0.0
+    while not counting_since or time.monotonic() - counting_since < _WINDOW_SECONDS:
         seen = stage.api.seen()
         look = Look(time.monotonic(), seen["requests"], seen["tokens"], seen["refused"])
         if look.tokens:
             looks.append(look)
-            if not saved_up_gone and (
+            if not counting_since and (
                 look.tokens >= TOKENS_PER_MINUTE
                 or look.requests >= REQUESTS_PER_MINUTE
                 or look.at - looks[0].at > _PATIENCE
             ):
-                saved_up_gone = look.at
+                counting_since = look.at
         time.sleep(0.05)
     product.end_beat()
     return looks
 
 
 def used_share(looks: list[Look]) -> float:
-    """Of the quota that binds, the share that was used after what was saved up was gone.
+    """Of the quota that binds, the share that was used.
 
-    Between the first answer after that moment and the last one: tokens (or requests) that were
-    served in between, by what refilled in between.
+    From the first answer after a minute's quota was served to the last one: tokens (or requests)
+    that were served in between, by what refilled in between.
     """
-    gone = next(
+    start = next(
         (
             n
             for n, look in enumerate(looks)
@@ -113,7 +113,7 @@ def used_share(looks: list[Look]) -> float:
     )
     steps = [
         look
-        for before, look in zip(looks[gone:], looks[gone + 1 :], strict=False)
+        for before, look in zip(looks[start:], looks[start + 1 :], strict=False)
         if look.tokens > before.tokens
     ]
     if len(steps) < 2:

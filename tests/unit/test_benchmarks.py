@@ -19,9 +19,11 @@ from rich.console import Console
 from benchmarks import __main__ as program
 from benchmarks import model, stage
 from benchmarks.cluster import Cluster, ClusterRefused
+from benchmarks.corpus import Log
 from benchmarks.lines import LINES
 from benchmarks.lines.growth import pages_of, sizes
 from benchmarks.lines.idle import grouped
+from benchmarks.lines.inputs import left_over
 from benchmarks.lines.quota import TOKENS_PER_MINUTE, Look, used_share
 from benchmarks.plot import Bar, Panel, draw, svg_of
 from benchmarks.recording_proxy import Exchange
@@ -206,6 +208,13 @@ def test_pages_are_read_from_the_workers_log(tmp_path: Path) -> None:
     )
     assert pages_of(log) == [(0.25, 500)]
     assert pages_of(log, log.stat().st_size) == []
+
+
+def test_what_is_left_over_covers_the_commonest_texts_in_each_project() -> None:
+    texts = [(0, "a"), (0, "a"), (0, "b"), (1, "a"), (1, "a"), (2, "b")]
+    logs = [Log(f"{project}_x_2026_11", str(n), b"{}", t) for n, (t, project) in enumerate(texts)]
+    assert left_over(logs, 2) == {logs[0], logs[2]}
+    assert left_over(logs, 3) == {logs[0], logs[2], logs[3]}
 
 
 def test_growth_ends_at_the_size_that_was_asked_for() -> None:
