@@ -143,29 +143,33 @@ def test_what_could_not_be_acknowledged_does_not_stop_the_taking(
 
 
 def test_a_try_that_cannot_be_published_is_not_lost(
-    deployment: Deployment, search: Search, embeddings: Embeddings, ledger: Ledger,
-    valkey: redis.Redis,
+    clean: Services, deployment: Deployment, search: Search, embeddings: Embeddings,
+    ledger: Ledger, valkey: redis.Redis,
 ) -> None:  # fmt: skip
-    """The API fails while Redis refuses to write. The deadline, which would find the chunk too,
-    is far away."""
+    """The API fails while Redis refuses to write. The visibility time-out and the deadline, which
+    would find the chunk too, are far away."""
     search.create(INDEX)
     search.index(INDEX, logs(20, 20))
-    embeddings.set(latency_ms=2000)
-    embeddings.faults({"kind": "status", "status": 500})
-    worker = deployment.worker(
-        ENRICH_SOFT_TIME_LIMIT_SECONDS="9",
-        ENRICH_HARD_TIME_LIMIT_SECONDS="10",
-        ENRICH_VISIBILITY_TIMEOUT_SECONDS="12",
-        ENRICH_CHUNK_DEADLINE_SECONDS="500",
-    )
-    opened = ledger.open("manual", 600)
-    publish(deployment, "enrich.scan_page", opened.run, 1)
-    wait_for(lambda: embeddings.seen["requests"] > 0, worker)
-    valkey.execute_command("REPLICAOF", "127.0.0.1", "1")
-    wait_for(lambda: "goes back to its queue" in worker.log.read_text(), worker)
-    valkey.execute_command("REPLICAOF", "NO", "ONE")
+    # The request stays open until the line is cut: it must not fail before Redis refuses.
+    embeddings.faults({"kind": "hang", "seconds": 600})
+    with TcpProxy(clean.embeddings.port) as api:
+        worker = deployment.worker(
+            OPENAI_BASE_URL=f"http://127.0.0.1:{api.port}/v1",
+            ENRICH_SOFT_TIME_LIMIT_SECONDS="19",
+            ENRICH_HARD_TIME_LIMIT_SECONDS="20",
+            ENRICH_VISIBILITY_TIMEOUT_SECONDS="400",
+            ENRICH_CHUNK_DEADLINE_SECONDS="500",
+        )
+        opened = ledger.open("manual", 600)
+        publish(deployment, "enrich.scan_page", opened.run, 1)
+        wait_for(lambda: embeddings.seen["faults"] == 0, worker)
+        valkey.execute_command("REPLICAOF", "127.0.0.1", "1")
+        api.set("cut")
+        wait_for(lambda: "goes back to its queue" in worker.log.read_text(), worker)
+        api.set("pass")
+        valkey.execute_command("REPLICAOF", "NO", "ONE")
 
-    wait_for(lambda: not ledger.active_run(), worker)
+        wait_for(lambda: not ledger.active_run(), worker)
 
     record = ledger.record(opened.run)
     assert (record.vectors_written, record.deferred, record.failed) == (20, 0, 0)
