@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help="a variable for the product; may be repeated",
     )
-    parser.add_argument("--pace", default="0.3", help="ENRICH_WRITE_PACE of the line kindness")
+    parser.add_argument("--pace", default="200", help="ENRICH_WRITE_PACE of the line kindness")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
     return parser
 

@@ -70,7 +70,7 @@ class Setup:
     tokens_per_minute: float = 0.0
     tokens_per_text: float = 500.0
     dollars_per_million_tokens: float = PRICE_PER_MILLION_TOKENS["text-embedding-3-large"]
-    batch: int = 100
+    batch: int = 256
     workers: int = 1
     processes: int = 4
     nodes: int = 1
@@ -183,8 +183,9 @@ def calibrated(data: Mapping[str, Any]) -> tuple[Machine, float]:
         setup = _setup_of_drain(data, tokens)
         machine = replace(machine, writes_per_second=_writing_for(setup, machine, drain))
         writing = machine.writing(1.0, machine.measured_shard)
-        busy = 100 / one - data["scale"]["latency_ms"] / 1000
-        machine = replace(machine, overhead_seconds=max(0.0, busy - 100 / writing))
+        batch = data["scale"]["batch"]
+        busy = batch / one - data["scale"]["latency_ms"] / 1000
+        machine = replace(machine, overhead_seconds=max(0.0, busy - batch / writing))
     return machine, tokens
 
 
@@ -206,7 +207,7 @@ def points(data: Mapping[str, Any]) -> list[Point]:
     for processes, rate in scale["rates"].items():
         if processes != "1":
             latency = scale["latency_ms"] / 1000
-            setup = replace(setup, latency=latency, processes=int(processes))
+            setup = replace(setup, latency=latency, batch=scale["batch"], processes=int(processes))
             found.append(_point(f"scale, {processes} processes", float(rate), setup, machine))
     for size, one in data["growth"].items():
         # Smaller ones are over before they have begun.

@@ -56,7 +56,7 @@ class Options:
     #: Contenders of the line `drain` beside the product; None: all that are there.
     against: frozenset[str] | None = None
     #: ENRICH_WRITE_PACE for the line `kindness`.
-    pace: str = "0.3"
+    pace: str = "200"
 
 
 @dataclass(kw_only=True)

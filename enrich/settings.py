@@ -77,7 +77,7 @@ class Settings(BaseSettings):
 
     # -- how much, how often
     enrich_interval_minutes: float = Field(10, gt=0)
-    enrich_batch_size: int = Field(100, ge=1, le=MAX_INPUTS_PER_REQUEST)
+    enrich_batch_size: int = Field(256, ge=1, le=MAX_INPUTS_PER_REQUEST)
     enrich_max_logs_per_run: int = Field(0, ge=0)
     enrich_max_cost_per_day: float = Field(0, ge=0)
     enrich_max_chunks_in_flight: int = Field(32, ge=1)

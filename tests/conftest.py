@@ -252,6 +252,8 @@ def settings(clean: Services, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     for name, value in clean.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("ENRICH_LOG_FILE", "none")
+    # So that a few hundred logs are several chunks.
+    monkeypatch.setenv("ENRICH_BATCH_SIZE", "100")
     return load_settings
 
 

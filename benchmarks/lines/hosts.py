@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from benchmarks.corpus import make_corpus
 from benchmarks.forwarding import Forwarder
-from benchmarks.lines.scale import LATENCY_MS
+from benchmarks.lines.scale import BATCH, LATENCY_MS
 from benchmarks.rounds import Figure, at_least, median, not_measured, stated
 from benchmarks.stage import Stage
 
@@ -67,7 +67,12 @@ def _rate(
             *("env", *variables),
         ]
 
-    with stage.product(concurrency=processes, workers=len(on), prefix=into) as product:
+    with stage.product(
+        env={"ENRICH_BATCH_SIZE": str(BATCH)},
+        concurrency=processes,
+        workers=len(on),
+        prefix=into,
+    ) as product:
         stage.warm(product, 1_600)
         return median(
             [

@@ -296,7 +296,10 @@ def measured(machine: model.Machine, tokens: float = 500.0) -> dict[str, Any]:
         },
         "scale": {
             "latency_ms": 2_000,
-            "rates": {str(n): rate(**{**alone, "processes": n}) for n in (1, 2, 4, 8)},
+            "batch": 100,
+            "rates": {
+                str(n): rate(**{**alone, "batch": 100, "processes": n}) for n in (1, 2, 4, 8)
+            },
         },
         "growth": {
             str(size): {
