@@ -22,7 +22,8 @@ from benchmarks.product import Api, ProductFailed, clean_environment
 from benchmarks.report import results_of, table_of, write_json, write_text
 from benchmarks.rounds import Figure, missed
 from benchmarks.stage import HEAP, Options, Stage, StageFailed, check_room
-from dev.services import CHECKOUT, ServiceFailed, Services
+from dev.service import ServiceFailed
+from dev.services import CHECKOUT, Services
 from enrich.errors import EnrichError
 
 FOLDER = CHECKOUT / ".dev" / "bench"

@@ -22,7 +22,8 @@ import redis
 from benchmarks.background import Background
 from benchmarks.cluster import Cluster
 from benchmarks.sampling import Sample, Sampler, cpu_seconds
-from dev.services import CHECKOUT, Service, Services, free_ports
+from dev.service import Service
+from dev.services import CHECKOUT, Services, free_ports
 from enrich.assembly import build_ledger
 from enrich.models import RunRecord
 from enrich.settings import load_settings

@@ -27,7 +27,8 @@ from dev.embedding_model import Model
 from dev.failures import Captured, capture_all, capture_ordinary
 from dev.log_files import LogFileError, read_logs
 from dev.sample_logs import SampleLog, generate
-from dev.services import Service, ServiceFailed, Services, free_ports
+from dev.service import Service, ServiceFailed
+from dev.services import Services, free_ports
 from enrich.assembly import build_ledger
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore, index_template

@@ -21,7 +21,8 @@ import pytest
 import redis
 
 from dev.embedding_model import Model
-from dev.services import Service, Services
+from dev.service import Service
+from dev.services import Services
 from enrich.assembly import build_backfill, build_ledger
 from enrich.backfill import ChunkBusy
 from enrich.errors import RateLimited, ServerUnavailable, TransientError

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from dev.services import Service
+from dev.service import Service
 from enrich.ledger import Ledger
 from tests.chaos.matrix import IN_FLIGHT, again, row
 from tests.chaos.world import BATCH, PROCESSES, World

@@ -19,7 +19,8 @@ import httpx2
 import redis
 
 from dev.embedding_model import Model
-from dev.services import Service, Services
+from dev.service import Service
+from dev.services import Services
 from dev.tcp_proxy import TcpProxy
 from tests.chaos.checker import Checker, Findings, Truth
 from tests.conftest import ROOT, Embeddings, Search

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dev.services import Service
+from dev.service import Service
 from enrich.assembly import build_ledger
 from enrich.ledger import Ledger
 from enrich.settings import load_settings

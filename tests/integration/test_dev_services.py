@@ -24,7 +24,8 @@ import redis
 from dev.embedding_model import Model
 from dev.java_packages import JavaUnavailable, find_runtime, opensearch_jars
 from dev.reaper import STACK_VARIABLE
-from dev.services import CHECKOUT, ServiceFailed, Services, last_meaningful_line
+from dev.service import ServiceFailed, last_meaningful_line
+from dev.services import CHECKOUT, Services
 
 INDEX = {
     "settings": {"index.knn": True, "number_of_shards": 1, "number_of_replicas": 0},

@@ -19,7 +19,8 @@ import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
-from dev.services import Service, Services, free_ports
+from dev.service import Service
+from dev.services import Services, free_ports
 from enrich.report import Status
 from tests.conftest import ROOT, Pipeline, Search, start_worker, wait_for
 

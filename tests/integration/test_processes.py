@@ -16,7 +16,8 @@ import pytest
 import redis
 
 from dev.embedding_model import Model
-from dev.services import Service, Services
+from dev.service import Service
+from dev.services import Services
 from enrich.assembly import build_ledger
 from enrich.ledger import Ledger
 from enrich.settings import Settings

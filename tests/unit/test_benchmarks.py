@@ -45,7 +45,7 @@ from benchmarks.rounds import (
     turn,
 )
 from benchmarks.stage import Options, StageFailed, check_room
-from dev.services import ServiceFailed
+from dev.service import ServiceFailed
 
 # -- rounds
 
