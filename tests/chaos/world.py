@@ -273,11 +273,18 @@ class World:
         return findings
 
     def _through(self) -> bool:
-        """Nothing is owed and no run is active; or nobody is left who could go on."""
+        """Nothing is owed, no run is active and no message is on its way back from a lost worker;
+        or nobody is left who could go on."""
         if self.workers and not self.workers[-1].running:
             return True
         try:
-            return not self.checker.owed(self.truth) and not self.active_run()
+            return not (self.checker.owed(self.truth) or self.active_run() or self._held())
         except httpx2.HTTPError:
             # Just started, OpenSearch refuses to search until its shards are there.
             return False
+
+    def _held(self) -> int:
+        """Messages that were taken and not finished. Those of a lost worker come back after the
+        visibility time-out and up to ten seconds, here perhaps later than their deadline: what it
+        had written is counted only then."""
+        return int(self.redis.zcard(self.prefix + "broker:unacked_index"))

@@ -377,3 +377,19 @@ def test_api_inputs_stay_near_the_distinct_texts(
     assert record.vectors_written == 5000
     assert embeddings.seen["inputs"] <= 1.02 * 700
     assert assert_right_vectors(search, INDEX, model) == 5000
+
+
+def test_a_pace_too_slow_for_one_delivery_writes_all_in_several_and_counts_each_log_once(
+    pipeline: Build, search: Search, embeddings: Embeddings, model: Model
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(100, 40))
+
+    # Nobody waits for longer than ten seconds, in which 70 can be written.
+    record = pipeline(enrich_write_pace=7).run()
+
+    assert_adds_up(record)
+    assert assert_right_vectors(search, INDEX, model) == 100
+    assert (record.vectors_written, record.deferred) == (100, 0)
+    assert record.retries >= 1
+    assert embeddings.seen["inputs"] == 40
