@@ -108,10 +108,12 @@ class Ledger:
     # -- a run's life
 
     def open(self, trigger: str, interval: float) -> Opened:
-        """Begin a run. `interval` bounds how long it scans; half of it, how soon beat may begin."""
+        """Begin a run. Three quarters of `interval` bound how long it scans: what it has found has
+        the rest to be written in, so that the next run, which sees what came meanwhile, is not
+        late. Half of it bounds how soon beat may begin."""
         run = uuid.uuid4().hex[:12]
         verdict, active, number = self._move(
-            "open", trigger, run, interval * 500, interval * 1000, RECORDS_KEPT
+            "open", trigger, run, interval * 500, interval * 750, RECORDS_KEPT
         )
         return Opened(_text(verdict), _text(active), int(number))  # type: ignore[arg-type]
 

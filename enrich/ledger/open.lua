@@ -1,5 +1,5 @@
 -- Begin a run, unless one is active, work is paused, or (for beat's tick) the last began too lately.
--- ARGV: trigger, new run id, half an interval (ms), an interval (ms), records kept.
+-- ARGV: trigger, new run id, half an interval (ms), how long to scan (ms), records kept.
 local trigger, run = ARGV[1], ARGV[2]
 local time = now()
 

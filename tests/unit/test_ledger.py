@@ -432,8 +432,8 @@ def test_counters_add_up_and_money_is_counted_by_day(ledger: Ledger) -> None:
     assert ledger.totals().errors == 4
 
 
-def test_scan_has_until_the_next_tick(ledger: Ledger) -> None:
-    assert 500 < ledger.scan_seconds_left(ledger.open("manual", 600).run) <= 600
+def test_scan_leaves_time_before_the_next_tick_for_what_it_found(ledger: Ledger) -> None:
+    assert 400 < ledger.scan_seconds_left(ledger.open("manual", 600).run) <= 450
     assert ledger.scan_seconds_left("unknown") < 0
 
 
