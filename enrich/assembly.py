@@ -25,6 +25,21 @@ def build_ledger(settings: Settings) -> Ledger:
     return Ledger(connect(settings.redis_url.get_secret_value()), settings.enrich_redis_prefix)
 
 
+def quick_ledger(settings: Settings, timeout: float, *, second_try: bool = False) -> Ledger:
+    """A ledger that gives up on Redis after `timeout` seconds a command.
+
+    Args:
+        second_try: for a connection that is kept: a restart of Redis closes it unseen.
+    """
+    from enrich.ledger import Ledger
+    from enrich.redis_connection import connect
+
+    url = settings.redis_url.get_secret_value()
+    return Ledger(
+        connect(url, timeout=timeout, second_try=second_try), settings.enrich_redis_prefix
+    )
+
+
 def build_store(settings: Settings) -> LogStore:
     from enrich.log_store import LogStore
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from enrich.assembly import quick_ledger
 from enrich.errors import EnrichError
-from enrich.flower.reading import quick_ledger
 from enrich.settings import load_settings
 
 log = logging.getLogger(__name__)

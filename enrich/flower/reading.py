@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
+from enrich.assembly import quick_ledger
 from enrich.errors import EnrichError
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore
-from enrich.redis_connection import connect
 from enrich.report import Backlog, Status, read_backlog, read_status
 from enrich.settings import Settings
 
@@ -93,16 +93,4 @@ def build_reader(settings: Settings) -> StatusReader:
     hurried = settings.model_copy(update={"opensearch_timeout_seconds": seconds})
     return StatusReader(
         quick_ledger(settings, REDIS_TIMEOUT_SECONDS, second_try=True), LogStore(hurried)
-    )
-
-
-def quick_ledger(settings: Settings, timeout: float, *, second_try: bool = False) -> Ledger:
-    """A ledger that gives up on Redis after `timeout` seconds a command.
-
-    Args:
-        second_try: for a connection that is kept: a restart of Redis closes it unseen.
-    """
-    url = settings.redis_url.get_secret_value()
-    return Ledger(
-        connect(url, timeout=timeout, second_try=second_try), settings.enrich_redis_prefix
     )
