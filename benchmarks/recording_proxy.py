@@ -6,13 +6,10 @@ is behind it.
 
 from __future__ import annotations
 
-import http.client
-import threading
 import time
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Self
+
+from dev.http_proxy import Answered, Asked, Forward, HttpProxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,62 +23,17 @@ class Exchange:
     request: str
 
 
-class RecordingProxy:
-    """Forwards 127.0.0.1:`port` to a server on loopback while it is entered."""
+class RecordingProxy(HttpProxy):
+    """Forwards 127.0.0.1:`port` to a server while it is entered."""
 
-    def __init__(self, target_port: int) -> None:
+    def __init__(self, target_url: str) -> None:
+        super().__init__(target_url)
         self.exchanges: list[Exchange] = []
-        exchanges = self.exchanges
+        self.alter = self._record
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            # Small answers must not wait for more to come.
-            disable_nagle_algorithm = True
-
-            def _forward(self) -> None:
-                body = self.rfile.read(int(self.headers.get("content-length", 0)))
-                headers = {
-                    name: value
-                    for name, value in self.headers.items()
-                    if name.lower() not in ("host", "connection", "accept-encoding")
-                }
-                there = http.client.HTTPConnection("127.0.0.1", target_port, timeout=300)
-                at = time.monotonic()
-                there.request(self.command, self.path, body, headers)
-                answer = there.getresponse()
-                content = answer.read()
-                took = time.monotonic() - at
-                exchanges.append(Exchange(at, took, f"{self.command} {self.path.split('?')[0]}"))
-                there.close()
-                self.send_response(answer.status)
-                for name in ("content-type", "warning"):
-                    if value := answer.getheader(name):
-                        self.send_header(name, value)
-                self.send_header("content-length", str(len(content)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(content)
-
-            do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _forward
-
-            def log_message(self, format: str, *args: object) -> None:
-                """Say nothing: whoever uses the proxy reads `exchanges`."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    def _record(self, asked: Asked, forward: Forward) -> Answered:
+        at = time.monotonic()
+        answered = forward(asked)
+        request = f"{asked.method} {asked.path.split('?')[0]}"
+        self.exchanges.append(Exchange(at, time.monotonic() - at, request))
+        return answered

@@ -28,7 +28,7 @@ def measure(stage: Stage) -> list[Figure]:
 def _over(stage: Stage, count: int) -> list[Figure]:
     _fill(stage, count)
     stage.api.reset()
-    with RecordingProxy(stage.stack.opensearch.port) as proxy:
+    with RecordingProxy(stage.stack.opensearch.url) as proxy:
         env = {
             "OPENSEARCH_PORT": str(proxy.port),
             "ENRICH_INTERVAL_MINUTES": str(_INTERVAL_MINUTES),
