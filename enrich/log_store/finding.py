@@ -131,7 +131,14 @@ class Finder:
                 "query": self._queries.owed(),
                 "aggs": {"owed": {"terms": {"field": "_index", "size": MAX_INDICES}}},
             },
-            {"max_concurrent_shard_requests": 256, "request_cache": "false", **LENIENT},
+            {
+                "max_concurrent_shard_requests": 256,
+                # Beyond 128 shards each would first be asked whether it could match, which costs
+                # what the search itself does.
+                "pre_filter_shard_size": MAX_INDICES,
+                "request_cache": "false",
+                **LENIENT,
+            },
         )
         unreadable: dict[str, str] = {}
         text_only = caps.indices_with("level", ["text", "match_only_text"])
