@@ -4,12 +4,11 @@ Each that differs from Celery's default says which failure it answers; docs/deli
 whole story. Everything an operator may change comes from the environment, see enrich/settings.py.
 """
 
-import os
 import ssl
 
 from kombu.entity import Exchange, Queue
 
-from enrich.settings import load_settings
+from enrich.settings import DEFAULT_PROCESSES, load_settings
 
 _settings = load_settings()
 
@@ -68,8 +67,8 @@ worker_soft_shutdown_timeout = min(20.0, _settings.enrich_soft_time_limit_second
 worker_enable_soft_shutdown_on_idle = True
 worker_cancel_long_running_tasks_on_connection_loss = False
 
-# -- processes: two a core, since embedding waits while another writes
-worker_concurrency = 2 * (os.cpu_count() or 1)
+# -- processes: most of them wait, for the API or for OpenSearch
+worker_concurrency = DEFAULT_PROCESSES
 worker_send_task_events = True
 task_send_sent_event = True
 worker_hijack_root_logger = False

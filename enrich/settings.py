@@ -7,6 +7,7 @@ combination and an operator finds every knob in one place.
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -28,6 +29,10 @@ PRICE_PER_MILLION_TOKENS = {
     "text-embedding-3-small": 0.02,
     "text-embedding-ada-002": 0.10,
 }
+
+#: Of a worker, unless `-c` says otherwise: a process waits for the API half of its time, and for
+#: OpenSearch another part. More than 32 on one host would rather need more memory than do more.
+DEFAULT_PROCESSES = min(4 * (os.cpu_count() or 1), 32)
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 

@@ -46,7 +46,7 @@ LINES: Mapping[str, Line] = {
         title="no two logs alike, and a slow API",
         measure=distinct.measure,
         quick=True,
-        logs=lambda options: options.size or (distinct.FULL if options.full else distinct.QUICK),
+        logs=lambda options: options.size or distinct.SIZE,
     ),
     "inputs": Line(title="what is paid for", measure=inputs.measure, quick=True),
     "cpu": Line(title="what the client's machine pays", measure=cpu.measure, quick=True),

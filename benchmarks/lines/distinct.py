@@ -10,16 +10,16 @@ from benchmarks.rounds import Figure, alternate, at_least, median, stated
 from benchmarks.stage import Stage
 from enrich.settings import Settings
 
-QUICK = 4_000
-FULL = 20_000
+#: Fewer would show how a run begins and ends rather than what it does between.
+SIZE = 20_000
 LATENCY_MS = 500.0
 OF_CEILING = 0.7
 
 
 def measure(stage: Stage) -> list[Figure]:
-    corpus = make_corpus(stage.size(QUICK, FULL), distinct_share=1.0)
+    corpus = make_corpus(stage.size(SIZE, SIZE), distinct_share=1.0)
     with stage.product() as product:
-        stage.warm(product)
+        stage.warm_opensearch(product, corpus)
         slots = processes(stage.stack.redis.url)
         results = alternate(
             {

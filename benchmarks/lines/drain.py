@@ -35,9 +35,8 @@ PEERS = ("langchain_like", "llamaindex_like")
 def measure(stage: Stage) -> list[Figure]:
     corpus = make_corpus(stage.size(QUICK, FULL))
     rounds = stage.rounds(3, 5)
-    stage.warm_opensearch(corpus)
     with stage.product() as product:
-        stage.warm(product)
+        stage.warm_opensearch(product, corpus)
         results = alternate(_contenders(stage, product, corpus), rounds, stage.say)
     rates = {name: [one["rate"] for one in several] for name, several in results.items()}
     stage.data["drain"] = {
