@@ -24,6 +24,7 @@ from enrich.rate_budget import RateBudget
 from enrich.scanning import Scanner
 from enrich.settings import Settings
 from enrich.vector_cache import VectorCache
+from enrich.vector_sources import VectorSources
 from enrich.write_pace import WritePace
 
 log = logging.getLogger(__name__)
@@ -83,21 +84,16 @@ class Backfill:
         self._ledger = parts.ledger
         self._publisher = parts.publisher
         self._closable = (parts.store, parts.embedder, parts.cache, parts.ledger)
-        self._work = ChunkWork(
-            parts.settings,
-            parts.store,
-            parts.embedder,
-            parts.cache,
-            parts.ledger,
-            parts.budget,
-            parts.pace,
+        sources = VectorSources(
+            parts.settings, parts.embedder, parts.cache, parts.ledger, parts.budget
         )
+        self._work = ChunkWork(parts.settings, parts.store, sources, parts.ledger, parts.pace)
         self._scanner = Scanner(
             parts.settings,
             parts.store,
             parts.cache,
             parts.ledger,
-            self._work.asking,
+            sources.asking,
             parts.publisher,
         )
 

@@ -6,52 +6,21 @@ cheapest place → writes → outcomes. It settles nothing and publishes nothing
 
 from __future__ import annotations
 
-import hashlib
-import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from enrich.asking import Asking
-from enrich.embedder import Embedder, Vector
-from enrich.errors import Halt, TextUnusable, TransientError
+from enrich.errors import TransientError
 from enrich.ledger import Ledger
 from enrich.log_store import Document, LogStore, Presence, Verdict, Write, encode_vector
-from enrich.masking import masked_places, masker_of
 from enrich.models import METHOD, VECTOR_OUTCOMES, Chunk, Outcome, Reference
-from enrich.rate_budget import RateBudget
 from enrich.settings import Settings
-from enrich.text import fingerprint, text_of
-from enrich.vector_cache import VectorCache
+from enrich.vector_sources import Given, Job, VectorSources
 from enrich.write_pace import WritePace
-
-log = logging.getLogger(__name__)
-
-#: How long a text that another chunk is embedding is waited for.
-MAX_WAIT_SECONDS = 10.0
-CLAIM_SECONDS = 30.0
-POLL_SECONDS = 0.05
 
 #: After so many lost workers a chunk goes text by text.
 LOSSES_BEFORE_ALONE = 2
-
-
-@dataclass(kw_only=True)
-class _Job:
-    """One distinct text and the documents of the chunk that have it."""
-
-    fingerprint: str
-    text: str
-    #: Project whose donors may serve it, or "" where any may.
-    scope: str
-    documents: list[Document] = field(default_factory=list)
-    vector: Vector | None = None
-    source: Outcome = Outcome.DEFERRED
-    #: Why its documents fail, if they do.
-    failure: str = ""
 
 
 @dataclass(kw_only=True)
@@ -74,23 +43,15 @@ class ChunkWork:
         self,
         settings: Settings,
         store: LogStore,
-        embedder: Embedder,
-        cache: VectorCache,
+        sources: VectorSources,
         ledger: Ledger,
-        budget: RateBudget,
         pace: WritePace,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._cache = cache
+        self._sources = sources
         self._ledger = ledger
         self._pace = pace
-        self._sleep = sleep
-        self._price = settings.price_per_million_tokens
-        self._key_hash = key_hash(settings)
-        self._mask = masker_of(settings.enrich_mask)
-        self.asking = Asking(embedder, budget, self._count)
 
     def work(self, chunk: Chunk, claimant: str, losses: int = 0, suspect: str = "") -> Tally:
         """Do what is still owed of a chunk; every document has one outcome in the answer.
@@ -107,8 +68,8 @@ class ChunkWork:
         documents = self._store.documents.read([*chunk.references, *chunk.donors])
         found, donors = documents[: len(chunk.references)], documents[len(chunk.references) :]
         owed = self._owed(chunk, zip(found, chunk.references, strict=True), tally)
-        jobs = self._jobs(owed)
-        given = self._donated(donors)
+        jobs = self._sources.jobs(owed)
+        given = self._sources.given(donors)
         if losses < LOSSES_BEFORE_ALONE:
             self._do(chunk, jobs, given, tally)
         else:
@@ -168,151 +129,13 @@ class ChunkWork:
             return Outcome.GONE
         return None
 
-    # -- texts and their vectors
-
-    def _jobs(self, documents: Sequence[Document]) -> list[_Job]:
-        jobs: dict[tuple[str, str], _Job] = {}
-        for document in documents:
-            try:
-                text = text_of({"message": document.value("message")}, self._mask)
-                digest, failure = fingerprint(text), ""
-            except TextUnusable as error:
-                text, failure = "", error.code
-                digest = fingerprint(failure)
-            scope = self._settings.donor_scope(document.reference.index)
-            job = jobs.setdefault(
-                (scope, digest),
-                _Job(fingerprint=digest, text=text, scope=scope, failure=failure),
-            )
-            job.documents.append(document)
-        return list(jobs.values())
-
-    def _donated(self, donors: Sequence[Document]) -> dict[tuple[str, str], Vector]:
-        """Vectors of donors, each under the fingerprint of the text that the donor has now."""
-        given: dict[tuple[str, str], Vector] = {}
-        for donor in donors:
-            vector = donor.vector(self._settings.embedding_dimensions)
-            same_space = (
-                donor.value("ai_embedding_model") == self._settings.embedding_model
-                and donor.value("ai_embedding_dimensions") == self._settings.embedding_dimensions
-            )
-            if vector is None or not same_space:
-                continue
-            try:
-                text = text_of({"message": donor.value("message")}, self._mask)
-            except TextUnusable:
-                continue
-            digest = fingerprint(text)
-            # Its vector is of the text that it had then; masked otherwise, or changed since, it
-            # has another now.
-            if donor.value("ai_text_sha256") == digest:
-                given[self._settings.donor_scope(donor.reference.index), digest] = vector
-        return given
-
-    def _do(
-        self,
-        chunk: Chunk,
-        jobs: list[_Job],
-        given: dict[tuple[str, str], Vector],
-        tally: Tally,
-    ) -> None:
-        self._find_vectors(chunk, [job for job in jobs if not job.failure], given, tally)
+    def _do(self, chunk: Chunk, jobs: list[Job], given: Given, tally: Tally) -> None:
+        self._sources.find(chunk.run, chunk.id, [job for job in jobs if not job.failure], given)
         self._write(chunk, jobs, tally)
-
-    def _find_vectors(
-        self,
-        chunk: Chunk,
-        jobs: list[_Job],
-        given: dict[tuple[str, str], Vector],
-        tally: Tally,
-    ) -> None:
-        cached = self._cache.get(sorted({job.fingerprint for job in jobs}))
-        missing: dict[str, str] = {}
-        for job in jobs:
-            if job.fingerprint in cached:
-                job.vector, job.source = cached[job.fingerprint], Outcome.CACHED
-            elif (job.scope, job.fingerprint) in given:
-                job.vector = given[job.scope, job.fingerprint]
-                job.source = Outcome.REUSED
-            else:
-                missing[job.fingerprint] = job.text
-        if not missing:
-            return
-        if self._over_budget():
-            return
-        by_text: dict[str, tuple[Vector | None, Outcome, str]] = {}
-        waiting = dict(missing)
-        waited = 0.0
-        while waiting:
-            mine = self._cache.claim(sorted(waiting), chunk.id, CLAIM_SECONDS)
-            if waited >= MAX_WAIT_SECONDS:
-                mine = set(waiting)
-            if mine:
-                by_text |= self._embed(chunk, {f: waiting.pop(f) for f in sorted(mine)})
-            for known, vector in self._cache.get(sorted(waiting)).items():
-                del waiting[known]
-                by_text[known] = vector, Outcome.CACHED, ""
-            if waiting:
-                self._sleep(POLL_SECONDS)
-                waited += POLL_SECONDS
-        first: set[str] = set()
-        for job in jobs:
-            if job.fingerprint in by_text and job.vector is None:
-                job.vector, source, job.failure = by_text[job.fingerprint]
-                # The same text in two projects of one chunk was sent once.
-                job.source = Outcome.DUPLICATE if job.fingerprint in first else source
-                first.add(job.fingerprint)
-
-    def _embed(
-        self, chunk: Chunk, texts: dict[str, str]
-    ) -> dict[str, tuple[Vector | None, Outcome, str]]:
-        run = chunk.run
-        got: dict[str, tuple[Vector | None, Outcome, str]] = {}
-
-        def keep(vectors: dict[str, Vector]) -> None:
-            self._keep(vectors)
-            masked = sum(masked_places(texts[digest]) for digest in vectors) if self._mask else 0
-            if masked:
-                self._count(run, masked=masked)
-
-        try:
-            answers = self.asking.ask(run, texts, keep)
-            self._ledger.note_key_works(self._key_hash)
-            for digest, vector in answers.vectors.items():
-                got[digest] = vector, Outcome.EMBEDDED, ""
-            for digest, code in answers.refused.items():
-                got[digest] = None, Outcome.FAILED, code
-            for digest in answers.invalid:
-                got[digest] = None, Outcome.DEFERRED, ""
-        except Halt:
-            if self._ledger.another_key_works(self._key_hash):
-                raise TransientError(
-                    "the embeddings API refuses this worker's key while another's works: "
-                    "restart the worker with the new OPENAI_API_KEY"
-                ) from None
-            raise
-        finally:
-            self._cache.unclaim(texts, chunk.id)
-        return got
-
-    def _keep(self, vectors: dict[str, Vector]) -> None:
-        try:
-            self._cache.put(vectors)
-        except TransientError as error:
-            # They are in hand and paid for: written all the same.
-            log.warning("vectors were not cached: %s", error)
-
-    def _over_budget(self) -> bool:
-        limit = self._settings.enrich_max_cost_per_day
-        return bool(limit) and self._ledger.spent_today_usd() >= limit
-
-    def _count(self, run: str, **amounts: int) -> None:
-        micro_usd = round(amounts.get("api_tokens", 0) * self._price)
-        self._ledger.count(run, micro_usd=micro_usd, **amounts)
 
     # -- writing
 
-    def _write(self, chunk: Chunk, jobs: list[_Job], tally: Tally) -> None:
+    def _write(self, chunk: Chunk, jobs: list[Job], tally: Tally) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         planned: list[tuple[Outcome, Write]] = []
         for job in jobs:
@@ -417,9 +240,3 @@ class ChunkWork:
                 planned.append((outcome, again))
         for _ in self._write_once(chunk, planned, tally):
             tally.add(Outcome.DEFERRED)
-
-
-def key_hash(settings: Settings) -> str:
-    """Tells API keys apart without saying anything about them."""
-    secret = settings.openai_api_key.get_secret_value()
-    return hashlib.sha256(b"enrich key " + secret.encode()).hexdigest()[:12]

@@ -84,7 +84,16 @@ def test_settings_are_read_in_one_place() -> None:
 
 
 def test_domain_knows_nothing_of_celery() -> None:
-    modules = ("backfill", "chunk_work", "asking", "embedder", "ledger", "log_store", "report")
+    modules = (
+        "backfill",
+        "chunk_work",
+        "vector_sources",
+        "asking",
+        "embedder",
+        "ledger",
+        "log_store",
+        "report",
+    )
     imported_all = "; ".join(f"import enrich.{module}" for module in modules)
     program = f"import sys; {imported_all}; sys.exit('celery' in sys.modules)"
     environment = {"PYTHONPATH": str(CHECKOUT)}

@@ -1,0 +1,205 @@
+"""Where a text's vector comes from: the cache, a log that has it, or the API; paid for once.
+
+Two chunks that meet the same new text at once agree through a claim in the cache which of them
+asks; the other waits for what it gets.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from enrich.asking import Asking
+from enrich.embedder import Embedder, Vector
+from enrich.errors import Halt, TextUnusable, TransientError
+from enrich.ledger import Ledger
+from enrich.log_store import Document
+from enrich.masking import masked_places, masker_of
+from enrich.models import Outcome
+from enrich.rate_budget import RateBudget
+from enrich.settings import Settings
+from enrich.text import fingerprint, text_of
+from enrich.vector_cache import VectorCache
+
+log = logging.getLogger(__name__)
+
+#: How long a text that another chunk is embedding is waited for.
+MAX_WAIT_SECONDS = 10.0
+CLAIM_SECONDS = 30.0
+POLL_SECONDS = 0.05
+
+#: Vectors of donors, by project and fingerprint.
+Given = Mapping[tuple[str, str], Vector]
+
+
+@dataclass(kw_only=True)
+class Job:
+    """One distinct text and the documents of the chunk that have it."""
+
+    fingerprint: str
+    text: str
+    #: Project whose donors may serve it, or "" where any may.
+    scope: str
+    documents: list[Document] = field(default_factory=list)
+    vector: Vector | None = None
+    source: Outcome = Outcome.DEFERRED
+    #: Why its documents fail, if they do.
+    failure: str = ""
+
+
+class VectorSources:
+    """Gives jobs their vectors; one for each worker process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        embedder: Embedder,
+        cache: VectorCache,
+        ledger: Ledger,
+        budget: RateBudget,
+    ) -> None:
+        self._settings = settings
+        self._cache = cache
+        self._ledger = ledger
+        self._price = settings.price_per_million_tokens
+        self._key_hash = _key_hash(settings)
+        self._mask = masker_of(settings.enrich_mask)
+        self.asking = Asking(embedder, budget, self._count)
+
+    def jobs(self, documents: Sequence[Document]) -> list[Job]:
+        """One for each distinct text of the documents, or for each reason why there is none."""
+        jobs: dict[tuple[str, str], Job] = {}
+        for document in documents:
+            try:
+                text = text_of({"message": document.value("message")}, self._mask)
+                digest, failure = fingerprint(text), ""
+            except TextUnusable as error:
+                text, failure = "", error.code
+                digest = fingerprint(failure)
+            scope = self._settings.donor_scope(document.reference.index)
+            job = jobs.setdefault(
+                (scope, digest),
+                Job(fingerprint=digest, text=text, scope=scope, failure=failure),
+            )
+            job.documents.append(document)
+        return list(jobs.values())
+
+    def given(self, donors: Sequence[Document]) -> Given:
+        """Vectors of donors, each under the fingerprint of the text that the donor has now."""
+        given: dict[tuple[str, str], Vector] = {}
+        for donor in donors:
+            vector = donor.vector(self._settings.embedding_dimensions)
+            same_space = (
+                donor.value("ai_embedding_model") == self._settings.embedding_model
+                and donor.value("ai_embedding_dimensions") == self._settings.embedding_dimensions
+            )
+            if vector is None or not same_space:
+                continue
+            try:
+                text = text_of({"message": donor.value("message")}, self._mask)
+            except TextUnusable:
+                continue
+            digest = fingerprint(text)
+            # Its vector is of the text that it had then; masked otherwise, or changed since, it
+            # has another now.
+            if donor.value("ai_text_sha256") == digest:
+                given[self._settings.donor_scope(donor.reference.index), digest] = vector
+        return given
+
+    def find(self, run: str, chunk: str, jobs: Sequence[Job], given: Given) -> None:
+        """Set vector, source and failure of jobs. A job left without a vector is put off.
+
+        Raises:
+            Halt, TransientError: from the API; vectors got before were kept.
+        """
+        cached = self._cache.get(sorted({job.fingerprint for job in jobs}))
+        missing: dict[str, str] = {}
+        for job in jobs:
+            if job.fingerprint in cached:
+                job.vector, job.source = cached[job.fingerprint], Outcome.CACHED
+            elif (job.scope, job.fingerprint) in given:
+                job.vector = given[job.scope, job.fingerprint]
+                job.source = Outcome.REUSED
+            else:
+                missing[job.fingerprint] = job.text
+        if not missing:
+            return
+        if self._over_budget():
+            return
+        by_text: dict[str, tuple[Vector | None, Outcome, str]] = {}
+        waiting = dict(missing)
+        waited = 0.0
+        while waiting:
+            mine = self._cache.claim(sorted(waiting), chunk, CLAIM_SECONDS)
+            if waited >= MAX_WAIT_SECONDS:
+                mine = set(waiting)
+            if mine:
+                by_text |= self._embed(run, chunk, {f: waiting.pop(f) for f in sorted(mine)})
+            for known, vector in self._cache.get(sorted(waiting)).items():
+                del waiting[known]
+                by_text[known] = vector, Outcome.CACHED, ""
+            if waiting:
+                time.sleep(POLL_SECONDS)
+                waited += POLL_SECONDS
+        first: set[str] = set()
+        for job in jobs:
+            if job.fingerprint in by_text and job.vector is None:
+                job.vector, source, job.failure = by_text[job.fingerprint]
+                # The same text in two projects of one chunk was sent once.
+                job.source = Outcome.DUPLICATE if job.fingerprint in first else source
+                first.add(job.fingerprint)
+
+    def _embed(
+        self, run: str, chunk: str, texts: dict[str, str]
+    ) -> dict[str, tuple[Vector | None, Outcome, str]]:
+        got: dict[str, tuple[Vector | None, Outcome, str]] = {}
+
+        def keep(vectors: dict[str, Vector]) -> None:
+            self._keep(vectors)
+            masked = sum(masked_places(texts[digest]) for digest in vectors) if self._mask else 0
+            if masked:
+                self._count(run, masked=masked)
+
+        try:
+            answers = self.asking.ask(run, texts, keep)
+            self._ledger.note_key_works(self._key_hash)
+            for digest, vector in answers.vectors.items():
+                got[digest] = vector, Outcome.EMBEDDED, ""
+            for digest, code in answers.refused.items():
+                got[digest] = None, Outcome.FAILED, code
+            for digest in answers.invalid:
+                got[digest] = None, Outcome.DEFERRED, ""
+        except Halt:
+            if self._ledger.another_key_works(self._key_hash):
+                raise TransientError(
+                    "the embeddings API refuses this worker's key while another's works: "
+                    "restart the worker with the new OPENAI_API_KEY"
+                ) from None
+            raise
+        finally:
+            self._cache.unclaim(texts, chunk)
+        return got
+
+    def _keep(self, vectors: dict[str, Vector]) -> None:
+        try:
+            self._cache.put(vectors)
+        except TransientError as error:
+            # They are in hand and paid for: written all the same.
+            log.warning("vectors were not cached: %s", error)
+
+    def _over_budget(self) -> bool:
+        limit = self._settings.enrich_max_cost_per_day
+        return bool(limit) and self._ledger.spent_today_usd() >= limit
+
+    def _count(self, run: str, **amounts: int) -> None:
+        micro_usd = round(amounts.get("api_tokens", 0) * self._price)
+        self._ledger.count(run, micro_usd=micro_usd, **amounts)
+
+
+def _key_hash(settings: Settings) -> str:
+    """Tells API keys apart without saying anything about them."""
+    secret = settings.openai_api_key.get_secret_value()
+    return hashlib.sha256(b"enrich key " + secret.encode()).hexdigest()[:12]
