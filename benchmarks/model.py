@@ -72,7 +72,7 @@ class Setup:
     dollars_per_million_tokens: float = PRICE_PER_MILLION_TOKENS["text-embedding-3-large"]
     batch: int = 256
     workers: int = 1
-    processes: int = 4
+    processes: int = 8
     nodes: int = 1
     #: Deployments among which index patterns are divided, each with a finder of its own.
     finders: int = 1

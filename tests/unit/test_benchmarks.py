@@ -288,7 +288,7 @@ def measured(machine: model.Machine, tokens: float = 500.0) -> dict[str, Any]:
         },
         "distinct": {
             "latency_ms": 500,
-            "in_flight": 4,
+            "in_flight": 8,
             "rounds": {
                 "index": [{"rate": 4_000.0 * machine.all_distinct_factor}],
                 "product": [ours(rate(distinct=1.0, latency=0.5))],
