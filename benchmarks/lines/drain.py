@@ -23,7 +23,7 @@ from benchmarks.rounds import (
 )
 from benchmarks.stage import Stage, peers_there
 
-QUICK = 5_000
+QUICK = 10_000
 FULL = 20_000
 LATENCY_MS = 50.0
 #: One API call and one update each: a rate shows after a few.
