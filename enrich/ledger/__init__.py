@@ -11,16 +11,18 @@ import json
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import redis
 
 from enrich.errors import RunClosed
+from enrich.ledger.answers import Claim, Opened, Scan, Standing
 from enrich.models import Outcome, RunRecord, Totals
 from enrich.redis_connection import translated
+
+__all__ = ["Claim", "Ledger", "Opened", "Scan", "Standing"]
 
 #: Records kept; older runs remain in the totals.
 RECORDS_KEPT = 100
@@ -32,54 +34,6 @@ REFUSED_KEPT = 10_000
 KEY_WORKS_SECONDS = 600
 
 _MOVES = ("open", "register", "begin", "note", "settle", "count", "expire", "halt", "finish")
-
-
-class Standing(NamedTuple):
-    """Where a run stands, as every move that may end a wait reports it."""
-
-    open_chunks: int
-    page: int
-    scan_done: bool
-    state: str
-
-    @property
-    def over(self) -> bool:
-        return self.scan_done and self.open_chunks == 0
-
-
-class Opened(NamedTuple):
-    """Answer of `open`: a new run, or why not and which run is active."""
-
-    verdict: Literal["opened", "active", "paused", "too_soon"]
-    run: str
-    number: int
-
-
-class Claim(NamedTuple):
-    """Answer of `begin`."""
-
-    verdict: Literal["go", "busy", "closed"]
-    #: Who holds the chunk: the caller for `go`, another delivery for `busy`.
-    holder: str
-    #: For `go`: how often this chunk has lost its worker. For `busy`: milliseconds to wait.
-    value: int
-    #: For `go`: fingerprint of the text that was handled alone when the worker was lost, or "".
-    suspect: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scan:
-    """How far a run has searched: what one page hands to the next."""
-
-    #: Indices still to be searched, in turn, each with its cursor (None: from the newest).
-    pending: list[tuple[str, list[Any] | None]]
-    #: Indices whose documents are written by `update`.
-    update_only: list[str]
-    #: Indices that cannot be sorted by time.
-    unsorted: list[str]
-
-    def to_json(self) -> str:
-        return json.dumps(vars(self))
 
 
 class Ledger:
