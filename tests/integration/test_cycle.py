@@ -335,6 +335,54 @@ def test_only_error_logs_change_and_only_by_our_fields(
         assert search("GET", f"/{INDEX}/_doc/{id}")["_version"] == versions[id]
 
 
+@pytest.mark.parametrize("dynamic", [True, False, "strict"])
+def test_a_source_reads_and_is_found_the_same_under_any_mapping(
+    pipeline: Build, search: Search, dynamic: bool | str
+) -> None:
+    """Names that look alike, and values that the mapping ignored: what was not indexed before is
+    not indexed after, and the other way round."""
+    search.create(
+        INDEX,
+        settings={"index.knn": True},
+        mappings={
+            "dynamic": dynamic,
+            "properties": {
+                "level": {"type": "keyword"},
+                "Level": {"type": "keyword"},
+                "message": {"type": "text"},
+                "code": {"type": "integer", "ignore_malformed": True},
+                "tag": {"type": "keyword", "ignore_above": 5},
+                "a": {"properties": {"b": {"type": "integer"}}},
+                "log_vector_old": {"type": "float"},
+            },
+        },
+    )
+    raw = (
+        '{"level":"ERROR","Level":"info","message":"odd","code":"no number","tag":"longer than 5",'
+        '"a.b":1,"a":{"b":2},"log_vector_old":[0.1,0.2]}'
+    )
+    (id,) = search.index(INDEX, [{"_raw": raw.encode()}])
+    found_by = [
+        {"term": {"_ignored": "code"}},
+        {"term": {"a.b": 1}},
+        {"term": {"a.b": 2}},
+        {"term": {"Level": "info"}},
+        {"range": {"log_vector_old": {"gt": 0.15}}},
+        {"term": {"tag": "longer than 5"}},
+        {"exists": {"field": "code"}},
+    ]
+    before = [search.count(INDEX, query) for query in found_by]
+    assert before == [1, 1, 1, 1, 1, 0, 0]
+
+    record = pipeline().run()
+
+    assert record.vectors_written == 1
+    after = json.loads(search.raw(INDEX, id), object_pairs_hook=list)
+    kept = [pair for pair in after if pair[0] not in OUR_FIELDS]
+    assert sorted(kept, key=str) == sorted(json.loads(raw, object_pairs_hook=list), key=str)
+    assert [search.count(INDEX, query) for query in found_by] == before
+
+
 def test_routing_and_pipelines_are_respected(pipeline: Build, search: Search, model: Model) -> None:
     for name in ("default", "final"):
         search(
