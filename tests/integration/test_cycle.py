@@ -14,7 +14,7 @@ from dev.embedding_model import Model
 from enrich.log_store.connection import Connection
 from enrich.log_store.documents import OUR_FIELDS
 from enrich.models import RunRecord
-from tests.conftest import Embeddings, Pipeline, Search
+from tests.conftest import PREFIX, Embeddings, Pipeline, Search
 
 INDEX = "a_b_2026_11"
 Build = Callable[..., Pipeline]
@@ -381,6 +381,26 @@ def test_a_source_reads_and_is_found_the_same_under_any_mapping(
     kept = [pair for pair in after if pair[0] not in OUR_FIELDS]
     assert sorted(kept, key=str) == sorted(json.loads(raw, object_pairs_hook=list), key=str)
     assert [search.count(INDEX, query) for query in found_by] == before
+
+
+def test_two_deployments_divide_the_indices(pipeline: Build, search: Search, model: Model) -> None:
+    """How a backlog too large for one finder is divided: patterns of its own for each, and a
+    prefix of its own for its ledger."""
+    projects = ("acme_2026_10", "acme_2026_11", "zeta_2026_10", "zeta_2026_11")
+    for index in projects:
+        search.create(index)
+        search.index(index, logs(30, 10))
+    first = pipeline(enrich_index_pattern="acme_*")
+    second = pipeline(enrich_index_pattern="zeta_*", enrich_redis_prefix=PREFIX + "second:")
+
+    records = [first.run(), second.run()]
+
+    for record in records:
+        assert_adds_up(record)
+        assert record.vectors_written == 60
+    assert [first.ledger.totals().vectors, second.ledger.totals().vectors] == [60, 60]
+    for index in projects:
+        assert assert_right_vectors(search, index, model) == 30
 
 
 def test_routing_and_pipelines_are_respected(pipeline: Build, search: Search, model: Model) -> None:
