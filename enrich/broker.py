@@ -5,10 +5,14 @@ has become a replica: kombu reads queues and notes what it took outside of any t
 raises there ends the process. With `broker_channel_error_retry` a refused write begins the
 connection anew, and a connection stands only when Redis takes writes: until then Celery tries
 again, as for a Redis that is away, and the worker goes on by itself.
+
+What was taken is noted with Redis' clock, not the host's: the messages of a killed host whose clock
+is an hour ahead would come back an hour late otherwise, and it would fetch others' too early.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -36,12 +40,23 @@ class Message(virtual.Message):
         super().__init__(payload, channel=channel, **kwargs)
 
 
+#: Seconds that a host's clock may be off before it matters for when messages come back.
+_TOLERATED_SECONDS = 1.0
+
+
 class QoS(kombu_redis.QoS):
     """What this process took and has not finished, noted in Redis."""
+
+    #: Seconds that this host's clock is ahead of Redis', as seen last.
+    ahead = 0.0
 
     def append(self, message: Any, delivery_tag: str) -> None:
         try:
             super().append(message, delivery_tag)
+            if abs(QoS.ahead) > _TOLERATED_SECONDS:
+                taken_at = {delivery_tag: time.time() - QoS.ahead}
+                with self.channel.conn_or_acquire() as client:
+                    client.zadd(self.unacked_index_key, taken_at, xx=True)
         except _NOT_DONE:
             # Perhaps it was noted after all; delivered twice, it is done once.
             route = message.delivery_info
@@ -62,10 +77,26 @@ class QoS(kombu_redis.QoS):
             self._free(delivery_tag)
             raise
 
+    @property
+    def visibility_timeout(self) -> float:
+        """Seconds, by this host's clock, after which what was noted has waited long enough."""
+        return float(self.channel.visibility_timeout + QoS.ahead)
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        with self.channel.conn_or_acquire() as client:
+            see_clock(client)
+        super().restore_visible(*args, **kwargs)
+
     def _free(self, delivery_tag: str) -> None:
         # The message comes back after the visibility time-out. Until then it must not count
         # towards what this process may hold: with that used up, no other would ever be taken.
         self._quick_ack(delivery_tag)
+
+
+def see_clock(client: Any) -> None:
+    """See how far this host's clock is from Redis'."""
+    seconds, micros = client.time()
+    QoS.ahead = time.time() - (seconds + micros / 1e6)
 
 
 class Channel(kombu_redis.Channel):
@@ -92,6 +123,7 @@ class Channel(kombu_redis.Channel):
         """Write something, and put back what could not be noted. Raises redis' ResponseError."""
         with self.conn_or_acquire() as client:
             client.set("writable", 1, px=1000)
+            see_clock(client)
             while _taken:
                 with client.pipeline() as pipe:
                     self._do_restore_message(*_taken[-1], pipe)

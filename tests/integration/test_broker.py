@@ -8,10 +8,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import redis
+import time_machine
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu.exceptions import OperationalError
 
@@ -140,6 +142,32 @@ def test_what_could_not_be_acknowledged_does_not_stop_the_taking(
         drain(consuming)
 
         assert [message.payload for message in taken] == ["one", "two"]
+
+
+@pytest.mark.parametrize("ahead", [-3600, 3600], ids=["behind", "ahead"])
+def test_what_a_host_with_a_wrong_clock_took_comes_back_by_redis_clock(
+    valkey: redis.Redis, connect: Callable[..., Connection], ahead: int
+) -> None:
+    send(connect(), "one")
+    with time_machine.travel(datetime.now(UTC) + timedelta(seconds=ahead), tick=True):
+        wrong = connect(visibility_timeout=600)
+        taken = taking(wrong)
+        drain(wrong)
+        assert [message.payload for message in taken] == ["one"]
+        ((_, noted),) = valkey.zrange(PREFIX + "unacked_index", 0, -1, withscores=True)
+        restore(wrong)
+    assert abs(noted - valkey.time()[0]) < 60
+    assert not valkey.exists(PREFIX + "work"), "it was fetched back at once"
+
+    valkey.zincrby(PREFIX + "unacked_index", -600, taken[0].delivery_tag)
+    restore(connect(visibility_timeout=600))
+
+    assert valkey.llen(PREFIX + "work") == 1
+
+
+def restore(connection: Connection) -> None:
+    """Fetch back what was held for too long, as a worker does every few seconds."""
+    connection.default_channel.qos.restore_visible(interval=1)
 
 
 def test_a_try_that_cannot_be_published_is_not_lost(
