@@ -16,7 +16,7 @@ test: $(READY) lint
 unit: $(READY)
 	@$(BIN)/python -m pytest tests/unit
 
-# The whole matrix of faults, about half an hour; ONLY="row …" for some, SOAK=seconds at random.
+# The whole matrix of faults, about half an hour; ONLY="row,row" for some, SOAK=seconds at random.
 chaos: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m tests.chaos.run $(if $(ONLY),--only $(ONLY)) $(if $(SOAK),--soak $(SOAK)) $(if $(SEED),--seed $(SEED))
 
