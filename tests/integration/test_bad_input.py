@@ -14,6 +14,7 @@ import pytest
 
 from dev.embedding_model import Model
 from dev.services import Services, free_ports
+from enrich.assembly import build_embedder
 from enrich.errors import ServerUnavailable
 from enrich.log_store import Document, Presence, Verdict, Write
 from enrich.models import Reference
@@ -442,7 +443,8 @@ def test_servers_that_are_down_are_named(pipeline: Build) -> None:
     with pytest.raises(ServerUnavailable, match=r"Redis cannot be reached .*check REDIS_URL"):
         pipeline(redis_url=f"redis://127.0.0.1:{port}/0").run()
     with pytest.raises(ServerUnavailable, match="check OPENAI_BASE_URL"):
-        pipeline(openai_base_url=f"http://127.0.0.1:{port}/v1").backfill._work.asking.probe("x")
+        no_api = pipeline(openai_base_url=f"http://127.0.0.1:{port}/v1")
+        build_embedder(no_api.settings).embed(["a text"])
 
 
 def test_a_pattern_that_opensearch_refuses_halts_with_a_sentence(pipeline: Build) -> None:

@@ -42,10 +42,12 @@ INDEX = {
 
 #: A supervisor with children of every sort; it prints their pids and waits to be ended.
 SUPERVISOR = """
-import json, sys, time
+import json, signal, sys, time
 from pathlib import Path
 from dev.services import Services
 
+# What a shell starts in the background ignores Ctrl-C, and so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 with Services(Path(sys.argv[1]), opensearch=sys.argv[2] == "all", say=lambda line: None) as stack:
     # The second child leaves its group, as the children of a process supervisor do.
     program = (
