@@ -13,7 +13,15 @@ from typing import Any
 
 from enrich.errors import TransientError
 from enrich.ledger import Ledger
-from enrich.log_store import Document, LogStore, Presence, Verdict, Write, encode_vector
+from enrich.log_store import (
+    Addition,
+    Document,
+    LogStore,
+    Presence,
+    Verdict,
+    Write,
+    encode_vector,
+)
 from enrich.models import METHOD, VECTOR_OUTCOMES, Chunk, Outcome, Reference
 from enrich.settings import Settings
 from enrich.vector_sources import Given, Job, VectorSources
@@ -138,29 +146,35 @@ class ChunkWork:
     def _write(self, chunk: Chunk, jobs: list[Job], tally: Tally) -> None:
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         planned: list[tuple[Outcome, Write]] = []
+        # The same text in several projects has a job for each, and one vector.
+        encoded: dict[int, bytes] = {}
         for job in jobs:
             if job.failure:
                 code = {"ai_enrichment_error": job.failure}
-                added = {**self._marks(chunk.run, now), **code, "ai_enrichment_status": "failed"}
+                mark = {**self._marks(chunk.run, now), **code, "ai_enrichment_status": "failed"}
+                failed = Addition(mark)
                 planned += [
-                    (Outcome.FAILED, self._write_of(chunk, document, added, None))
+                    (Outcome.FAILED, self._write_of(chunk, document, failed))
                     for document in job.documents
                 ]
             elif job.vector is None:
                 tally.add(Outcome.DEFERRED, len(job.documents))
             else:
-                encoded = encode_vector(job.vector)
-                for nth, document in enumerate(job.documents):
-                    source = job.source if nth == 0 else Outcome.DUPLICATE
-                    added = {
-                        **self._marks(chunk.run, now),
-                        "ai_enrichment_status": "success",
-                        "ai_embedding_model": self._settings.embedding_model,
-                        "ai_embedding_dimensions": self._settings.embedding_dimensions,
-                        "ai_text_sha256": job.fingerprint,
-                        "ai_vector_source": source.value,
-                    }
-                    planned.append((source, self._write_of(chunk, document, added, encoded)))
+                vector = encoded.get(id(job.vector)) or encode_vector(job.vector)
+                encoded[id(job.vector)] = vector
+                fields = {
+                    **self._marks(chunk.run, now),
+                    "ai_enrichment_status": "success",
+                    "ai_embedding_model": self._settings.embedding_model,
+                    "ai_embedding_dimensions": self._settings.embedding_dimensions,
+                    "ai_text_sha256": job.fingerprint,
+                }
+                first, *others = job.documents
+                for source, documents in ((job.source, [first]), (Outcome.DUPLICATE, others)):
+                    added = Addition({**fields, "ai_vector_source": source.value}, vector)
+                    planned += [
+                        (source, self._write_of(chunk, document, added)) for document in documents
+                    ]
         again = self._write_once(chunk, planned, tally)
         if again:
             self._write_again(chunk, again, tally)
@@ -172,11 +186,9 @@ class ChunkWork:
             "ai_enrichment_run": run,
         }
 
-    def _write_of(
-        self, chunk: Chunk, document: Document, added: dict[str, Any], vector: bytes | None
-    ) -> Write:
+    def _write_of(self, chunk: Chunk, document: Document, addition: Addition) -> Write:
         by_update = document.reference.index in chunk.update_only
-        return Write(document=document, added=added, vector=vector, by_update=by_update)
+        return Write(document=document, addition=addition, by_update=by_update)
 
     def _write_once(
         self, chunk: Chunk, planned: list[tuple[Outcome, Write]], tally: Tally
@@ -201,20 +213,20 @@ class ChunkWork:
             elif verdict is Verdict.OVERLOADED:
                 tally.add(Outcome.DEFERRED)
                 tally.overloaded = True
-            elif write.vector is not None:
+            elif write.addition.vector is not None:
                 # The mapping refuses the document with its vector; the mark alone may pass.
                 self._mark_refused(chunk, write, tally)
             else:
                 tally.add(Outcome.FAILED)
-                code = str(write.added.get("ai_enrichment_error", kind))
+                code = str(write.addition.fields.get("ai_enrichment_error", kind))
                 self._ledger.remember_refused(reference.index, reference.id, code)
         return changed
 
     def _mark_refused(self, chunk: Chunk, write: Write, tally: Tally) -> None:
         kept = ("ai_enriched_at", "ai_enrichment_method", "ai_enrichment_run")
-        added = {name: write.added[name] for name in kept}
-        added |= {"ai_enrichment_status": "failed", "ai_enrichment_error": "mapping_refused"}
-        mark = self._write_of(chunk, write.document, added, None)
+        fields = {name: write.addition.fields[name] for name in kept}
+        fields |= {"ai_enrichment_status": "failed", "ai_enrichment_error": "mapping_refused"}
+        mark = self._write_of(chunk, write.document, Addition(fields))
         for _ in self._write_once(chunk, [(Outcome.FAILED, mark)], tally):
             tally.add(Outcome.DEFERRED)
 
@@ -236,7 +248,6 @@ class ChunkWork:
                 # Another text now: the next run embeds it.
                 tally.add(Outcome.DEFERRED)
             else:
-                again = self._write_of(chunk, document, write.added, write.vector)
-                planned.append((outcome, again))
+                planned.append((outcome, self._write_of(chunk, document, write.addition)))
         for _ in self._write_once(chunk, planned, tally):
             tally.add(Outcome.DEFERRED)

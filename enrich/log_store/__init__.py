@@ -10,13 +10,22 @@ from __future__ import annotations
 from typing import Any
 
 from enrich.log_store.connection import Connection, RequestRefused
-from enrich.log_store.documents import Document, Documents, Presence, Verdict, Write, encode_vector
+from enrich.log_store.documents import (
+    Addition,
+    Document,
+    Documents,
+    Presence,
+    Verdict,
+    Write,
+    encode_vector,
+)
 from enrich.log_store.finding import Backlog, Finder, Hit, IndexPage
 from enrich.log_store.insight import Insight
 from enrich.log_store.preflight import Preflight, Readiness, index_template
 from enrich.settings import Settings
 
 __all__ = [
+    "Addition",
     "Backlog",
     "Document",
     "Hit",

@@ -8,9 +8,10 @@ Every item of a bulk answer is judged by its error's type.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Annotated, Any
 
 import msgspec
@@ -54,8 +55,7 @@ class Presence(Enum):
     UNREADABLE = "unreadable"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Document:
+class Document(msgspec.Struct, frozen=True, kw_only=True):
     """A document as read just now."""
 
     #: At the version that was read; equal to the finder's if nothing changed.
@@ -104,14 +104,26 @@ class Verdict(Enum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Write:
+@dataclass(frozen=True)
+class Addition:
+    """What is added to documents, encoded once for all that share it."""
+
+    fields: Mapping[str, Any]
+    #: `log_vector` as JSON; None writes no vector.
+    vector: bytes | None = None
+
+    @cached_property
+    def encoded(self) -> bytes:
+        """Its members as JSON, without the braces around them."""
+        members = orjson.dumps(self.fields)[1:-1]
+        return members if self.vector is None else b'"log_vector":%b,%b' % (self.vector, members)
+
+
+class Write(msgspec.Struct, frozen=True, kw_only=True):
     """One document with what is to be added to it."""
 
     document: Document
-    added: dict[str, Any]
-    #: `log_vector` as JSON, encoded once for all documents that share it; None writes no vector.
-    vector: bytes | None
+    addition: Addition
     by_update: bool = False
 
 
@@ -276,48 +288,49 @@ def _address(reference: Reference | Donor) -> dict[str, Any]:
     return address
 
 
-def _encode(write: Write) -> bytes:
-    """Action line and body line of one bulk item."""
+def _encode(write: Write) -> tuple[bytes, ...]:
+    """Action line and body line of one bulk item, in pieces: a vector is copied into the body only,
+    not into each line before."""
     document = write.document
     action = _address(document.reference)
     action["if_seq_no"] = document.reference.seq_no
     action["if_primary_term"] = document.reference.primary_term
-    added = orjson.dumps(write.added)[1:-1]
-    if write.vector is not None:
-        added = b'"log_vector":' + write.vector + b"," + added
+    added = write.addition.encoded
     if write.by_update or document.raw is None:
-        return orjson.dumps({"update": action}) + b'\n{"doc":{' + added + b"}}\n"
+        return orjson.dumps({"update": action}), b'\n{"doc":{', added, b"}}\n"
     # A default pipeline has run when the log came in; it must not run again.
     action["pipeline"] = "_none"
-    return orjson.dumps({"index": action}) + b"\n" + _splice(document, added) + b"\n"
+    source = _without_ours(document, document.raw)
+    return orjson.dumps({"index": action}), b"\n", source, added, b"}\n"
 
 
-def _splice(document: Document, added: bytes) -> bytes:
-    assert document.raw is not None
-    if OUR_FIELDS.isdisjoint(document.fields) and b"\n" not in document.raw:
-        body = document.raw.rstrip()[:-1]
-        return body + (b"," if document.fields else b"") + added + b"}"
+def _without_ours(document: Document, raw: bytes) -> bytes:
+    """The source as it was read but for our fields, ready for more: `{"a":1,` or `{`."""
+    if OUR_FIELDS.isdisjoint(document.fields) and b"\n" not in raw:
+        return raw.rstrip()[:-1] + (b"," if document.fields else b"")
     # Rebuilt from the raw values of the other fields, without line breaks between them.
     kept = [
-        orjson.dumps(name) + b":" + bytes(raw).replace(b"\n", b" ").replace(b"\r", b" ")
-        for name, raw in document.fields.items()
+        orjson.dumps(name) + b":" + bytes(value).replace(b"\n", b" ").replace(b"\r", b" ") + b","
+        for name, value in document.fields.items()
         if name not in OUR_FIELDS
     ]
-    return b"{" + b",".join([*kept, added]) + b"}"
+    return b"{" + b"".join(kept)
 
 
 def _bodies(writes: Sequence[Write]) -> Iterator[tuple[bytes, int]]:
-    rows: list[bytes] = []
-    size = 0
+    pieces: list[bytes] = []
+    count = size = 0
     for write in writes:
         row = _encode(write)
-        if rows and (len(rows) == MAX_BODY_DOCUMENTS or size + len(row) > MAX_BODY_BYTES):
-            yield b"".join(rows), len(rows)
-            rows, size = [], 0
-        rows.append(row)
-        size += len(row)
-    if rows:
-        yield b"".join(rows), len(rows)
+        length = sum(map(len, row))
+        if count and (count == MAX_BODY_DOCUMENTS or size + length > MAX_BODY_BYTES):
+            yield b"".join(pieces), count
+            pieces, count, size = [], 0, 0
+        pieces += row
+        count += 1
+        size += length
+    if count:
+        yield b"".join(pieces), count
 
 
 _BLOCKED = {"cluster_block_exception", "index_closed_exception"}

@@ -16,7 +16,7 @@ from dev.embedding_model import Model
 from dev.services import Services, free_ports
 from enrich.assembly import build_embedder
 from enrich.errors import ServerUnavailable
-from enrich.log_store import Document, Presence, Verdict, Write
+from enrich.log_store import Addition, Document, Presence, Verdict, Write
 from enrich.models import Reference
 from enrich.text import text_of
 from tests.conftest import Embeddings, Pipeline, Search
@@ -147,7 +147,7 @@ def test_a_write_for_a_lost_shard_is_given_up_by_the_server_before_us(
     document = Document(
         reference=Reference(BAD, "1", None, 0, 1), presence=Presence.FOUND, fields={}, raw=b"{}"
     )
-    write = Write(document=document, added={"ai_enrichment_status": "success"}, vector=None)
+    write = Write(document=document, addition=Addition({"ai_enrichment_status": "success"}))
     documents = pipeline(opensearch_timeout_seconds=4).store.documents
 
     assert documents.write([write]) == [(Verdict.OVERLOADED, "unavailable_shards_exception")]

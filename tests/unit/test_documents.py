@@ -18,6 +18,7 @@ from enrich.log_store.documents import (
     MAX_BODY_BYTES,
     MAX_BODY_DOCUMENTS,
     OUR_FIELDS,
+    Addition,
     Document,
     Documents,
     Presence,
@@ -72,7 +73,7 @@ def read(source: str) -> Document:
 def written(source: str, *, vector: bytes | None = VECTOR, by_update: bool = False) -> list[bytes]:
     """The lines of the bulk body that gives a document of this source its vector."""
     wire = Wire({"errors": False, "items": [{"index": {"status": 200}}]})
-    write = Write(document=read(source), added=ADDED, vector=vector, by_update=by_update)
+    write = Write(document=read(source), addition=Addition(ADDED, vector), by_update=by_update)
     assert on(wire).write([write]) == [(Verdict.WRITTEN, "")]
     body: bytes = wire.sent[0]
     assert body.endswith(b"\n")
@@ -177,7 +178,7 @@ def test_address_version_and_pipeline_are_told() -> None:
         raw=b"{}",
     )
     wire = Wire({"errors": False, "items": [{"index": {"status": 201}}]})
-    on(wire).write([Write(document=document, added=ADDED, vector=VECTOR)])
+    on(wire).write([Write(document=document, addition=Addition(ADDED, VECTOR))])
     assert json.loads(wire.sent[0].split(b"\n")[0]) == {
         "index": {
             "_index": "p_2026_01", "_id": 'd"1', "routing": "tenant 5",
@@ -278,7 +279,7 @@ def test_nothing_to_read_or_write_asks_nothing() -> None:
 def test_cut_or_foreign_answer_is_transient(answer: str) -> None:
     with pytest.raises(TransientError):
         on(Wire(answer)).read([REFERENCE])
-    write = Write(document=read("{}"), added=ADDED, vector=VECTOR)
+    write = Write(document=read("{}"), addition=Addition(ADDED, VECTOR))
     with pytest.raises(TransientError):
         on(Wire(answer)).write([write])
 
@@ -314,7 +315,7 @@ def test_item_is_judged_by_its_errors_type_and_not_by_status(
 ) -> None:
     item = {"index": {"status": status, "error": {"type": kind}}}
     wire = Wire({"errors": True, "items": [item]})
-    write = Write(document=read("{}"), added=ADDED, vector=VECTOR)
+    write = Write(document=read("{}"), addition=Addition(ADDED, VECTOR))
     assert on(wire).write([write]) == [(verdict, kind)]
 
 
@@ -322,7 +323,7 @@ def test_item_is_judged_by_its_errors_type_and_not_by_status(
 @given(st.text(max_size=30), st.integers(200, 599))
 def test_unknown_trouble_never_marks_a_log(kind: str, status: int) -> None:
     item = {"update": {"status": status, "error": {"type": kind}}}
-    write = Write(document=read("{}"), added=ADDED, vector=VECTOR)
+    write = Write(document=read("{}"), addition=Addition(ADDED, VECTOR))
     ((verdict, _),) = on(Wire({"errors": True, "items": [item]})).write([write])
     assert verdict in (Verdict.OVERLOADED, Verdict.CONFLICT) or kind.endswith("_exception")
     assert verdict is not Verdict.WRITTEN
@@ -330,7 +331,7 @@ def test_unknown_trouble_never_marks_a_log(kind: str, status: int) -> None:
 
 def test_error_status_without_an_error_is_not_taken_for_written() -> None:
     wire = Wire({"errors": False, "items": [{"index": {"status": 503}}]})
-    write = Write(document=read("{}"), added=ADDED, vector=VECTOR)
+    write = Write(document=read("{}"), addition=Addition(ADDED, VECTOR))
     assert on(wire).write([write]) == [(Verdict.OVERLOADED, "")]
 
 
@@ -354,7 +355,7 @@ BULK = json.dumps(
     )
 )
 def test_any_bulk_answer_is_judged_item_by_item_or_tried_again(answer: str) -> None:
-    writes = [Write(document=read("{}"), added=ADDED, vector=VECTOR)] * 2
+    writes = [Write(document=read("{}"), addition=Addition(ADDED, VECTOR))] * 2
     try:
         verdicts = on(Wire(answer)).write(writes)
     except TransientError:
@@ -367,14 +368,14 @@ def test_any_bulk_answer_is_judged_item_by_item_or_tried_again(answer: str) -> N
 @pytest.mark.parametrize("items", [0, 1, 3])
 def test_bulk_answer_of_another_length_is_not_trusted(items: int) -> None:
     wire = Wire({"errors": False, "items": [{"index": {"status": 200}}] * items})
-    writes = [Write(document=read("{}"), added=ADDED, vector=VECTOR)] * 2
+    writes = [Write(document=read("{}"), addition=Addition(ADDED, VECTOR))] * 2
     with pytest.raises(TransientError):
         on(wire).write(writes)
 
 
 def test_block_of_the_whole_request_blocks_each_of_its_documents() -> None:
     wire = Wire(RequestRefused("refused", "cluster_block_exception", 403))
-    writes = [Write(document=read("{}"), added=ADDED, vector=VECTOR)] * 3
+    writes = [Write(document=read("{}"), addition=Addition(ADDED, VECTOR))] * 3
     assert on(wire).write(writes) == [(Verdict.BLOCKED, "cluster_block_exception")] * 3
 
 
@@ -399,7 +400,7 @@ def sized(number: int, size: int) -> Write:
         fields=msgspec.json.decode(raw, type=dict[str, msgspec.Raw]),
         raw=raw,
     )
-    return Write(document=document, added=ADDED, vector=VECTOR)
+    return Write(document=document, addition=Addition(ADDED, VECTOR))
 
 
 @pytest.mark.parametrize(
