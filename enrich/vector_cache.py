@@ -19,28 +19,32 @@ from enrich.settings import Settings
 
 Vector = npt.NDArray[np.float32]
 
-# Each move on many texts is one script and one command: of what a worker spends on Redis, most is
-# spent on packing commands. Time is Redis' clock, as for everything: a host that is ahead would
-# drop the others' entries.
+# Each move on many texts is one script with one argument for all of them, joined by commas: of what
+# a worker spends on Redis, most is spent on packing arguments, one by one. Time is Redis' clock, as
+# for everything: a host that is ahead would drop the others' entries.
 
-#: KEYS: entries. ARGV: length of a whole one. Answers the positions of those that are there.
+#: KEYS: the entries' prefix. ARGV: fingerprints, length of a whole entry. Answers the positions of
+#: those that are there.
 _KNOWN = """
-local known = {}
-for i, key in ipairs(KEYS) do
-  if redis.call('STRLEN', key) == tonumber(ARGV[1]) then known[#known + 1] = i end
+local known, i = {}, 0
+for name in string.gmatch(ARGV[1], '[^,]+') do
+  i = i + 1
+  if redis.call('STRLEN', KEYS[1] .. name) == tonumber(ARGV[2]) then known[#known + 1] = i end
 end
 return known
 """
 
-#: KEYS: claims, then their entries. ARGV: owner, milliseconds, length of a whole entry. Answers
-#: the positions of the claims that are the owner's now; none where the entry has come about.
+#: KEYS: the claims' prefix, the entries'. ARGV: fingerprints, owner, milliseconds, length of a
+#: whole entry. Answers the positions of the claims that are the owner's now; none where the entry
+#: has come about.
 _CLAIM = """
-local mine = {}
-local n = #KEYS / 2
-for i = 1, n do
-  if redis.call('STRLEN', KEYS[n + i]) ~= tonumber(ARGV[3]) then
-    if redis.call('SET', KEYS[i], ARGV[1], 'NX', 'PX', ARGV[2])
-        or redis.call('GET', KEYS[i]) == ARGV[1] then
+local mine, i = {}, 0
+for name in string.gmatch(ARGV[1], '[^,]+') do
+  i = i + 1
+  if redis.call('STRLEN', KEYS[2] .. name) ~= tonumber(ARGV[4]) then
+    local key = KEYS[1] .. name
+    if redis.call('SET', key, ARGV[2], 'NX', 'PX', ARGV[3])
+        or redis.call('GET', key) == ARGV[2] then
       mine[#mine + 1] = i
     end
   end
@@ -48,10 +52,11 @@ end
 return mine
 """
 
-#: KEYS: claims. ARGV: owner. Gives back those that are still the owner's.
+#: KEYS: the claims' prefix. ARGV: fingerprints, owner. Gives back those that are still the owner's.
 _UNCLAIM = """
-for _, key in ipairs(KEYS) do
-  if redis.call('GET', key) == ARGV[1] then redis.call('UNLINK', key) end
+for name in string.gmatch(ARGV[1], '[^,]+') do
+  local key = KEYS[1] .. name
+  if redis.call('GET', key) == ARGV[2] then redis.call('UNLINK', key) end
 end
 """
 
@@ -59,25 +64,28 @@ end
 _TOUCH = """
 local t = redis.call('TIME')
 local now = t[1] + t[2] / 1000000
-for _, name in ipairs(ARGV) do redis.call('ZADD', KEYS[1], 'XX', now, name) end
+for name in string.gmatch(ARGV[1], '[^,]+') do redis.call('ZADD', KEYS[1], 'XX', now, name) end
 """
 
-#: KEYS: uses, then entries. ARGV: seconds to live, most entries, the entries' prefix, then
-#: fingerprint and vector in turn. Keeps vectors; the longest unused go.
+#: KEYS: uses, the entries' prefix. ARGV: fingerprints, their vectors end to end, length of each,
+#: seconds to live, most entries. Keeps vectors; the longest unused go.
 _PUT = """
 local t = redis.call('TIME')
 local now = t[1] + t[2] / 1000000
-local ttl = tonumber(ARGV[1])
-for i = 2, #KEYS do
-  redis.call('SET', KEYS[i], ARGV[2 * i + 1], 'EX', ttl)
-  redis.call('ZADD', KEYS[1], now, ARGV[2 * i])
+local length, ttl = tonumber(ARGV[3]), tonumber(ARGV[4])
+local start = 1
+for name in string.gmatch(ARGV[1], '[^,]+') do
+  local vector = string.sub(ARGV[2], start, start + length - 1)
+  start = start + length
+  redis.call('SET', KEYS[2] .. name, vector, 'EX', ttl)
+  redis.call('ZADD', KEYS[1], now, name)
 end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, now - ttl)
 redis.call('EXPIRE', KEYS[1], ttl)
-local excess = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[2])
+local excess = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[5])
 if excess > 0 then
   local gone = redis.call('ZPOPMIN', KEYS[1], excess)
-  for i = 1, #gone, 2 do redis.call('UNLINK', ARGV[3] .. gone[i]) end
+  for i = 1, #gone, 2 do redis.call('UNLINK', KEYS[2] .. gone[i]) end
 end
 """
 
@@ -119,7 +127,7 @@ class VectorCache:
                     known[fingerprint] = vector
         if known:
             with translated():
-                self._touch(keys=[self._uses], args=list(known))
+                self._touch(keys=[self._uses], args=[",".join(known)])
         return known
 
     def known(self, fingerprints: Sequence[str]) -> set[str]:
@@ -127,20 +135,20 @@ class VectorCache:
         if not fingerprints or not self._max_entries:
             return set()
         with translated():
-            known = self._known(keys=[self._vectors + f for f in fingerprints], args=[self._length])
+            known = self._known(keys=[self._vectors], args=[",".join(fingerprints), self._length])
         return {fingerprints[position - 1] for position in known}
 
     def put(self, vectors: Mapping[str, Vector]) -> None:
         """Keep vectors and let the longest unused go beyond ENRICH_CACHE_MAX_ENTRIES."""
         if not vectors or not self._max_entries:
             return
-        keys = [self._uses]
-        arguments: list[str | int | bytes] = [self._ttl, self._max_entries, self._vectors]
-        for fingerprint, vector in vectors.items():
-            keys.append(self._vectors + fingerprint)
-            arguments += [fingerprint, np.asarray(vector, dtype="<f4").tobytes()]
+        names = ",".join(vectors)
+        numbers = np.stack(list(vectors.values())).astype("<f4", copy=False).tobytes()
         with translated():
-            self._put(keys=keys, args=arguments)
+            self._put(
+                keys=[self._uses, self._vectors],
+                args=[names, numbers, self._length, self._ttl, self._max_entries],
+            )
 
     def claim(self, fingerprints: Sequence[str], owner: str, seconds: float) -> set[str]:
         """Announce that `owner` will embed these texts.
@@ -150,19 +158,21 @@ class VectorCache:
         """
         if not fingerprints:
             return set()
-        claims = [self._claims + f for f in fingerprints]
-        entries = [self._vectors + f for f in fingerprints]
+        names = ",".join(fingerprints)
         milliseconds = max(1, int(seconds * 1000))
         with translated():
-            mine = self._claim(keys=claims + entries, args=[owner, milliseconds, self._length])
+            mine = self._claim(
+                keys=[self._claims, self._vectors],
+                args=[names, owner, milliseconds, self._length],
+            )
         return {fingerprints[position - 1] for position in mine}
 
     def unclaim(self, fingerprints: Iterable[str], owner: str) -> None:
         """Give back what `owner` announced; another's later claim stays."""
-        keys = [self._claims + fingerprint for fingerprint in fingerprints]
-        if keys:
+        names = ",".join(fingerprints)
+        if names:
             with translated():
-                self._unclaim(keys=keys, args=[owner])
+                self._unclaim(keys=[self._claims], args=[names, owner])
 
 
 def space(settings: Settings) -> str:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any, Literal
 
+import orjson
 import redis
 
 from enrich.errors import RunClosed
@@ -92,7 +93,7 @@ class Ledger:
             json.dumps(chunks or {}),
             scan.to_json(),
             int(scan_done),
-            json.dumps(messages, separators=(",", ":")),
+            orjson.dumps(messages),
             json.dumps(skipped or {}),
             int(more),
             stopped_by,
