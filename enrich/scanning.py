@@ -27,8 +27,10 @@ from enrich.vector_cache import VectorCache
 
 log = logging.getLogger(__name__)
 
-#: Most documents of one round of searches.
-PAGE_DOCUMENTS = 2000
+#: Most documents of one round of searches. A text that is on two pages travels in two chunks, so
+#: that pages are large; the first ones are a quarter and a half, so that workers begin at once.
+PAGE_DOCUMENTS = 4000
+_PAGES_OF_GROWTH = 3
 
 #: Most indices searched in one round; the others have their turn in the next.
 PAGE_INDICES = 50
@@ -95,7 +97,8 @@ class Scanner:
             return f"nothing more to find{f' now ({stop})' if more else ''}"
 
         targets, later = pending[:PAGE_INDICES], pending[PAGE_INDICES:]
-        wanted = min(PAGE_DOCUMENTS, room * self._settings.enrich_batch_size * 4, most)
+        large = PAGE_DOCUMENTS >> max(0, _PAGES_OF_GROWTH - page)
+        wanted = min(large, room * self._settings.enrich_batch_size * 4, most)
         pages = self._store.finder.page(
             targets, math.ceil(wanted / len(targets)), frozenset(scan.unsorted)
         )
