@@ -7,13 +7,13 @@ side by side; the order of the page is kept, so that what was fair in the page s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from enrich.models import MAX_CHUNK_BYTES, MAX_CHUNK_DOCUMENTS, Reference
 
 
-@dataclass(frozen=True, kw_only=True)
-class Found:
+class Found(msgspec.Struct, frozen=True, kw_only=True):
     """A log as the finder sees it."""
 
     reference: Reference

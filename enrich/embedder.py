@@ -109,7 +109,12 @@ class OpenAIEmbedder:
             options["dimensions"] = self._dimensions
         try:
             answer = self._client.embeddings.with_raw_response.create(
-                input=list(texts), model=self._model, encoding_format="base64", **options
+                input=[],
+                model=self._model,
+                encoding_format="base64",
+                # Here, because the client looks at each text of `input` for types to convert.
+                extra_body={"input": list(texts)},
+                **options,
             )
             body, headers = answer.http_response.content, answer.headers
         except openai.APITimeoutError:

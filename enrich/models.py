@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any
 
 import msgspec
@@ -167,6 +168,7 @@ class Totals:
         return round(self.vectors / self.seconds, 2) if self.seconds > 0 else 0.0
 
 
+@lru_cache(maxsize=10_000)
 def project_of(index: str) -> str:
     """The index name without its month: `{project}_{YYYY}_{MM}` → `{project}`."""
     return _MONTH.sub("", index)

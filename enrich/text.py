@@ -41,7 +41,7 @@ def text_of(source: Mapping[str, Any], mask: Callable[[str], str] | None = None)
     if not isinstance(message, str):
         raise TextUnusable("message_not_text")
     # JSON can carry half a surrogate pair; UTF-8, and with it every API, cannot.
-    text = _SURROGATE.sub("�", message).strip()
+    text = (message if message.isascii() else _SURROGATE.sub("�", message)).strip()
     text = cut(text if mask is None else mask(text))
     if not text:
         raise TextUnusable("message_empty")

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from enrich.errors import TransientError
 from enrich.log_store.connection import LENIENT, Connection, error_type, ndjson
 from enrich.log_store.queries import (
@@ -74,8 +76,7 @@ class Backlog:
     unsorted: frozenset[str]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Hit:
+class Hit(msgspec.Struct, frozen=True, kw_only=True):
     """A found log: where it is and its message, shortened, or None if that is no text."""
 
     reference: Reference
