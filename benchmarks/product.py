@@ -265,7 +265,7 @@ class Product:
             # Beat's own start is no part of the drain, nor is the worker's waiting meanwhile.
             cpu_before, redis_before = self._cpu(), self._redis_commands()
             gauges = {"queue": self.queue_depth}
-            with Sampler(programs=self.pids(), gauges=gauges) as sampler:
+            with Sampler(programs=self.pids(), gauges=gauges, every=1.0) as sampler:
                 self.follow(patience)
             cpu_after, redis_after = self._cpu(), self._redis_commands()
         after = self._standing()

@@ -122,7 +122,7 @@ class Stage:
                 self.ceiling(corpus, "index"),
             ]
             self.say("warming up: {:.0f}/s and {:.0f}/s".format(*rates))
-            if all(rate < 1.1 * before for rate, before in zip(rates, best, strict=True)):
+            if all(rate < 1.05 * before for rate, before in zip(rates, best, strict=True)):
                 break
             best = [max(pair) for pair in zip(rates, best, strict=True)]
 
