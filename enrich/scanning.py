@@ -27,9 +27,9 @@ from enrich.vector_cache import VectorCache
 
 log = logging.getLogger(__name__)
 
-#: Most documents of one round of searches. A text that is on two pages travels in two chunks, so
-#: that pages are large; the first ones are a quarter and a half, so that workers begin at once.
-PAGE_DOCUMENTS = 4000
+#: Most documents of one round of searches; of twice as many, a worker process would keep a quarter
+#: more memory. The first rounds are a quarter and a half, so that workers begin at once.
+PAGE_DOCUMENTS = 2000
 _PAGES_OF_GROWTH = 3
 
 #: Most indices searched in one round; the others have their turn in the next.
