@@ -27,8 +27,8 @@ from enrich.vector_cache import VectorCache
 
 log = logging.getLogger(__name__)
 
-#: Most documents of one round of searches; of twice as many, a worker process would keep a quarter
-#: more memory. The first rounds are a quarter and a half, so that workers begin at once.
+#: Most documents of one round of searches: with twice as many, a process that reads one only now
+#: and then grew by 10 %. The first rounds are a quarter and a half, so that workers begin at once.
 PAGE_DOCUMENTS = 2000
 _PAGES_OF_GROWTH = 3
 

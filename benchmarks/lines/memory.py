@@ -114,14 +114,11 @@ def _written(cluster: Cluster, writer: _Writer) -> float:
 
 
 def _of_memory(stage: Stage, samples: list[Sample]) -> list[Figure]:
-    """Resident memory of each process at the end, by that after the first tenth."""
-    early, late = samples[max(1, len(samples) // 10)], samples[-1]
-    grown: dict[str, float] = {}
-    for program, processes in late.rss.items():
-        for pid, there in processes.items():
-            before = early.rss.get(program, {}).get(pid)
-            if before:
-                grown[f"{program} {pid}"] = there / before
+    """Resident memory of each process in the last tenth, by that in the second: the highest of
+    each, because a body of ten megabytes comes and goes with every chunk."""
+    tenth = max(1, len(samples) // 10)
+    early, late = _highest(samples[tenth : 2 * tenth]), _highest(samples[-tenth:])
+    grown = {name: there / early[name] for name, there in late.items() if name in early}
     stage.data["memory"] = {
         "samples": [
             {"at": sample.at, "rss": sample.rss, "gauges": sample.gauges} for sample in samples
@@ -134,6 +131,17 @@ def _of_memory(stage: Stage, samples: list[Sample]) -> list[Figure]:
             "memory", "a process' memory at the end, of a tenth in", grown[worst], 1.1, note=worst
         )
     ]
+
+
+def _highest(samples: list[Sample]) -> dict[str, int]:
+    """The most that each process had, by program and pid."""
+    highest: dict[str, int] = {}
+    for sample in samples:
+        for program, processes in sample.rss.items():
+            for pid, there in processes.items():
+                name = f"{program} {pid}"
+                highest[name] = max(there, highest.get(name, 0))
+    return highest
 
 
 def _of_queues(sampler: Sampler) -> list[Figure]:
