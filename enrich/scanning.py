@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -34,6 +35,12 @@ _PAGES_OF_GROWTH = 3
 
 #: Most indices searched in one round; the others have their turn in the next.
 PAGE_INDICES = 50
+
+#: An index keeps its turn for so many pages, and all have had one after about so many turns. A
+#: shard that is written for a while and then left alone is refreshed and merged less than one that
+#: is written a little each second: OpenSearch needs a tenth less for the same logs.
+_PAGES_OF_A_TURN = 3
+_TURNS_OF_A_ROUND = 12
 
 #: Cosine between a stored vector and the same text embedded now, below which the endpoint has
 #: another vector space. Providers' own noise stays above 0.999.
@@ -90,13 +97,14 @@ class Scanner:
         if stop or not pending:
             more = bool(stop and pending)
             self._ledger.register(
-                run, page, scan=_with(scan, pending), scan_done=True, more=more,
+                run, page, scan=replace(scan, pending=pending), scan_done=True, more=more,
                 stopped_by=stop if more else "",
             )  # fmt: skip
             self._say_found(run, skipped)
             return f"nothing more to find{f' now ({stop})' if more else ''}"
 
-        targets, later = pending[:PAGE_INDICES], pending[PAGE_INDICES:]
+        abreast = _abreast(page, len(pending), scan.nodes)
+        targets, later = pending[:abreast], pending[abreast:]
         large = PAGE_DOCUMENTS >> max(0, _PAGES_OF_GROWTH - page)
         wanted = min(large, room * self._settings.enrich_batch_size * 4, most)
         pages = self._store.finder.page(
@@ -107,12 +115,12 @@ class Scanner:
         found = [row.found for row in rows if row.found is not None][: int(min(most, len(rows)))]
         taken, chunks = fit_page(found, room=room, texts=self._settings.enrich_batch_size)
         rest = _behind(pages, dict(targets), _reached(rows, len(taken)))
-        pending = [*later, *rest]
+        pending = [*later, *rest] if page % _PAGES_OF_A_TURN == 0 else [*rest, *later]
         messages = self._messages(run, page, chunks, scan.update_only)
         verdict = self._ledger.register(
             run,
             page,
-            scan=_with(scan, pending),
+            scan=replace(scan, pending=pending),
             chunks={m["id"]: len(m["references"]) for m in messages},
             messages=messages,
             indices=sorted({found.reference.index for found in taken}),
@@ -207,10 +215,10 @@ class Scanner:
             self._ledger.skip(run, index, reason)
         if not backlog.counts:
             return Scan(pending=[], update_only=[], unsorted=[])
-        full = self._store.preflight.disk_obstacle()
-        if full:
-            raise Halt(full)
-        # The smallest backlog first: it is done soon; within a page all have their turn anyway.
+        nodes = self._store.preflight.nodes()
+        if nodes.obstacle:
+            raise Halt(nodes.obstacle)
+        # The smallest backlog first: it is done soon, and the others have their turn anyway.
         indices = sorted(backlog.counts, key=lambda index: (backlog.counts[index], index))
         ready = self._store.preflight.inspect(indices)
         for index, reason in ready.skipped.items():
@@ -223,6 +231,7 @@ class Scanner:
             pending=[(index, None) for index in pending],
             update_only=ready.update_only,
             unsorted=sorted(backlog.unsorted.intersection(pending)),
+            nodes=nodes.data,
         )
 
     def _check_endpoint(self, run: str) -> None:
@@ -278,8 +287,15 @@ class Scanner:
         )
 
 
-def _with(scan: Scan, pending: list[tuple[str, list[Any] | None]]) -> Scan:
-    return Scan(pending=pending, update_only=scan.update_only, unsorted=scan.unsorted)
+def _abreast(page: int, indices: int, nodes: int) -> int:
+    """How many of the indices that have logs left share a page.
+
+    The first page is for all, so that each project sees something soon. Then no more than the data
+    nodes, whose shards are to work at the same time, or than bring the next turn near enough.
+    """
+    if page == 1:
+        return PAGE_INDICES
+    return min(PAGE_INDICES, max(nodes, math.ceil(indices / _TURNS_OF_A_ROUND)))
 
 
 class _Row(NamedTuple):

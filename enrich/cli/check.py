@@ -164,9 +164,9 @@ class Check:
                     "deleted makes it anew; set it to false, or give OPENSEARCH_USER no right to "
                     "create indices (deploy/opensearch-role.json)"
                 )
-        full = store.preflight.disk_obstacle()
-        if full:
-            self._bad(full)
+        obstacle = store.preflight.nodes().obstacle
+        if obstacle:
+            self._bad(obstacle)
 
     @contextmanager
     def _or_unseen(self, what: str) -> Iterator[None]:

@@ -166,11 +166,7 @@ class Ledger:
         """How far the run has searched; None before its first page."""
         with translated():
             stored = self._redis.hget(self._run_key(run), "scan")
-        if not stored:
-            return None
-        fields = json.loads(stored)
-        fields["pending"] = [(index, cursor) for index, cursor in fields["pending"]]
-        return Scan(**fields)
+        return Scan.from_json(stored) if stored else None
 
     def claim_page(self, run: str, page: int, seconds: float) -> bool:
         """Whether the caller shall read this page; several are told to, one does."""

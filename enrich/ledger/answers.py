@@ -50,6 +50,19 @@ class Scan:
     update_only: list[str]
     #: Indices that cannot be sorted by time.
     unsorted: list[str]
+    #: OpenSearch's data nodes.
+    nodes: int = 1
 
     def to_json(self) -> str:
         return json.dumps(vars(self))
+
+    @classmethod
+    def from_json(cls, stored: bytes | str) -> Scan:
+        """What another version of enrich adds or does not know yet is no reason to stop."""
+        fields = json.loads(stored)
+        return cls(
+            pending=[(index, cursor) for index, cursor in fields["pending"]],
+            update_only=fields["update_only"],
+            unsorted=fields["unsorted"],
+            nodes=fields.get("nodes", 1),
+        )

@@ -51,6 +51,16 @@ class Readiness:
     completed: dict[str, list[str]]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Nodes:
+    """OpenSearch's data nodes, as far as OPENSEARCH_USER may see them."""
+
+    #: How many there are; 1 where that cannot be seen.
+    data: int
+    #: Why no vector should be written anywhere: a disk above its high watermark; or "".
+    obstacle: str
+
+
 class Preflight:
     """Looks at mappings, settings and disks; puts mappings."""
 
@@ -101,8 +111,8 @@ class Preflight:
             return "its mapping cannot be completed: OPENSEARCH_USER may not put mappings (403)"
         return ""
 
-    def disk_obstacle(self) -> str:
-        """Why no vector should be written anywhere: a data node above its high watermark; or ""."""
+    def nodes(self) -> Nodes:
+        """Count the data nodes and look at their disks."""
         prefix = "cluster.routing.allocation.disk."
         try:
             answer = self._connection.ask(
@@ -112,23 +122,22 @@ class Preflight:
                 params={"include_defaults": "true", "flat_settings": "true"},
             )
             merged = answer["defaults"] | answer["persistent"] | answer["transient"]
-            if str(merged.get(prefix + "threshold_enabled", "true")) == "false":
-                return ""
-            nodes = self._connection.ask(dict[str, Any], "GET", "/_nodes/stats/fs")["nodes"]
+            nodes = self._connection.ask(dict[str, Any], "GET", "/_nodes/data:true/stats/fs")
         except AccessRefused:
             # Without the right to look, OpenSearch's own block is met item by item instead.
-            return ""
+            return Nodes(data=1, obstacle="")
         watermark = str(merged.get(prefix + "watermark.high", "90%"))
-        for node in nodes.values():
-            total = node["fs"]["total"]
-            if above_watermark(
-                watermark, int(total["total_in_bytes"]), int(total["available_in_bytes"])
-            ):
-                return (
-                    f"a disk of OpenSearch is above its high watermark ({watermark}): "
-                    "vectors would push it into flood stage; free or add disk"
-                )
-        return ""
+        disks = [node["fs"]["total"] for node in nodes["nodes"].values()]
+        full = any(
+            above_watermark(watermark, int(disk["total_in_bytes"]), int(disk["available_in_bytes"]))
+            for disk in disks
+        )
+        heeded = str(merged.get(prefix + "threshold_enabled", "true")) != "false"
+        obstacle = (
+            f"a disk of OpenSearch is above its high watermark ({watermark}): "
+            "vectors would push it into flood stage; free or add disk"
+        )
+        return Nodes(data=max(1, len(disks)), obstacle=obstacle if full and heeded else "")
 
 
 def index_mapping(dimensions: int) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dev.embedding_model import Model
+from enrich.log_store.preflight import Nodes, Preflight
 from enrich.models import Chunk
 from enrich.text import fingerprint
 from tests.conftest import Embeddings, Pipeline, Search
@@ -379,6 +380,38 @@ def test_open_chunks_stay_within_their_limit_and_a_small_project_is_not_starved(
     assert most <= 4
     last_small = max(n for n, index in enumerate(first_chunks) if index == "small_2026_11")
     assert last_small < 0.05 * 3050
+
+
+@pytest.mark.parametrize(("nodes", "abreast"), [(1, 1), (2, 2)])
+def test_indices_keep_their_turn_for_some_pages_as_many_at_once_as_there_are_nodes(
+    pipeline: Build,
+    search: Search,
+    monkeypatch: pytest.MonkeyPatch,
+    nodes: int,
+    abreast: int,
+) -> None:
+    names = [f"{project}_2026_11" for project in "abcd"]
+    for name in names:
+        search.create(name)
+        search.index(name, logs(200, 3))
+    monkeypatch.setattr(Preflight, "nodes", lambda self: Nodes(data=nodes, obstacle=""))
+    one = pipeline(enrich_batch_size=5, enrich_max_chunks_in_flight=1)
+    pages: list[tuple[str, ...]] = []
+
+    def watch(name: str, arguments: Any) -> None:
+        if name == "embed_and_update":
+            pages.append(tuple(sorted({reference[0] for reference in arguments[0]["references"]})))
+
+    one.before = watch
+    record = one.run()
+
+    assert_adds_up(record)
+    assert record.vectors_written == 800
+    assert pages[0] == tuple(names), "each project sees something soon"
+    turns = [names[start : start + abreast] for start in range(0, 4, abreast)]
+    first, *later = [tuple(turn) for turn in turns]
+    assert pages[1:3] == [first] * 2
+    assert pages[3:9] == [turn for turn in (*later, first)[:2] for _ in range(3)]
 
 
 def test_excluded_indices_and_old_logs_are_left_alone(pipeline: Build, search: Search) -> None:

@@ -152,11 +152,17 @@ def test_scan_is_handed_to_the_next_page_as_it_was(ledger: Ledger) -> None:
         pending=[("a_2026_01", None), ("b_2026_01", [1767225600000, 7]), ("é", [None, 2**60])],
         update_only=["b_2026_01"],
         unsorted=[],
+        nodes=3,
     )
     ledger.register(run, 1, scan=scan, scan_done=False, skipped={"c": "red"}, indices=["a_2026_01"])
     assert ledger.scan(run) == scan
     assert ledger.skipped(run) == {"c": "red"}
     assert ledger.indices(run) == ["a_2026_01"]
+
+
+def test_scan_of_another_version_is_read_as_far_as_it_is_known() -> None:
+    scan = Scan.from_json('{"pending": [["a", null]], "update_only": [], "unsorted": [], "new": 1}')
+    assert scan == Scan(pending=[("a", None)], update_only=[], unsorted=[], nodes=1)
 
 
 def test_outbox_keeps_what_is_open_of_the_last_page(ledger: Ledger) -> None:
