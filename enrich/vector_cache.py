@@ -20,8 +20,9 @@ from enrich.settings import Settings
 Vector = npt.NDArray[np.float32]
 
 # Each move on many texts is one script with one argument for all of them, joined by commas: of what
-# a worker spends on Redis, most is spent on packing arguments, one by one. Time is Redis' clock, as
-# for everything: a host that is ahead would drop the others' entries.
+# a worker spends on Redis, most is spent on packing arguments, one by one. Within a script, one
+# command for all texts where Redis has one. Time is Redis' clock, as for everything: a host that is
+# ahead would drop the others' entries.
 
 #: KEYS: the entries' prefix. ARGV: fingerprints, length of a whole entry. Answers the positions of
 #: those that are there.
@@ -38,15 +39,18 @@ return known
 #: whole entry. Answers the positions of the claims that are the owner's now; none where the entry
 #: has come about.
 _CLAIM = """
-local mine, i = {}, 0
+local claims, entries = {}, {}
 for name in string.gmatch(ARGV[1], '[^,]+') do
-  i = i + 1
-  if redis.call('STRLEN', KEYS[2] .. name) ~= tonumber(ARGV[4]) then
-    local key = KEYS[1] .. name
-    if redis.call('SET', key, ARGV[2], 'NX', 'PX', ARGV[3])
-        or redis.call('GET', key) == ARGV[2] then
-      mine[#mine + 1] = i
-    end
+  claims[#claims + 1] = KEYS[1] .. name
+  entries[#entries + 1] = KEYS[2] .. name
+end
+local owners = redis.call('MGET', unpack(claims))
+local known = redis.call('MGET', unpack(entries))
+local mine = {}
+for i, claim in ipairs(claims) do
+  if not (known[i] and #known[i] == tonumber(ARGV[4])) then
+    if not owners[i] then redis.call('SET', claim, ARGV[2], 'PX', ARGV[3]) end
+    if (owners[i] or ARGV[2]) == ARGV[2] then mine[#mine + 1] = i end
   end
 end
 return mine
@@ -54,17 +58,24 @@ return mine
 
 #: KEYS: the claims' prefix. ARGV: fingerprints, owner. Gives back those that are still the owner's.
 _UNCLAIM = """
-for name in string.gmatch(ARGV[1], '[^,]+') do
-  local key = KEYS[1] .. name
-  if redis.call('GET', key) == ARGV[2] then redis.call('UNLINK', key) end
+local claims, mine = {}, {}
+for name in string.gmatch(ARGV[1], '[^,]+') do claims[#claims + 1] = KEYS[1] .. name end
+for i, owner in ipairs(redis.call('MGET', unpack(claims))) do
+  if owner == ARGV[2] then mine[#mine + 1] = claims[i] end
 end
+if #mine > 0 then redis.call('UNLINK', unpack(mine)) end
 """
 
 #: KEYS: uses. ARGV: fingerprints. Notes that known texts are used now.
 _TOUCH = """
 local t = redis.call('TIME')
 local now = t[1] + t[2] / 1000000
-for name in string.gmatch(ARGV[1], '[^,]+') do redis.call('ZADD', KEYS[1], 'XX', now, name) end
+local uses = {}
+for name in string.gmatch(ARGV[1], '[^,]+') do
+  uses[#uses + 1] = now
+  uses[#uses + 1] = name
+end
+redis.call('ZADD', KEYS[1], 'XX', unpack(uses))
 """
 
 #: KEYS: uses, the entries' prefix. ARGV: fingerprints, their vectors end to end, length of each,
@@ -73,19 +84,23 @@ _PUT = """
 local t = redis.call('TIME')
 local now = t[1] + t[2] / 1000000
 local length, ttl = tonumber(ARGV[3]), tonumber(ARGV[4])
-local start = 1
+local start, uses = 1, {}
 for name in string.gmatch(ARGV[1], '[^,]+') do
   local vector = string.sub(ARGV[2], start, start + length - 1)
   start = start + length
   redis.call('SET', KEYS[2] .. name, vector, 'EX', ttl)
-  redis.call('ZADD', KEYS[1], now, name)
+  uses[#uses + 1] = now
+  uses[#uses + 1] = name
 end
+redis.call('ZADD', KEYS[1], unpack(uses))
 redis.call('ZREMRANGEBYSCORE', KEYS[1], 0, now - ttl)
 redis.call('EXPIRE', KEYS[1], ttl)
 local excess = redis.call('ZCARD', KEYS[1]) - tonumber(ARGV[5])
-if excess > 0 then
-  local gone = redis.call('ZPOPMIN', KEYS[1], excess)
-  for i = 1, #gone, 2 do redis.call('UNLINK', KEYS[2] .. gone[i]) end
+while excess > 0 do
+  local gone, entries = redis.call('ZPOPMIN', KEYS[1], math.min(excess, 1000)), {}
+  for i = 1, #gone, 2 do entries[#entries + 1] = KEYS[2] .. gone[i] end
+  redis.call('UNLINK', unpack(entries))
+  excess = excess - 1000
 end
 """
 
