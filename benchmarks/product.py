@@ -26,7 +26,7 @@ from dev.service import Service
 from dev.services import CHECKOUT, Services, free_ports
 from enrich.assembly import build_ledger
 from enrich.models import RunRecord
-from enrich.settings import load_settings
+from enrich.settings import Settings, load_settings
 
 PREFIX = "enrich:"
 QUEUE = PREFIX + "broker:enrich.embed"
@@ -147,8 +147,7 @@ class Product:
         self._count = 0
         self.log_file = folder / "periodic_enrichment.log"
         self.programs: dict[str, Service] = {}
-        settings = load_settings(**{k.lower(): v for k, v in stack.environment().items()})
-        self.ledger = build_ledger(settings)
+        self.ledger = build_ledger(settings_of(stack))
         self.redis = CountingRedis(host="127.0.0.1", port=stack.redis.port)
         self.api = Api(stack.embeddings.url)
 
@@ -230,7 +229,7 @@ class Product:
 
     def follow(self, patience: float = 3600.0) -> None:
         """Wait until a run has ended that leaves nothing for the next."""
-        self.until(self.over, "the backlog was drained", patience)
+        self.until(self.over, "the backlog was drained", patience, every=0.2)
 
     def end_beat(self) -> None:
         """No tick comes any more."""
@@ -357,6 +356,11 @@ class _Writes(Background):
 
 def _said(service: Service, word: str) -> bool:
     return word in service.log.read_text(errors="replace")
+
+
+def settings_of(stack: Services) -> Settings:
+    """The product's settings on this stack, for what is asked of its parts from here."""
+    return load_settings(**{name.lower(): value for name, value in stack.environment().items()})
 
 
 def clean_environment() -> None:

@@ -22,10 +22,9 @@ import psutil  # type: ignore[import-untyped]
 from benchmarks.ceilings import Way, ceiling
 from benchmarks.cluster import Cluster
 from benchmarks.corpus import Corpus, fresh, make_corpus
-from benchmarks.product import Api, Drain, Product
+from benchmarks.product import Api, Drain, Product, settings_of
 from dev.services import CHECKOUT, Services
 from enrich.log_store import Addition, LogStore, Write
-from enrich.settings import load_settings
 
 HEAP = "2g"
 PEERS_PYTHON = CHECKOUT / ".dev" / "bench-venv" / "bin" / "python"
@@ -122,7 +121,7 @@ class Stage:
         most, and a node that has just started takes a third of what it takes 100,000 logs later.
         What runs once a request is compiled after thousands of requests only."""
         self.warm(product)
-        many_small_requests(self.stack.environment(), self.cluster, corpus)
+        many_small_requests(self.stack, self.cluster, corpus)
         best = [0.0, 0.0]
         for _ in range(_WARMING_ROUNDS):
             rates = [
@@ -166,11 +165,10 @@ class Stage:
         return told
 
 
-def many_small_requests(environment: Mapping[str, str], cluster: Cluster, corpus: Corpus) -> None:
+def many_small_requests(stack: Services, cluster: Cluster, corpus: Corpus) -> None:
     """Search, read and write a few logs at a time, thousands of times, as the product does it."""
     fresh(cluster, corpus)
-    settings = load_settings(**{name.lower(): value for name, value in environment.items()})
-    store = LogStore(settings)
+    store = LogStore(settings_of(stack))
     addition = Addition({"ai_enrichment_status": "success"}, corpus.encoded()[0])
     targets: list[tuple[str, list[Any] | None]] = [(index, None) for index in corpus.indices]
     found = [

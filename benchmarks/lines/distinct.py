@@ -17,7 +17,7 @@ OF_CEILING = 0.7
 
 
 def measure(stage: Stage) -> list[Figure]:
-    corpus = make_corpus(stage.size(SIZE, SIZE), distinct_share=1.0)
+    corpus = make_corpus(stage.options.size or SIZE, distinct_share=1.0)
     with stage.product() as product:
         stage.warm_opensearch(product, corpus)
         slots = processes(stage.stack.redis.url)

@@ -7,11 +7,11 @@ import time
 import orjson
 
 from benchmarks.corpus import create_indices, make_corpus
+from benchmarks.product import settings_of
 from benchmarks.recording_proxy import Exchange, RecordingProxy
 from benchmarks.rounds import Figure, at_most, median
 from benchmarks.stage import Stage
 from enrich.log_store import LogStore
-from enrich.settings import load_settings
 
 _TICKS = 6
 #: A tick every three seconds.
@@ -67,9 +67,7 @@ def _over(stage: Stage, count: int) -> list[Figure]:
 
 def _warm(stage: Stage) -> list[float]:
     """Milliseconds of each look at the backlog, until Java has compiled what it runs through."""
-    environment = stage.stack.environment()
-    settings = load_settings(**{name.lower(): value for name, value in environment.items()})
-    store = LogStore(settings)
+    store = LogStore(settings_of(stage.stack))
     took = []
     try:
         for _ in range(_LOOKS):
