@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -103,10 +105,10 @@ class Scanner:
             self._say_found(run, skipped)
             return f"nothing more to find{f' now ({stop})' if more else ''}"
 
-        abreast = _abreast(page, len(pending), scan.nodes)
-        targets, later = pending[:abreast], pending[abreast:]
         large = PAGE_DOCUMENTS >> max(0, _PAGES_OF_GROWTH - page)
         wanted = min(large, room * self._settings.enrich_batch_size * 4, most)
+        abreast = _abreast(page, [scan.left.get(index, 0) for index, _ in pending], scan, wanted)
+        targets, later = pending[:abreast], pending[abreast:]
         pages = self._store.finder.page(
             targets, math.ceil(wanted / len(targets)), frozenset(scan.unsorted)
         )
@@ -120,7 +122,7 @@ class Scanner:
         verdict = self._ledger.register(
             run,
             page,
-            scan=replace(scan, pending=pending),
+            scan=replace(scan, pending=pending, left=_left(scan, pending, taken)),
             chunks={m["id"]: len(m["references"]) for m in messages},
             messages=messages,
             indices=sorted({found.reference.index for found in taken}),
@@ -232,6 +234,7 @@ class Scanner:
             update_only=ready.update_only,
             unsorted=sorted(backlog.unsorted.intersection(pending)),
             nodes=nodes.data,
+            left={index: backlog.counts[index] for index in pending},
         )
 
     def _check_endpoint(self, run: str) -> None:
@@ -287,15 +290,25 @@ class Scanner:
         )
 
 
-def _abreast(page: int, indices: int, nodes: int) -> int:
-    """How many of the indices that have logs left share a page.
+def _abreast(page: int, left: Sequence[int], scan: Scan, wanted: float) -> int:
+    """How many of the pending indices share a page, of which `left` has what each still owes.
 
-    The first page is for all, so that each project sees something soon. Then no more than the data
-    nodes, whose shards are to work at the same time, or than bring the next turn near enough.
+    The first page is for all, so that each project sees something soon. Then as few as fill it; but
+    one for each data node, so that all have work, and enough that the next turn is near.
     """
     if page == 1:
         return PAGE_INDICES
-    return min(PAGE_INDICES, max(nodes, math.ceil(indices / _TURNS_OF_A_ROUND)))
+    filling = next((n for n, sum_ in enumerate(accumulate(left), 1) if sum_ >= wanted), len(left))
+    near = math.ceil(len(left) / _TURNS_OF_A_ROUND)
+    return min(PAGE_INDICES, max(filling, scan.nodes, near))
+
+
+def _left(
+    scan: Scan, pending: Sequence[tuple[str, list[Any] | None]], taken: Sequence[Found]
+) -> dict[str, int]:
+    """What the pending indices still owe, as the survey counted it."""
+    gone = Counter(found.reference.index for found in taken)
+    return {index: max(0, scan.left.get(index, 0) - gone[index]) for index, _ in pending}
 
 
 class _Row(NamedTuple):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 
@@ -52,6 +52,8 @@ class Scan:
     unsorted: list[str]
     #: OpenSearch's data nodes.
     nodes: int = 1
+    #: Logs left in each pending index, as far as the survey counted them.
+    left: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(vars(self))
@@ -65,4 +67,5 @@ class Scan:
             update_only=fields["update_only"],
             unsorted=fields["unsorted"],
             nodes=fields.get("nodes", 1),
+            left=fields.get("left", {}),
         )

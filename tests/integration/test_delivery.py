@@ -414,6 +414,20 @@ def test_indices_keep_their_turn_for_some_pages_as_many_at_once_as_there_are_nod
     assert pages[3:9] == [turn for turn in (*later, first)[:2] for _ in range(3)]
 
 
+def test_small_indices_fill_a_page_together(pipeline: Build, search: Search) -> None:
+    for n in range(12):
+        search.create(f"p{n}_2026_11")
+        search.index(f"p{n}_2026_11", logs(30, 3))
+    one = pipeline(enrich_batch_size=50, enrich_max_chunks_in_flight=1)
+
+    record = one.run()
+
+    assert_adds_up(record)
+    assert record.vectors_written == 360
+    # Three of up to 200 logs; an index at a time, it would be twelve more.
+    assert record.chunks <= 4
+
+
 def test_excluded_indices_and_old_logs_are_left_alone(pipeline: Build, search: Search) -> None:
     search.create(INDEX)
     search.index(INDEX, [{"level": "ERROR", "message": "new", "timestamp": "2999-01-01T00:00:00Z"}])

@@ -153,6 +153,7 @@ def test_scan_is_handed_to_the_next_page_as_it_was(ledger: Ledger) -> None:
         update_only=["b_2026_01"],
         unsorted=[],
         nodes=3,
+        left={"a_2026_01": 10, "b_2026_01": 7},
     )
     ledger.register(run, 1, scan=scan, scan_done=False, skipped={"c": "red"}, indices=["a_2026_01"])
     assert ledger.scan(run) == scan
