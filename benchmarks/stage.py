@@ -24,7 +24,7 @@ from benchmarks.cluster import Cluster
 from benchmarks.corpus import Corpus, fresh, make_corpus
 from benchmarks.product import Api, Drain, Product, settings_of
 from dev.services import CHECKOUT, Services
-from enrich.log_store import Addition, LogStore, Write
+from enrich.log_store import Addition, LogStore, Target, Write
 
 HEAP = "2g"
 PEERS_PYTHON = CHECKOUT / ".dev" / "bench-venv" / "bin" / "python"
@@ -170,13 +170,12 @@ def many_small_requests(stack: Services, cluster: Cluster, corpus: Corpus) -> No
     fresh(cluster, corpus)
     store = LogStore(settings_of(stack))
     addition = Addition({"ai_enrichment_status": "success"}, corpus.encoded()[0])
-    targets: list[tuple[str, list[Any] | None]] = [(index, None) for index in corpus.indices]
-    found = [
-        hit.reference for page in store.finder.page(targets, 700, frozenset()) for hit in page.hits
-    ]
+    many = [Target(index, None, 700) for index in corpus.indices]
+    few = [Target(index, None, 3) for index in corpus.indices]
+    found = [hit.reference for page in store.finder.page(many, frozenset()) for hit in page.hits]
 
     def ask(number: int) -> None:
-        store.finder.page(targets, 3, frozenset())
+        store.finder.page(few, frozenset())
         some = random.Random(number).sample(found, min(6, len(found)))
         documents = store.documents.read(some)
         store.documents.write(

@@ -12,7 +12,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -21,7 +20,7 @@ from enrich.asking import Asking
 from enrich.chunking import Found, fit_page
 from enrich.errors import Halt, InputRefused, TextUnusable
 from enrich.ledger import Ledger, Scan
-from enrich.log_store import IndexPage, LogStore
+from enrich.log_store import IndexPage, LogStore, Target
 from enrich.masking import masker_of
 from enrich.models import Chunk, Donor
 from enrich.settings import Settings
@@ -47,6 +46,9 @@ _TURNS_OF_A_ROUND = 12
 #: Cosine between a stored vector and the same text embedded now, below which the endpoint has
 #: another vector space. Providers' own noise stays above 0.999.
 SAME_SPACE_COSINE = 0.99
+
+#: An index still to be searched, and the cursor behind the last log read.
+_Pending = tuple[str, list[Any] | None]
 
 #: Stands in a fingerprint's place for a log without usable text, which shares it with no other.
 _UNUSABLE = "unusable"
@@ -106,23 +108,23 @@ class Scanner:
             return f"nothing more to find{f' now ({stop})' if more else ''}"
 
         large = PAGE_DOCUMENTS >> max(0, _PAGES_OF_GROWTH - page)
-        wanted = min(large, room * self._settings.enrich_batch_size * 4, most)
-        abreast = _abreast(page, [scan.left.get(index, 0) for index, _ in pending], scan, wanted)
-        targets, later = pending[:abreast], pending[abreast:]
-        pages = self._store.finder.page(
-            targets, math.ceil(wanted / len(targets)), frozenset(scan.unsorted)
-        )
+        wanted = int(min(large, room * self._settings.enrich_batch_size * 4, most))
+        share = math.ceil(wanted / _abreast(len(pending), scan.nodes))
+        targets = _targets(pending, scan.left, share, wanted)
+        pages = self._store.finder.page(targets, frozenset(scan.unsorted))
         troubled = {p.index: p.trouble for p in pages if p.trouble}
         rows = self._in_turn(pages)
         found = [row.found for row in rows if row.found is not None][: int(min(most, len(rows)))]
         taken, chunks = fit_page(found, room=room, texts=self._settings.enrich_batch_size)
-        rest = _behind(pages, dict(targets), _reached(rows, len(taken)))
-        pending = [*later, *rest] if page % _PAGES_OF_A_TURN == 0 else [*rest, *later]
+        rest = _behind(pages, dict(pending), _reached(rows, len(taken)))
+        left = _left(scan.left, taken)
+        later = pending[len(targets) :]
+        pending = _in_order(rest, later, left, share, turn_over=page % _PAGES_OF_A_TURN == 0)
         messages = self._messages(run, page, chunks, scan.update_only)
         verdict = self._ledger.register(
             run,
             page,
-            scan=replace(scan, pending=pending, left=_left(scan, pending, taken)),
+            scan=replace(scan, pending=pending, left=left),
             chunks={m["id"]: len(m["references"]) for m in messages},
             messages=messages,
             indices=sorted({found.reference.index for found in taken}),
@@ -290,25 +292,52 @@ class Scanner:
         )
 
 
-def _abreast(page: int, left: Sequence[int], scan: Scan, wanted: float) -> int:
-    """How many of the pending indices share a page, of which `left` has what each still owes.
-
-    The first page is for all, so that each project sees something soon. Then as few as fill it; but
-    one for each data node, so that all have work, and enough that the next turn is near.
-    """
-    if page == 1:
-        return PAGE_INDICES
-    filling = next((n for n, sum_ in enumerate(accumulate(left), 1) if sum_ >= wanted), len(left))
-    near = math.ceil(len(left) / _TURNS_OF_A_ROUND)
-    return min(PAGE_INDICES, max(filling, scan.nodes, near))
+def _abreast(pending: int, nodes: int) -> int:
+    """How many of the pending indices share a page evenly: as few as give every data node work, but
+    enough that the next turn is near."""
+    near = math.ceil(pending / _TURNS_OF_A_ROUND)
+    return min(PAGE_INDICES, pending, max(nodes, near))
 
 
-def _left(
-    scan: Scan, pending: Sequence[tuple[str, list[Any] | None]], taken: Sequence[Found]
-) -> dict[str, int]:
-    """What the pending indices still owe, as the survey counted it."""
+def _targets(
+    pending: Sequence[_Pending], left: Mapping[str, int], share: int, wanted: int
+) -> list[Target]:
+    """The first indices, each with its share, or with what is left of it where that is less; and
+    further ones until the page is full."""
+    targets = []
+    for index, cursor in pending[:PAGE_INDICES]:
+        most = min(share, wanted)
+        if most <= 0:
+            break
+        # None left is no count: such an index has more than the survey knew of.
+        last = 0 < left.get(index, 0) <= most
+        expected = left[index] if last else most
+        # One more than is left shows that none is.
+        targets.append(Target(index, cursor, expected + last))
+        wanted -= expected
+    return targets
+
+
+def _in_order(
+    rest: Sequence[_Pending],
+    later: Sequence[_Pending],
+    left: Mapping[str, int],
+    share: int,
+    *,
+    turn_over: bool,
+) -> list[_Pending]:
+    """Which indices the next page begins with. When a turn is over, those whose turn it was go to
+    the back, but for what another turn would bring to its end."""
+    if not turn_over:
+        return [*rest, *later]
+    kept = [p for p in rest if 0 < left.get(p[0], 0) <= share * _PAGES_OF_A_TURN]
+    return [*kept, *later, *(p for p in rest if p not in kept)]
+
+
+def _left(left: Mapping[str, int], taken: Sequence[Found]) -> dict[str, int]:
+    """What each index still owes, as the survey counted it."""
     gone = Counter(found.reference.index for found in taken)
-    return {index: max(0, scan.left.get(index, 0) - gone[index]) for index, _ in pending}
+    return {index: owed - gone[index] for index, owed in left.items() if owed > gone[index]}
 
 
 class _Row(NamedTuple):
@@ -337,9 +366,9 @@ def _behind(
     pages: Sequence[IndexPage],
     cursors: Mapping[str, list[Any] | None],
     reached: Mapping[int, int],
-) -> list[tuple[str, list[Any] | None]]:
+) -> list[_Pending]:
     """The indices that have more, each with the cursor behind its last hit that is done with."""
-    rest: list[tuple[str, list[Any] | None]] = []
+    rest: list[_Pending] = []
     for which, page in enumerate(pages):
         last = reached.get(which, -1)
         if page.trouble or (page.exhausted and last == len(page.hits) - 1):

@@ -38,4 +38,7 @@ redis.call('HINCRBY', run_key(run), 'errors', errors)
 redis.call('HINCRBY', key('totals'), 'vectors', vectors)
 redis.call('HINCRBY', key('totals'), 'errors', errors)
 local s = standing(run)
+if not late and s[1] == 0 and s[3] == 1 then
+  redis.call('HSET', run_key(run), 'settled_at', now())
+end
 return {late and 'corrected' or 'settled', s[1], s[2], s[3], s[4]}

@@ -19,7 +19,7 @@ from enrich.log_store.documents import (
     Write,
     encode_vector,
 )
-from enrich.log_store.finding import Backlog, Finder, Hit, IndexPage
+from enrich.log_store.finding import Backlog, Finder, Hit, IndexPage, Target
 from enrich.log_store.insight import Insight
 from enrich.log_store.preflight import Preflight, Readiness, index_template
 from enrich.settings import Settings
@@ -34,6 +34,7 @@ __all__ = [
     "Presence",
     "Readiness",
     "RequestRefused",
+    "Target",
     "Verdict",
     "Write",
     "encode_vector",

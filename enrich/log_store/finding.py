@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
@@ -81,6 +81,17 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
 
     reference: Reference
     message: str | None
+    size: int
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is to be read of one index."""
+
+    index: str
+    #: Behind the last log read before; None: from the newest.
+    cursor: list[Any] | None
+    #: Logs at most.
     size: int
 
 
@@ -178,23 +189,22 @@ class Finder:
         )
         return sorted(n for n, i in answer.get("indices", {}).items() if i["status"] == "red")
 
-    def page(
-        self, targets: Sequence[tuple[str, list[Any] | None]], size: int, unsorted: frozenset[str]
-    ) -> list[IndexPage]:
-        """Read the next `size` logs that are owed of each index, newest first.
+    def page(self, targets: Sequence[Target], unsorted: frozenset[str]) -> list[IndexPage]:
+        """Read the next logs that are owed of each index, newest first.
 
         Args:
-            targets: indices, each with the cursor behind the last log read, or None.
-            unsorted: those of them that are read by their order of change.
+            unsorted: those of the indices that are read by their order of change.
         """
         if not targets:
             return []
         if not self._scripts:
-            size = min(size, PAGE_WITHOUT_SCRIPTS)
+            targets = [
+                replace(target, size=min(target.size, PAGE_WITHOUT_SCRIPTS)) for target in targets
+            ]
         rows: list[Any] = []
-        for index, cursor in targets:
-            rows.append({"index": index, "ignore_unavailable": True})
-            rows.append(self._page_query(size, cursor, index in unsorted))
+        for target in targets:
+            rows.append({"index": target.index, "ignore_unavailable": True})
+            rows.append(self._page_query(target, target.index in unsorted))
         answers = self._msearch(rows)
         if self._scripts and any(_scripts_refused(answer.error) for answer in answers):
             log.warning(
@@ -202,10 +212,10 @@ class Finder:
                 PAGE_WITHOUT_SCRIPTS * len(targets),
             )
             self._scripts = False
-            return self.page(targets, size, unsorted)
+            return self.page(targets, unsorted)
         return [
-            self._index_page(index, answer, size)
-            for (index, _), answer in zip(targets, answers, strict=True)
+            self._index_page(target, answer)
+            for target, answer in zip(targets, answers, strict=True)
         ]
 
     def _msearch(self, rows: list[Any]) -> list[SearchAnswer]:
@@ -215,17 +225,17 @@ class Finder:
             raise TransientError("OpenSearch answered another number of searches")
         return answers
 
-    def _page_query(self, size: int, cursor: list[Any] | None, unsorted: bool) -> dict[str, Any]:
+    def _page_query(self, target: Target, unsorted: bool) -> dict[str, Any]:
         by_time = {"timestamp": {"order": "desc", "unmapped_type": "date", "numeric_type": "date"}}
         query: dict[str, Any] = {
-            "size": size,
+            "size": target.size,
             "query": self._queries.owed(),
             "sort": [*([] if unsorted else [by_time]), {"_seq_no": "desc"}],
             "seq_no_primary_term": True,
             "track_total_hits": False,
         }
-        if cursor is not None:
-            query["search_after"] = cursor
+        if target.cursor is not None:
+            query["search_after"] = target.cursor
         if self._scripts:
             script = {"source": _MESSAGE_SCRIPT, "params": _MESSAGE_PARAMS}
             query |= {"_source": False, "script_fields": {"message": {"script": script}}}
@@ -233,7 +243,8 @@ class Finder:
             query["_source"] = ["message"]
         return query
 
-    def _index_page(self, index: str, answer: SearchAnswer, size: int) -> IndexPage:
+    def _index_page(self, target: Target, answer: SearchAnswer) -> IndexPage:
+        index = target.index
         if answer.error is not None:
             kind = error_type(answer.error)
             if kind == "index_not_found_exception":
@@ -246,7 +257,7 @@ class Finder:
             index=index,
             hits=hits,
             cursors=[hit.sort for hit in answer.hits.hits],
-            exhausted=len(hits) < size,
+            exhausted=len(hits) < target.size,
         )
 
     def donors(self, wanted: dict[str, set[str]]) -> dict[tuple[str, str], Donor]:

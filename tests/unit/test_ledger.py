@@ -368,6 +368,22 @@ def test_run_ends_once_when_its_last_chunk_is_settled(ledger: Ledger) -> None:
     assert ledger.active_run() == ""
 
 
+def test_run_lasts_until_its_last_chunk_is_settled_not_until_somebody_closes_it(
+    ledger: Ledger,
+) -> None:
+    run, (first, last) = with_chunks(ledger, 1, 1)
+    ledger.settle(first, {"gone": 1})
+    ledger.settle(last, {"gone": 1})
+    settled = ledger.now()
+    while ledger.now() < settled + 0.05:
+        pass
+    assert ledger.finish(run) == "finished"
+    record = ledger.record(run)
+    assert record.started_at is not None and record.finished_at is not None
+    assert record.started_at.timestamp() <= record.finished_at.timestamp() <= settled
+    assert ledger.totals().seconds == record.duration_seconds
+
+
 def test_old_finish_does_not_end_the_next_run(ledger: Ledger) -> None:
     first, (chunk,) = with_chunks(ledger, 1)
     ledger.settle(chunk, {"gone": 1})
