@@ -38,7 +38,7 @@ _MEMORY_PER_LOG = 0.015 * _MB
 #: OpenSearch with its heap, a worker of a few processes, beat, Flower and the model.
 _MEMORY_ALWAYS = 5 * 1024 * _MB
 
-_WARMING_ROUNDS = 6
+_WARMING_ROUNDS = 8
 _SMALL_REQUESTS = 5000
 _SMALL_AT_ONCE = 4
 
@@ -117,19 +117,22 @@ class Stage:
         product.forget()
 
     def warm_opensearch(self, product: Product, corpus: Corpus) -> None:
-        """Drain and write a corpus in turns until neither gets faster: Java compiles what is used
-        most, and a node that has just started takes a third of what it takes 100,000 logs later.
+        """Drain and write a corpus in turns until neither gets faster twice in a row: Java compiles
+        what is used most, and a node that has just started is a third as fast as it is 100,000 logs
+        later.
         What runs once a request is compiled after thousands of requests only."""
         self.warm(product)
         many_small_requests(self.stack, self.cluster, corpus)
-        best = [0.0, 0.0]
+        best, in_vain = [0.0, 0.0], 0
         for _ in range(_WARMING_ROUNDS):
             rates = [
                 self.drain(product, corpus, latency_ms=0).rate,
                 self.ceiling(corpus, "index"),
             ]
             self.say("warming up: {:.0f}/s and {:.0f}/s".format(*rates))
-            if all(rate < 1.05 * before for rate, before in zip(rates, best, strict=True)):
+            faster = any(rate >= 1.05 * before for rate, before in zip(rates, best, strict=True))
+            in_vain = 0 if faster else in_vain + 1
+            if in_vain == 2:
                 break
             best = [max(pair) for pair in zip(rates, best, strict=True)]
 

@@ -25,6 +25,9 @@ def sizes(options: Options) -> list[int]:
 
 
 def measure(stage: Stage) -> list[Figure]:
+    with stage.product() as product:
+        # Otherwise Java gets faster from size to size, more than the sizes differ.
+        stage.warm_opensearch(product, make_corpus(min(20_000, sizes(stage.options)[-1])))
     measured = {size: _at(stage, size) for size in sizes(stage.options)}
     stage.data["growth"] = {str(size): one for size, one in measured.items()}
     first, *later = measured

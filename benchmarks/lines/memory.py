@@ -128,7 +128,11 @@ def _of_memory(stage: Stage, samples: list[Sample]) -> list[Figure]:
     worst = max(grown, key=lambda name: grown[name])
     return [
         at_most(
-            "memory", "a process' memory at the end, of a tenth in", grown[worst], 1.1, note=worst
+            "memory",
+            "a process' memory in the last tenth, of that in the second",
+            grown[worst],
+            1.1,
+            note=worst,
         )
     ]
 
