@@ -24,46 +24,68 @@ Vector = npt.NDArray[np.float32]
 # command for all texts where Redis has one. Time is Redis' clock, as for everything: a host that is
 # ahead would drop the others' entries.
 
-#: KEYS: the entries' prefix. ARGV: fingerprints, length of a whole entry. Answers the positions of
-#: those that are there.
+#: KEYS: uses, the entries' prefix. ARGV: fingerprints. Answers the positions of those that are
+#: there; one by one only where some have expired since they were used.
 _KNOWN = """
-local known, i = {}, 0
-for name in string.gmatch(ARGV[1], '[^,]+') do
-  i = i + 1
-  if redis.call('STRLEN', KEYS[1] .. name) == tonumber(ARGV[2]) then known[#known + 1] = i end
+local names, used, entries = {}, {}, {}
+for name in string.gmatch(ARGV[1], '[^,]+') do names[#names + 1] = name end
+for i, use in ipairs(redis.call('ZMSCORE', KEYS[1], unpack(names))) do
+  if use then
+    used[#used + 1] = i
+    entries[#entries + 1] = KEYS[2] .. names[i]
+  end
+end
+if #used == 0 or redis.call('EXISTS', unpack(entries)) == #used then return used end
+local known = {}
+for n, i in ipairs(used) do
+  if redis.call('EXISTS', entries[n]) == 1 then known[#known + 1] = i end
 end
 return known
 """
 
-#: KEYS: the claims' prefix, the entries'. ARGV: fingerprints, owner, milliseconds, length of a
-#: whole entry. Answers the positions of the claims that are the owner's now; none where the entry
-#: has come about.
+#: KEYS: claims, the entries' prefix. ARGV: fingerprints, owner, milliseconds, length of a whole
+#: entry. Answers the positions of the claims that are the owner's now; none where the entry has
+#: come about. A claim is when it ends and whose it is.
 _CLAIM = """
-local claims, entries = {}, {}
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local claim = string.format('%.0f %s', now + ARGV[3], ARGV[2])
+local names, entries = {}, {}
 for name in string.gmatch(ARGV[1], '[^,]+') do
-  claims[#claims + 1] = KEYS[1] .. name
+  names[#names + 1] = name
   entries[#entries + 1] = KEYS[2] .. name
 end
-local owners = redis.call('MGET', unpack(claims))
+local claims = redis.call('HMGET', KEYS[1], unpack(names))
 local known = redis.call('MGET', unpack(entries))
-local mine = {}
-for i, claim in ipairs(claims) do
+local mine, fresh = {}, {}
+for i, name in ipairs(names) do
   if not (known[i] and #known[i] == tonumber(ARGV[4])) then
-    if not owners[i] then redis.call('SET', claim, ARGV[2], 'PX', ARGV[3]) end
-    if (owners[i] or ARGV[2]) == ARGV[2] then mine[#mine + 1] = i end
+    local ends, owner = string.match(claims[i] or '', '^(%d+) (.*)$')
+    local free = not ends or tonumber(ends) <= now
+    if free then
+      fresh[#fresh + 1] = name
+      fresh[#fresh + 1] = claim
+    end
+    if free or owner == ARGV[2] then mine[#mine + 1] = i end
+  end
+end
+if #fresh > 0 then
+  redis.call('HSET', KEYS[1], unpack(fresh))
+  if redis.call('PTTL', KEYS[1]) < tonumber(ARGV[3]) then
+    redis.call('PEXPIRE', KEYS[1], ARGV[3])
   end
 end
 return mine
 """
 
-#: KEYS: the claims' prefix. ARGV: fingerprints, owner. Gives back those that are still the owner's.
+#: KEYS: claims. ARGV: fingerprints, owner. Gives back those that are still the owner's.
 _UNCLAIM = """
-local claims, mine = {}, {}
-for name in string.gmatch(ARGV[1], '[^,]+') do claims[#claims + 1] = KEYS[1] .. name end
-for i, owner in ipairs(redis.call('MGET', unpack(claims))) do
-  if owner == ARGV[2] then mine[#mine + 1] = claims[i] end
+local names, mine = {}, {}
+for name in string.gmatch(ARGV[1], '[^,]+') do names[#names + 1] = name end
+for i, claim in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
+  if claim and string.match(claim, '^%d+ (.*)$') == ARGV[2] then mine[#mine + 1] = names[i] end
 end
-if #mine > 0 then redis.call('UNLINK', unpack(mine)) end
+if #mine > 0 then redis.call('HDEL', KEYS[1], unpack(mine)) end
 """
 
 #: KEYS: uses. ARGV: fingerprints. Notes that known texts are used now.
@@ -116,7 +138,8 @@ class VectorCache:
         self._max_entries = settings.enrich_cache_max_entries
         base = f"{settings.enrich_redis_prefix}vector:{space(settings)}:"
         self._vectors = base
-        self._claims = f"{base}claim:"
+        #: Hash of fingerprints that somebody is embedding; gone when nobody is.
+        self._claims = f"{base}claims"
         #: Sorted set of fingerprints by last use, which bounds the number of entries.
         self._uses = f"{base}uses"
         script = connection.register_script
@@ -150,7 +173,7 @@ class VectorCache:
         if not fingerprints or not self._max_entries:
             return set()
         with translated():
-            known = self._known(keys=[self._vectors], args=[",".join(fingerprints), self._length])
+            known = self._known(keys=[self._uses, self._vectors], args=[",".join(fingerprints)])
         return {fingerprints[position - 1] for position in known}
 
     def put(self, vectors: Mapping[str, Vector]) -> None:

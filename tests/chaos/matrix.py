@@ -248,7 +248,7 @@ def cache_truncated(w: World) -> None:
     w.under_way()
     struck = 0
     for key in w.redis.scan_iter(w.prefix + "vector:*"):
-        if b":claim:" in key or key.endswith(b":uses"):
+        if key.endswith((b":claims", b":uses")):
             continue
         value = w.redis.get(key) or b""
         w.redis.set(key, value[:100] if struck % 2 else value + b"\0" * 4, ex=60)

@@ -52,7 +52,7 @@ def vector_keys(connection: redis.Redis, prefix: str) -> list[bytes]:
     return [
         key
         for key in connection.keys(f"{prefix}vector:*")
-        if not key.endswith(b":uses") and b":claim:" not in key
+        if not key.endswith((b":uses", b":claims"))
     ]
 
 
@@ -183,11 +183,15 @@ def test_one_of_many_pays_for_a_text(cache: VectorCache) -> None:
     assert cache.claim(["aa", "bb"], "other", 30) == {"aa"}
 
 
-def test_claim_ends_by_itself(cache: VectorCache, connection: redis.Redis) -> None:
-    cache.claim(["aa"], "crashed", 0.001)
-    while connection.exists(cache._claims + "aa"):
+def test_claim_ends_by_itself(cache: VectorCache) -> None:
+    assert cache.claim(["aa"], "crashed", 0.001) == {"aa"}
+    assert cache.claim(["bb"], "another", 30) == {"bb"}
+    while not cache.claim(["aa"], "other", 30):
         pass
-    assert cache.claim(["aa"], "other", 30) == {"aa"}
+    assert cache.claim(["aa", "bb"], "third", 30) == set()
+    # Given back late: it is another's now.
+    cache.unclaim(["aa"], "crashed")
+    assert cache.claim(["aa"], "third", 30) == set()
 
 
 def test_claims_are_no_vectors(cache: VectorCache) -> None:
