@@ -128,10 +128,15 @@ class Backfill:
             self._ledger.finish(run)
 
     def _advance(self, run: str, standing: Standing) -> None:
-        """Publish the next move, if one is due. Doubles are harmless."""
+        """Publish the next move, if one is due. Doubles are harmless, but not free: who reads a
+        page looks for the next move when it is read."""
         if standing.over:
             self._publisher.finish_run(run)
-        elif not standing.scan_done and self._room(standing):
+        elif (
+            not standing.scan_done
+            and self._room(standing)
+            and not self._ledger.being_read(run, standing.page)
+        ):
             self._publisher.scan_page(run, standing.page)
 
     def _room(self, standing: Standing) -> int:
@@ -152,6 +157,7 @@ class Backfill:
             # Delivered again: some of its messages may never have been sent.
             for message in self._ledger.outbox(run):
                 self._publisher.embed_and_update(message)
+            self._ledger.sent(run, page)
         if standing.state != "running" or standing.scan_done:
             self._advance(run, standing)
             return f"run {run} is not scanning"

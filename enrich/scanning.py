@@ -136,6 +136,7 @@ class Scanner:
             return f"page {page} is {verdict}"
         for message in messages:
             self._publisher.embed_and_update(message)
+        self._ledger.sent(run, page)
         if not pending:
             self._say_found(run, {**skipped, **troubled})
         log.debug(

@@ -34,7 +34,9 @@ REFUSED_KEPT = 10_000
 #: How long a success speaks for the key that brought it.
 KEY_WORKS_SECONDS = 600
 
-_MOVES = ("open", "register", "begin", "note", "settle", "count", "expire", "halt", "finish")
+_MOVES = (
+    "open", "register", "sent", "begin", "note", "settle", "count", "expire", "halt", "finish",
+)  # fmt: skip
 
 
 class Ledger:
@@ -100,6 +102,10 @@ class Ledger:
             json.dumps(indices),
         )
         return _text(answer)  # type: ignore[return-value]
+
+    def sent(self, run: str, page: int) -> None:
+        """The page's messages are all with the broker: its outbox is emptied."""
+        self._move("sent", run, page)
 
     def begin(self, chunk: str, claimant: str, hard_limit: float, dead: str = "") -> Claim:
         """Claim a chunk for the delivery `claimant` ("host/pid"); `dead` may be taken over."""
@@ -174,6 +180,11 @@ class Ledger:
             key = self._run_key(run, f"page:{page}")
             return bool(self._redis.set(key, 1, nx=True, px=int(seconds * 1000)))
 
+    def being_read(self, run: str, page: int) -> bool:
+        """Whether somebody holds the claim on this page."""
+        with translated():
+            return bool(self._redis.exists(self._run_key(run, f"page:{page}")))
+
     def release_page(self, run: str, page: int) -> None:
         with translated():
             self._redis.delete(self._run_key(run, f"page:{page}"))
@@ -206,7 +217,8 @@ class Ledger:
             return _text(self._redis.hget(self._run_key(run), "stopped_by") or b"")
 
     def outbox(self, run: str) -> list[dict[str, Any]]:
-        """The messages of the page registered last, of which some may never have been sent."""
+        """The messages of the page registered last while some may never have been sent, without
+        those whose chunk is closed."""
         with translated():
             raw = self._redis.get(self._run_key(run, "outbox"))
             still_open = set(map(_text, self._redis.hkeys(self._run_key(run, "open"))))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dev.embedding_model import Model
+from enrich.errors import ServerUnavailable
 from enrich.log_store.preflight import Nodes, Preflight
 from enrich.models import Chunk
 from enrich.text import fingerprint
@@ -150,19 +151,61 @@ def test_a_run_unknown_to_redis_is_dropped(
 
 
 def test_a_page_delivered_again_sends_what_may_never_have_been_sent(
-    pipeline: Build, search: Search, model: Model, three_hundred: list[str]
+    pipeline: Build,
+    search: Search,
+    model: Model,
+    three_hundred: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     one = pipeline()
+    send, sent = one.embed_and_update, []
+
+    def lost_after_one(message: dict[str, Any]) -> None:
+        if sent:
+            raise ServerUnavailable("the broker is gone")
+        sent.append(message)
+        send(message)
+
     one.find_unvectorized("beat")
-    one.deliver()
-    one.messages.clear()  # the worker died between registering the page and publishing it
+    with monkeypatch.context() as broken, pytest.raises(ServerUnavailable):
+        broken.setattr(one, "embed_and_update", lost_after_one)
+        one.deliver()
     run = one.ledger.active_run()
+    assert len(chunks(one)) == 1
     one.scan_page(run, 1)
     while one.messages:
         one.deliver()
     record = one.ledger.record(run)
     assert_adds_up(record)
     assert record.vectors_written == 300
+
+
+def test_a_page_asked_for_again_sends_no_chunk_twice(
+    pipeline: Build, search: Search, three_hundred: list[str]
+) -> None:
+    one = pipeline()
+    one.find_unvectorized("beat")
+    one.deliver()
+    there = len(chunks(one))
+    assert there > 1
+    one.backfill.scan(one.ledger.active_run(), 1)
+    assert len(chunks(one)) == there
+
+
+def test_a_page_that_is_being_read_is_not_asked_for(
+    pipeline: Build, search: Search, three_hundred: list[str]
+) -> None:
+    one = pipeline(enrich_max_chunks_in_flight=2)
+    one.find_unvectorized("beat")
+    one.deliver()
+    run = one.ledger.active_run()
+    page = one.ledger.standing(run).page
+    assert one.ledger.claim_page(run, page, 60)
+    one.deliver()
+    assert [name for name, _ in one.messages if name == "scan_page"] == []
+    one.ledger.release_page(run, page)
+    one.deliver()
+    assert [m for m in one.messages if m[0] == "scan_page"] == [("scan_page", [run, page])]
 
 
 def test_a_scan_that_stopped_is_restarted_by_the_next_tick(

@@ -166,7 +166,7 @@ def test_scan_of_another_version_is_read_as_far_as_it_is_known() -> None:
     assert scan == Scan(pending=[("a", None)], update_only=[], unsorted=[], nodes=1)
 
 
-def test_outbox_keeps_what_is_open_of_the_last_page(ledger: Ledger) -> None:
+def test_outbox_keeps_what_is_open_of_the_last_page_until_it_is_sent(ledger: Ledger) -> None:
     run = opened(ledger)
     messages = [{"id": f"{run}:1:{k}", "references": [["i", "ü", None, 1, 1]]} for k in range(2)]
     chunks = {str(message["id"]): 1 for message in messages}
@@ -174,8 +174,13 @@ def test_outbox_keeps_what_is_open_of_the_last_page(ledger: Ledger) -> None:
     assert ledger.outbox(run) == messages
     ledger.settle(f"{run}:1:0", {"gone": 1})
     assert ledger.outbox(run) == messages[1:]
-    ledger.register(run, 2, scan=EMPTY, scan_done=True)
+    ledger.sent(run, 2)  # late, of another page: changes nothing
+    assert ledger.outbox(run) == messages[1:]
+    ledger.sent(run, 1)
     assert ledger.outbox(run) == []
+    ledger.register(run, 2, scan=EMPTY, scan_done=True, messages=messages)
+    ledger.sent(run, 1)
+    assert ledger.outbox(run) == messages[1:]
 
 
 def test_one_caller_reads_a_page(ledger: Ledger) -> None:
