@@ -6,6 +6,7 @@ runs with, secrets masked; beat's first tick is due at once.
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 from datetime import timedelta
@@ -54,8 +55,11 @@ def _configure_logging(loglevel: int | None = None, **_: Any) -> None:
 
 
 @celeryd_init.connect
-def _name_worker_settings(**_: Any) -> None:
+def _before_the_pool(**_: Any) -> None:
     log_settings("worker")
+    # Half a million objects of the libraries, which live as long as the process: without this the
+    # collector looks at all of them again and again, and once more for each process that is made.
+    gc.freeze()
 
 
 @beat_init.connect

@@ -6,7 +6,6 @@ although results are not stored. Every retry and continuation is published with 
 
 from __future__ import annotations
 
-import gc
 import logging
 from functools import cache
 from typing import Any
@@ -72,9 +71,6 @@ def backfill() -> Backfill:
 @worker_process_init.connect
 def _forget_parent(**_: Any) -> None:
     backfill.cache_clear()
-    # Half a million objects of the libraries, which live as long as the process: without this the
-    # collector looks at all of them again and again.
-    gc.freeze()
 
 
 @shared_task(
