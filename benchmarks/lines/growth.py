@@ -7,14 +7,24 @@ rise. The ceiling is measured at each size as well: what grows there is OpenSear
 from __future__ import annotations
 
 import re
+import time
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.corpus import make_corpus
+import orjson
+
+from benchmarks.ceilings import ceiling
+from benchmarks.corpus import Corpus, fresh, make_corpus
+from benchmarks.product import settings_of
 from benchmarks.rounds import Figure, alternate, at_least, at_most, median, not_measured, stated
-from benchmarks.stage import Options, Stage
+from benchmarks.stage import Options, Stage, StageFailed
+from enrich.log_store import LogStore, Target
+from enrich.scanning import PAGE_DOCUMENTS
 
 LATENCY_MS = 50.0
+_READS = 40
 _COSTS = ("own CPU", "OpenSearch requests", "Redis operations")
 
 
@@ -28,7 +38,8 @@ def measure(stage: Stage) -> list[Figure]:
     with stage.product() as product:
         # Otherwise Java gets faster from size to size, more than the sizes differ.
         stage.warm_opensearch(product, make_corpus(min(20_000, sizes(stage.options)[-1])))
-    measured = {size: _at(stage, size) for size in sizes(stage.options)}
+    corpora = {size: make_corpus(size) for size in sizes(stage.options)}
+    measured = {size: _at(stage, corpus) for size, corpus in corpora.items()}
     stage.data["growth"] = {str(size): one for size, one in measured.items()}
     first, *later = measured
     figures = []
@@ -47,11 +58,12 @@ def measure(stage: Stage) -> list[Figure]:
         kept = measured[size]["of_ceiling"] / measured[first]["of_ceiling"]
         name = f"share of the index ceiling, {size:,} of {first:,}"
         figures.append(at_least("growth", name, kept, 0.9))
-    return [*figures, _last_page(measured[sizes(stage.options)[-1]]["pages"])]
+    largest = max(corpora)
+    return [*figures, *_page_costs(stage, corpora[largest], measured[largest]["pages"])]
 
 
-def _at(stage: Stage, size: int) -> dict[str, Any]:
-    corpus = make_corpus(size)
+def _at(stage: Stage, corpus: Corpus) -> dict[str, Any]:
+    size = len(corpus.logs)
     with stage.product() as product:
         stage.warm(product)
         log = product.log_file
@@ -93,14 +105,66 @@ def pages_of(log: Path, start: int = 0) -> list[tuple[float, int]]:
     return [(float(seconds), int(logs)) for seconds, logs in _PAGE.findall(text) if int(logs)]
 
 
-def _last_page(pages: list[tuple[float, int]]) -> Figure:
-    """Seconds a log in the last fifth of the pages against the first fifth, the first page
-    excepted, which looks at the indices as well. Pages are read while chunks are written, so that
-    one may take thrice another: of ten pages a part, as of a tenth, the median is noise."""
-    name = "finding a log on the last pages, of the first"
+def _page_costs(stage: Stage, corpus: Corpus, pages: list[tuple[float, int]]) -> list[Figure]:
+    """Finding the oldest page of the largest index, when all the others have their vectors, against
+    its newest when none has; with nothing else going on.
+
+    While the drain writes, one page may take five times another, whichever comes first; and what a
+    page takes then contains the look for known vectors, of which there are more in the end.
+    """
+    name = "finding the last page, of the first"
+    versions = fresh(stage.cluster, corpus)
+    index, _ = Counter(log.index for log in corpus.logs).most_common(1)[0]
+    there = [n for n, log in enumerate(corpus.logs) if log.index == index]
+    if len(there) < 10 * PAGE_DOCUMENTS:
+        return [
+            not_measured(
+                "growth", name, f"{index} has only {len(there)} logs, of which one page is much"
+            )
+        ]
+    there.sort(key=lambda n: orjson.loads(corpus.logs[n].source)["timestamp"])
+    last = set(there[:PAGE_DOCUMENTS])
+    others = [n for n in range(len(corpus.logs)) if n not in last]
+    store = LogStore(settings_of(stage.stack))
+    try:
+        first_seconds = _seconds_a_page(store, index)
+        ceiling(
+            stage.cluster,
+            replace(corpus, logs=[corpus.logs[n] for n in others]),
+            [versions[n] for n in others],
+            "index",
+        )
+        stage.cluster("POST", "/_refresh")
+        stage.cluster.rest()
+        last_seconds = _seconds_a_page(store, index)
+    finally:
+        store.close()
+    stage.data["pages"] = {"first": first_seconds, "last": last_seconds}
+    return [
+        at_most("growth", name, median(last_seconds) / median(first_seconds), 1.1),
+        *_while_draining(pages),
+    ]
+
+
+def _seconds_a_page(store: LogStore, index: str) -> list[float]:
+    """Of each of some reads of the same page, after some that warm up."""
+    seconds = []
+    for _ in range(_READS):
+        begun = time.perf_counter()
+        (page,) = store.finder.page([Target(index, None, PAGE_DOCUMENTS)], frozenset())
+        seconds.append(time.perf_counter() - begun)
+        if len(page.hits) != PAGE_DOCUMENTS:
+            raise StageFailed(f"a page of {index} has {len(page.hits)} logs")
+    return seconds[_READS // 2 :]
+
+
+def _while_draining(pages: list[tuple[float, int]]) -> list[Figure]:
+    """Seconds a log in the last fifth of a drain's pages against the first fifth, the first page
+    excepted, which looks at the indices as well."""
     pages = pages[1:]
-    some = max(2, len(pages) // 5)
-    if len(pages) < 2 * some:
-        return not_measured("growth", name, f"only {len(pages) + 1} pages were read")
+    some = len(pages) // 5
+    if some < 2:
+        return []
     each = [seconds / logs for seconds, logs in pages]
-    return at_most("growth", name, median(each[-some:]) / median(each[:some]), 1.1)
+    grown = median(each[-some:]) / median(each[:some])
+    return [stated("growth", "the same among the writes, known vectors looked for", grown, "×")]
