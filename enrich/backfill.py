@@ -133,9 +133,7 @@ class Backfill:
         if standing.over:
             self._publisher.finish_run(run)
         elif (
-            not standing.scan_done
-            and self._room(standing)
-            and not self._ledger.being_read(run, standing.page)
+            not standing.scan_done and self._room(standing) and not self._reader(run, standing.page)
         ):
             self._publisher.scan_page(run, standing.page)
 
@@ -168,7 +166,9 @@ class Backfill:
         room = self._room(standing)
         if not room:
             return "no room for more chunks"
-        if not self._ledger.claim_page(run, page, PAGE_CLAIM_SECONDS):
+        if self._reader(run, page) or not self._ledger.claim_page(
+            run, page, _claimant(), PAGE_CLAIM_SECONDS
+        ):
             return f"page {page} is being read"
         try:
             line = self._scanner.read_page(run, page, room)
@@ -179,6 +179,15 @@ class Backfill:
             self._ledger.release_page(run, page)
         self._advance(run, self._ledger.standing(run))
         return line
+
+    def _reader(self, run: str, page: int) -> str:
+        """Who is reading this page, or "". A claim whose holder is dead is given back; should two
+        come to read the page thereby, the ledger registers it once."""
+        holder = self._ledger.page_holder(run, page)
+        if not _is_dead(holder):
+            return holder
+        self._ledger.release_page(run, page)
+        return ""
 
     # -- chunk
 

@@ -174,16 +174,16 @@ class Ledger:
             stored = self._redis.hget(self._run_key(run), "scan")
         return Scan.from_json(stored) if stored else None
 
-    def claim_page(self, run: str, page: int, seconds: float) -> bool:
-        """Whether the caller shall read this page; several are told to, one does."""
+    def claim_page(self, run: str, page: int, claimant: str, seconds: float) -> bool:
+        """Whether `claimant` ("host/pid") shall read this page; several are told to, one does."""
         with translated():
             key = self._run_key(run, f"page:{page}")
-            return bool(self._redis.set(key, 1, nx=True, px=int(seconds * 1000)))
+            return bool(self._redis.set(key, claimant, nx=True, px=int(seconds * 1000)))
 
-    def being_read(self, run: str, page: int) -> bool:
-        """Whether somebody holds the claim on this page."""
+    def page_holder(self, run: str, page: int) -> str:
+        """Who has claimed this page; "" if nobody has."""
         with translated():
-            return bool(self._redis.exists(self._run_key(run, f"page:{page}")))
+            return _text(self._redis.get(self._run_key(run, f"page:{page}")) or b"")
 
     def release_page(self, run: str, page: int) -> None:
         with translated():

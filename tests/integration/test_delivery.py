@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -200,12 +203,28 @@ def test_a_page_that_is_being_read_is_not_asked_for(
     one.deliver()
     run = one.ledger.active_run()
     page = one.ledger.standing(run).page
-    assert one.ledger.claim_page(run, page, 60)
+    assert one.ledger.claim_page(run, page, "another host/1", 60)
     one.deliver()
     assert [name for name, _ in one.messages if name == "scan_page"] == []
     one.ledger.release_page(run, page)
     one.deliver()
     assert [m for m in one.messages if m[0] == "scan_page"] == [("scan_page", [run, page])]
+
+
+def test_a_page_whose_reader_was_killed_is_read_at_once(
+    pipeline: Build, search: Search, three_hundred: list[str]
+) -> None:
+    killed = subprocess.Popen([sys.executable, "-c", ""])
+    killed.wait()
+    one = pipeline(enrich_max_chunks_in_flight=1)
+    one.find_unvectorized("beat")
+    one.deliver()
+    run = one.ledger.active_run()
+    page = one.ledger.standing(run).page
+    assert one.ledger.claim_page(run, page, f"{socket.gethostname()}/{killed.pid}", 60)
+    while one.messages:
+        one.deliver()
+    assert one.ledger.record(run).vectors_written == 300
 
 
 def test_a_scan_that_stopped_is_restarted_by_the_next_tick(

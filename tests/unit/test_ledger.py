@@ -185,11 +185,13 @@ def test_outbox_keeps_what_is_open_of_the_last_page_until_it_is_sent(ledger: Led
 
 def test_one_caller_reads_a_page(ledger: Ledger) -> None:
     run = opened(ledger)
-    assert ledger.claim_page(run, 1, 60)
-    assert not ledger.claim_page(run, 1, 60)
-    assert ledger.claim_page(run, 2, 60)
+    assert ledger.page_holder(run, 1) == ""
+    assert ledger.claim_page(run, 1, "a/1", 60)
+    assert not ledger.claim_page(run, 1, "b/2", 60)
+    assert ledger.page_holder(run, 1) == "a/1"
+    assert ledger.claim_page(run, 2, "b/2", 60)
     ledger.release_page(run, 1)
-    assert ledger.claim_page(run, 1, 60)
+    assert ledger.claim_page(run, 1, "b/2", 60)
 
 
 # -- begin
