@@ -7,7 +7,7 @@ read it; the texts of the errors name a field and what was expected, and never a
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -27,7 +27,8 @@ class _DeliveryInfo(msgspec.Struct):
 class _Properties(msgspec.Struct):
     delivery_tag: str
     delivery_info: _DeliveryInfo
-    body_encoding: str | None = None
+    #: Any other the transport takes for one that it knows.
+    body_encoding: Literal["base64"] | None = None
 
 
 class _Envelope(msgspec.Struct, rename="kebab"):

@@ -136,6 +136,14 @@ HOSTILE: dict[str, Callable[[Path], bytes]] = {
             "delivery_info": {"exchange": "enrich", "routing_key": "enrich.embed"},
         },
     ),
+    "a body in an encoding of its own": lambda mark: envelope(
+        arguments(),
+        properties={
+            "delivery_tag": "x",
+            "delivery_info": {"exchange": "enrich", "routing_key": "enrich.embed"},
+            "body_encoding": "bate64",
+        },
+    ),
     "packed, and much more unpacked": lambda mark: envelope(
         gzip.compress(b" " * 200_000_000), more={"compression": "application/x-gzip"}
     ),

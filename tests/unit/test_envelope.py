@@ -12,6 +12,7 @@ from celery.exceptions import InvalidTaskError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kombu.exceptions import ContentDisallowed, DecodeError
+from kombu.transport import virtual
 
 from enrich.broker import Message
 from enrich.envelope import UNREADABLE, check_task
@@ -31,8 +32,8 @@ class Channel:
 
     def prepare_message(self, *_: Any) -> None: ...
 
-    def decode_body(self, body: Any, encoding: Any) -> Any:
-        return base64.b64decode(body) if encoding == "base64" else body
+    codecs = virtual.Channel.codecs
+    decode_body = virtual.Channel.decode_body
 
 
 def payload(body: bytes, **headers: Any) -> dict[str, Any]:
@@ -51,6 +52,10 @@ def payload(body: bytes, **headers: Any) -> dict[str, Any]:
 
 #: What Celery's consumer and ours log and drop; anything else would end the worker.
 DROPPED = (*UNREADABLE, AttributeError, InvalidTaskError, DecodeError, ContentDisallowed)
+
+
+#: What the transport drops, before the consumer sees anything.
+REFUSED = tuple(kind for kind in DROPPED if kind is not AttributeError)
 
 
 def request_of(message: dict[str, Any]) -> OwnRequest:
@@ -84,6 +89,18 @@ def test_a_good_body_is_taken() -> None:
 def test_any_body_is_taken_or_refused(body: bytes) -> None:
     with suppress(*DROPPED):
         request_of(payload(body))
+
+
+@REPEATABLE
+@given(
+    st.sampled_from(["body_encoding", "delivery_tag", "priority", "reply_to"]),
+    st.text(max_size=8) | JSON,
+)
+def test_any_property_is_taken_or_refused(name: str, value: Any) -> None:
+    message = payload(GOOD)
+    message["properties"][name] = value
+    with suppress(*REFUSED):
+        request_of(message)
 
 
 @REPEATABLE
