@@ -59,14 +59,17 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     from enrich.redis_connection import connect
     from enrich.vector_cache import VectorCache
     from enrich.write_pace import WritePace
+    from enrich.written_vectors import WrittenVectors
 
     redis = connect(settings.redis_url.get_secret_value())
+    cache = connect(settings.vector_cache_url)
     return Backfill(
         Parts(
             settings=settings,
             store=build_store(settings),
             embedder=build_embedder(settings),
-            cache=VectorCache(connect(settings.vector_cache_url), settings),
+            cache=VectorCache(cache, settings),
+            written=WrittenVectors(cache, settings),
             ledger=Ledger(redis, settings.enrich_redis_prefix),
             budget=RateBudget(redis, settings),
             pace=WritePace(redis, settings),

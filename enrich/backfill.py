@@ -26,6 +26,7 @@ from enrich.settings import Settings
 from enrich.vector_cache import VectorCache
 from enrich.vector_sources import VectorSources
 from enrich.write_pace import WritePace
+from enrich.written_vectors import WrittenVectors
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Parts:
     store: LogStore
     embedder: Embedder
     cache: VectorCache
+    written: WrittenVectors
     ledger: Ledger
     budget: RateBudget
     pace: WritePace
@@ -85,13 +87,20 @@ class Backfill:
         self._publisher = parts.publisher
         self._closable = (parts.store, parts.embedder, parts.cache, parts.ledger)
         sources = VectorSources(
-            parts.settings, parts.embedder, parts.cache, parts.ledger, parts.budget
+            parts.settings,
+            parts.store,
+            parts.embedder,
+            parts.cache,
+            parts.written,
+            parts.ledger,
+            parts.budget,
         )
         self._work = ChunkWork(parts.settings, parts.store, sources, parts.ledger, parts.pace)
         self._scanner = Scanner(
             parts.settings,
             parts.store,
             parts.cache,
+            parts.written,
             parts.ledger,
             sources.asking,
             parts.publisher,

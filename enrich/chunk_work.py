@@ -73,11 +73,10 @@ class ChunkWork:
             Halt: nothing can go on.
         """
         tally = Tally()
-        documents = self._store.documents.read([*chunk.references, *chunk.donors])
-        found, donors = documents[: len(chunk.references)], documents[len(chunk.references) :]
+        found = self._store.documents.read(chunk.references)
         owed = self._owed(chunk, zip(found, chunk.references, strict=True), tally)
         jobs = self._sources.jobs(owed)
-        given = self._sources.given(donors)
+        given = self._sources.given(chunk.donors)
         if losses < LOSSES_BEFORE_ALONE:
             self._do(chunk, jobs, given, tally)
         else:
@@ -140,6 +139,7 @@ class ChunkWork:
     def _do(self, chunk: Chunk, jobs: list[Job], given: Given, tally: Tally) -> None:
         self._sources.find(chunk.run, chunk.id, [job for job in jobs if not job.failure], given)
         self._write(chunk, jobs, tally)
+        self._sources.written(jobs)
 
     # -- writing
 

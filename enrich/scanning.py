@@ -26,6 +26,7 @@ from enrich.models import Chunk, Donor
 from enrich.settings import Settings
 from enrich.text import fingerprint, text_of
 from enrich.vector_cache import VectorCache
+from enrich.written_vectors import WrittenVectors
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +69,7 @@ class Scanner:
         settings: Settings,
         store: LogStore,
         cache: VectorCache,
+        written: WrittenVectors,
         ledger: Ledger,
         asking: Asking,
         publisher: ChunkPublisher,
@@ -75,6 +77,7 @@ class Scanner:
         self._settings = settings
         self._store = store
         self._cache = cache
+        self._written = written
         self._ledger = ledger
         self._asking = asking
         self._publisher = publisher
@@ -189,6 +192,8 @@ class Scanner:
     def _donors(self, page: Sequence[Found]) -> dict[tuple[str, str], Donor]:
         texts = sorted({f.fingerprint for f in page if not f.fingerprint.startswith(_UNUSABLE)})
         known = self._cache.known(texts)
+        # Where a worker finds these itself, none has to be searched.
+        known |= self._written.find([text for text in texts if text not in known]).keys()
         wanted: dict[str, set[str]] = {}
         for found in page:
             if found.fingerprint in known or found.fingerprint.startswith(_UNUSABLE):

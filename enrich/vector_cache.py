@@ -25,7 +25,8 @@ Vector = npt.NDArray[np.float32]
 # ahead would drop the others' entries.
 
 #: KEYS: uses, the entries' prefix. ARGV: fingerprints. Answers the positions of those that are
-#: there; one by one only where some have expired since they were used.
+#: there; one by one only where some have expired since they were used. They count as used: the
+#: chunks that want them are on their way.
 _KNOWN = """
 local names, used, entries = {}, {}, {}
 for name in string.gmatch(ARGV[1], '[^,]+') do names[#names + 1] = name end
@@ -35,11 +36,17 @@ for i, use in ipairs(redis.call('ZMSCORE', KEYS[1], unpack(names))) do
     entries[#entries + 1] = KEYS[2] .. names[i]
   end
 end
-if #used == 0 or redis.call('EXISTS', unpack(entries)) == #used then return used end
-local known = {}
+if #used == 0 then return used end
+local known, uses, t = {}, {}, redis.call('TIME')
+local now, all = t[1] + t[2] / 1000000, redis.call('EXISTS', unpack(entries)) == #used
 for n, i in ipairs(used) do
-  if redis.call('EXISTS', entries[n]) == 1 then known[#known + 1] = i end
+  if all or redis.call('EXISTS', entries[n]) == 1 then
+    known[#known + 1] = i
+    uses[#uses + 1] = now
+    uses[#uses + 1] = names[i]
+  end
 end
+if #known > 0 then redis.call('ZADD', KEYS[1], 'XX', unpack(uses)) end
 return known
 """
 

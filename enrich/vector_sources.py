@@ -1,5 +1,8 @@
 """Where a text's vector comes from: the cache, a log that has it, or the API; paid for once.
 
+A log's vector is believed within its project, whose own it is, or where its digest shows that the
+API gave it; then it may serve every project.
+
 Two chunks that meet the same new text at once agree through a claim in the cache which of them
 asks; the other waits for what it gets.
 """
@@ -16,13 +19,14 @@ from enrich.asking import Asking
 from enrich.embedder import Embedder, Vector
 from enrich.errors import Halt, TextUnusable, TransientError
 from enrich.ledger import Ledger
-from enrich.log_store import Document
+from enrich.log_store import Document, LogStore, StoredVector
 from enrich.masking import masked_places, masker_of
-from enrich.models import Outcome
+from enrich.models import Donor, Outcome
 from enrich.rate_budget import RateBudget
 from enrich.settings import Settings
 from enrich.text import fingerprint, text_of
 from enrich.vector_cache import VectorCache
+from enrich.written_vectors import Place, WrittenVectors
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +35,7 @@ MAX_WAIT_SECONDS = 10.0
 CLAIM_SECONDS = 30.0
 POLL_SECONDS = 0.05
 
-#: Vectors of donors, by project and fingerprint.
+#: Vectors of donors, by project and fingerprint; by the project "" those that may serve any.
 Given = Mapping[tuple[str, str], Vector]
 
 
@@ -56,13 +60,17 @@ class VectorSources:
     def __init__(
         self,
         settings: Settings,
+        store: LogStore,
         embedder: Embedder,
         cache: VectorCache,
+        written: WrittenVectors,
         ledger: Ledger,
         budget: RateBudget,
     ) -> None:
         self._settings = settings
+        self._stored = store.stored_vectors
         self._cache = cache
+        self._written = written
         self._ledger = ledger
         self._price = settings.price_per_million_tokens
         self._key_hash = _key_hash(settings)
@@ -87,27 +95,34 @@ class VectorSources:
             job.documents.append(document)
         return list(jobs.values())
 
-    def given(self, donors: Sequence[Document]) -> Given:
-        """Vectors of donors, each under the fingerprint of the text that the donor has now."""
+    def given(self, donors: Sequence[Donor]) -> Given:
+        """Vectors of donors that can be believed; those of `Place`s perhaps for every project."""
         given: dict[tuple[str, str], Vector] = {}
-        for donor in donors:
-            vector = donor.vector(self._settings.embedding_dimensions)
-            same_space = (
-                donor.value("ai_embedding_model") == self._settings.embedding_model
-                and donor.value("ai_embedding_dimensions") == self._settings.embedding_dimensions
-            )
-            if vector is None or not same_space:
+        from_api: dict[str, Vector] = {}
+        for donor, stored in zip(donors, self._stored.read(donors), strict=True):
+            if stored is None:
                 continue
-            try:
-                text = text_of({"message": donor.value("message")}, self._mask)
-            except TextUnusable:
-                continue
-            digest = fingerprint(text)
-            # Its vector is of the text that it had then; masked otherwise, or changed since, it
-            # has another now.
-            if donor.value("ai_text_sha256") == digest:
-                given[self._settings.donor_scope(donor.reference.index), digest] = vector
+            if isinstance(donor, Place) and donor.vouches_for(stored.fingerprint, stored.vector):
+                from_api[stored.fingerprint] = given["", stored.fingerprint] = stored.vector
+            elif self._is_of_its_text(stored):
+                scope = self._settings.donor_scope(donor.index)
+                given[scope, stored.fingerprint] = stored.vector
+        self._keep(from_api)
         return given
+
+    def _is_of_its_text(self, stored: StoredVector) -> bool:
+        """Whether what the log says of its vector fits, also the text that it has now."""
+        settings = self._settings
+        space = settings.embedding_model, settings.embedding_dimensions
+        if (stored.model, stored.dimensions) != space:
+            return False
+        try:
+            text = text_of({"message": stored.message}, self._mask)
+        except TextUnusable:
+            return False
+        # Its vector is of the text that it had then; masked otherwise, or changed since, it has
+        # another now.
+        return stored.fingerprint == fingerprint(text)
 
     def find(self, run: str, chunk: str, jobs: Sequence[Job], given: Given) -> None:
         """Set vector, source and failure of jobs. A job left without a vector is put off.
@@ -116,15 +131,12 @@ class VectorSources:
             Halt, TransientError: from the API; vectors got before were kept.
         """
         cached = self._cache.get(sorted({job.fingerprint for job in jobs}))
-        missing: dict[str, str] = {}
         for job in jobs:
             if job.fingerprint in cached:
                 job.vector, job.source = cached[job.fingerprint], Outcome.CACHED
-            elif (job.scope, job.fingerprint) in given:
-                job.vector = given[job.scope, job.fingerprint]
-                job.source = Outcome.REUSED
-            else:
-                missing[job.fingerprint] = job.text
+        self._reuse(jobs, given)
+        self._reuse(jobs, self._given_elsewhere(jobs))
+        missing = {job.fingerprint: job.text for job in jobs if job.vector is None}
         if not missing:
             return
         if self._over_budget():
@@ -151,6 +163,32 @@ class VectorSources:
                 # The same text in two projects of one chunk was sent once.
                 job.source = Outcome.DUPLICATE if job.fingerprint in first else source
                 first.add(job.fingerprint)
+
+    def written(self, jobs: Sequence[Job]) -> None:
+        """Keep in mind where the vectors stand that the API gave for these jobs."""
+        places: dict[str, Place] = {}
+        for job in jobs:
+            if job.source is Outcome.EMBEDDED and job.vector is not None:
+                first = job.documents[0].reference
+                places[job.fingerprint] = Place.of(first, job.fingerprint, job.vector)
+        try:
+            self._written.remember(places)
+        except TransientError as error:
+            # They are written all the same.
+            log.warning("it was not kept in mind where vectors were written: %s", error)
+
+    def _reuse(self, jobs: Sequence[Job], given: Given) -> None:
+        for job in jobs:
+            if job.vector is None:
+                job.vector = given.get(
+                    (job.scope, job.fingerprint), given.get(("", job.fingerprint))
+                )
+                if job.vector is not None:
+                    job.source = Outcome.REUSED
+
+    def _given_elsewhere(self, jobs: Sequence[Job]) -> Given:
+        missing = sorted({job.fingerprint for job in jobs if job.vector is None})
+        return self.given(list(self._written.find(missing).values()))
 
     def _embed(
         self, run: str, chunk: str, texts: dict[str, str]

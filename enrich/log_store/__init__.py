@@ -1,8 +1,8 @@
 """The log store: everything that enrich asks of OpenSearch, by rooms.
 
 `connection` speaks to the server, `finding` searches what is owed, `documents` reads and writes by
-reference, `preflight` decides which indices may be written, `insight` looks for people. The rest of
-the program sees `LogStore` only.
+reference, `stored_vectors` reads what others can take over, `preflight` decides which indices may
+be written, `insight` looks for people. The rest of the program sees `LogStore` only.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from enrich.log_store.documents import (
 from enrich.log_store.finding import Backlog, Finder, Hit, IndexPage, Target
 from enrich.log_store.insight import Insight
 from enrich.log_store.preflight import Preflight, Readiness, index_template
+from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.settings import Settings
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "Presence",
     "Readiness",
     "RequestRefused",
+    "StoredVector",
     "Target",
     "Verdict",
     "Write",
@@ -50,6 +52,7 @@ class LogStore:
         self.finder = Finder(self.connection, settings)
         self.insight = Insight(self.connection, settings)
         self.documents = Documents(self.connection)
+        self.stored_vectors = StoredVectors(self.connection, settings.embedding_dimensions)
         self.preflight = Preflight(self.connection, settings)
 
     def close(self) -> None:

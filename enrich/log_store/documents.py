@@ -76,17 +76,6 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
         except msgspec.DecodeError:
             return _decode_leniently(bytes(raw))
 
-    def vector(self, dimensions: int) -> Vector | None:
-        """`log_vector`, if it is there and whole."""
-        raw = self.fields.get("log_vector")
-        if raw is None:
-            return None
-        try:
-            vector = np.asarray(orjson.loads(bytes(raw)), dtype=np.float32)
-        except (ValueError, TypeError):
-            return None
-        return vector if vector.shape == (dimensions,) else None
-
 
 class Verdict(Enum):
     """What became of one item of a bulk."""
@@ -161,15 +150,12 @@ class Documents:
             "timeout": connection.write_timeout,
         }
 
-    def read(self, references: Sequence[Reference | Donor]) -> list[Document]:
+    def read(self, references: Sequence[Reference]) -> list[Document]:
         """Whole documents, in the order of the references; a missing one says so."""
         if not references:
             return []
-        wanted = [
-            {"_index": r.index, "_id": r.id, **({"routing": r.routing} if r.routing else {})}
-            for r in references
-        ]
-        body = self._connection.request("POST", "/_mget", {"docs": wanted})
+        wanted = {"docs": [address(reference) for reference in references]}
+        body = self._connection.request("POST", "/_mget", wanted)
         try:
             got = msgspec.json.decode(body, type=_Mget).docs
         except msgspec.DecodeError:
@@ -212,7 +198,7 @@ class Documents:
         for start in range(0, len(references), 1000):
             rows: list[bytes] = []
             for reference in references[start : start + 1000]:
-                rows.append(orjson.dumps({"update": _address(reference)}))
+                rows.append(orjson.dumps({"update": address(reference)}))
                 rows.append(orjson.dumps(script))
             answer = self._connection.ask(
                 _Bulk, "POST", "/_bulk", b"\n".join(rows) + b"\n", {"refresh": "true"}
@@ -245,14 +231,14 @@ def _decode_leniently(raw: bytes) -> Any:
     return json.loads(raw)
 
 
-def _document(reference: Reference | Donor, got: _Got, *, spliceable: bool) -> Document:
-    address = (reference.index, reference.id, reference.routing)
+def _document(reference: Reference, got: _Got, *, spliceable: bool) -> Document:
+    where = (reference.index, reference.id, reference.routing)
     if got.error is not None:
         gone = got.error.get("type") == "index_not_found_exception"
         presence = Presence.GONE if gone else Presence.UNREADABLE
-        return Document(reference=Reference(*address, -1, 0), presence=presence, fields={})
+        return Document(reference=Reference(*where, -1, 0), presence=presence, fields={})
     if not got.found:
-        return Document(reference=Reference(*address, -1, 0), presence=Presence.GONE, fields={})
+        return Document(reference=Reference(*where, -1, 0), presence=Presence.GONE, fields={})
     raw = bytes(got.source)
     if spliceable:
         fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
@@ -261,7 +247,7 @@ def _document(reference: Reference | Donor, got: _Got, *, spliceable: bool) -> D
             name: msgspec.Raw(_ascii_json(value)) for name, value in _decode_leniently(raw).items()
         }
     return Document(
-        reference=Reference(*address, got.seq_no, got.primary_term),
+        reference=Reference(*where, got.seq_no, got.primary_term),
         presence=Presence.FOUND,
         fields=fields,
         raw=raw if spliceable else None,
@@ -281,7 +267,8 @@ def _ascii_json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def _address(reference: Reference | Donor) -> dict[str, Any]:
+def address(reference: Reference | Donor) -> dict[str, Any]:
+    """Where a document is, in OpenSearch's words."""
     address: dict[str, Any] = {"_index": reference.index, "_id": reference.id}
     if reference.routing:
         address["routing"] = reference.routing
@@ -292,7 +279,7 @@ def _encode(write: Write) -> tuple[bytes, ...]:
     """Action line and body line of one bulk item, in pieces: a vector is copied into the body only,
     not into each line before."""
     document = write.document
-    action = _address(document.reference)
+    action = address(document.reference)
     action["if_seq_no"] = document.reference.seq_no
     action["if_primary_term"] = document.reference.primary_term
     added = write.addition.encoded

@@ -14,6 +14,7 @@ from dev.embedding_model import Model
 from enrich.log_store.connection import Connection
 from enrich.log_store.documents import OUR_FIELDS
 from enrich.models import RunRecord
+from enrich.text import fingerprint
 from tests.conftest import PREFIX, Embeddings, Pipeline, Search
 
 INDEX = "a_b_2026_11"
@@ -166,6 +167,67 @@ def test_with_redis_emptied_the_vector_comes_from_a_donor_of_the_same_project(
     assert embeddings.seen["inputs"] == 2
     assert_right_vectors(search, INDEX, model)
     assert_right_vectors(search, "stranger_2026_11", model)
+
+
+def test_a_vector_gone_from_the_cache_is_read_where_it_was_written(
+    pipeline: Build, search: Search, embeddings: Embeddings, model: Model
+) -> None:
+    """It is paid for once, whoever has the text next; with routing as without."""
+    search.create(INDEX)
+    search.index(INDEX, logs(9, 6), routing="somewhere")
+    one = pipeline(enrich_cache_max_entries=2)
+    one.run()
+    assert embeddings.seen["inputs"] == 6
+    search.create("stranger_2026_11")
+    search.index("stranger_2026_11", logs(12, 6))
+    # What is not refreshed cannot be searched, but read.
+    one.store.connection.request("PUT", f"/{INDEX}/_settings", {"index.refresh_interval": "-1"})
+
+    record = one.run()
+
+    assert_adds_up(record)
+    assert (record.cached, record.reused, record.embedded, record.duplicate) == (2, 4, 0, 6)
+    assert embeddings.seen["inputs"] == 6
+    assert assert_right_vectors(search, "stranger_2026_11", model) == 12
+
+
+SPOILT: dict[str, Callable[[int], dict[str, Any] | None]] = {
+    "planted": lambda _: {"log_vector": [0.5] * 1536},
+    "removed": lambda _: {"log_vector": None},
+    # The vector of one text, said to be that of another.
+    "moved": lambda n: {
+        "message": logs(3, 3)[(n + 1) % 3]["message"],
+        "ai_text_sha256": fingerprint(logs(3, 3)[(n + 1) % 3]["message"]),
+    },
+    "a number": lambda _: {"ai_text_sha256": 7},
+    "half a character": lambda _: {"ai_text_sha256": "\ud83d"},
+    "deleted": lambda _: None,
+}
+
+
+@pytest.mark.parametrize("spoilt", SPOILT)
+def test_another_projects_log_gives_nothing_once_it_is_another(
+    pipeline: Build, search: Search, embeddings: Embeddings, model: Model, spoilt: str
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, [dict(log, _id=str(n)) for n, log in enumerate(logs(3, 3))])
+    one = pipeline(enrich_cache_max_entries=1)
+    one.run()
+    embeddings.reset()
+    for n in range(3):
+        change = SPOILT[spoilt](n)
+        if change is None:
+            search("DELETE", f"/{INDEX}/_doc/{n}?refresh=true")
+        else:
+            search("POST", f"/{INDEX}/_update/{n}?refresh=true", {"doc": change})
+    search.create("stranger_2026_11")
+    search.index("stranger_2026_11", logs(3, 3))
+
+    record = one.run()
+
+    assert_adds_up(record)
+    assert_right_vectors(search, "stranger_2026_11", model)
+    assert embeddings.seen["inputs"] == 2
 
 
 def test_reuse_across_projects_is_a_setting(

@@ -127,6 +127,15 @@ def test_entries_are_bounded_and_the_longest_unused_goes(connection: redis.Redis
     assert len(vector_keys(connection, wanted.enrich_redis_prefix)) == 3
 
 
+def test_what_a_page_knows_is_still_there_for_its_chunks(connection: redis.Redis) -> None:
+    cache = VectorCache(connection, settings_with(enrich_cache_max_entries=3))
+    for name in ("aa", "bb", "cc"):
+        cache.put(vectors_of(name))
+    assert cache.known(["aa", "unknown"]) == {"aa"}
+    cache.put(vectors_of("dd"))
+    assert cache.get(["aa", "bb", "cc", "dd"]).keys() == {"aa", "cc", "dd"}
+
+
 @pytest.mark.parametrize("at_once", [1, 3, 50])
 def test_never_more_entries_than_allowed(connection: redis.Redis, at_once: int) -> None:
     wanted = settings_with(enrich_cache_max_entries=10)
