@@ -191,6 +191,31 @@ def test_a_vector_gone_from_the_cache_is_read_where_it_was_written(
     assert assert_right_vectors(search, "stranger_2026_11", model) == 12
 
 
+def test_what_a_worker_finds_by_itself_is_not_searched_for(
+    pipeline: Build, search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search.create("a_b_2026_10")
+    search.index("a_b_2026_10", logs(4, 4))
+    one = pipeline(enrich_cache_max_entries=1)
+    one.run()
+    search.create(INDEX)
+    search.index(INDEX, logs(4, 4))
+    asked: list[str] = []
+    request = Connection.request
+
+    def noted(self: Connection, method: str, path: str, *rest: Any, **named: Any) -> str:
+        asked.append(path)
+        return request(self, method, path, *rest, **named)
+
+    monkeypatch.setattr(Connection, "request", noted)
+
+    record = one.run()
+
+    assert (record.cached, record.reused) == (1, 3)
+    # One for the page, none for donors; the logs, and those that have the vectors.
+    assert (asked.count("/_msearch"), asked.count("/_mget")) == (1, 2)
+
+
 SPOILT: dict[str, Callable[[int], dict[str, Any] | None]] = {
     "planted": lambda _: {"log_vector": [0.5] * 1536},
     "removed": lambda _: {"log_vector": None},
