@@ -49,6 +49,8 @@ def measure(stage: Stage) -> list[Figure]:
             figures.append(
                 stated("growth", f"{name} by 1,000 vectors, {size:,} logs", per_thousand)
             )
+        name = f"API inputs by distinct text, {size:,} logs"
+        figures.append(at_most("growth", name, measured[size]["inputs"], 1.02))
     for size in later:
         for name in _COSTS:
             grown = measured[size]["costs"][name] / measured[first]["costs"][name]
@@ -83,6 +85,7 @@ def _at(stage: Stage, corpus: Corpus) -> dict[str, Any]:
         "of_ceiling": median(
             [a["rate"] / b["rate"] for a, b in zip(drains, results["index"], strict=True)]
         ),
+        "inputs": median([one["api"]["inputs"] / len(corpus.texts) for one in drains]),
         "costs": {
             "own CPU": median([sum(one["cpu"].values()) / one["vectors"] for one in drains]),
             "OpenSearch requests": median(

@@ -269,10 +269,10 @@ def _ascii_json(value: Any) -> bytes:
 
 def address(reference: Reference | Donor) -> dict[str, Any]:
     """Where a document is, in OpenSearch's words."""
-    address: dict[str, Any] = {"_index": reference.index, "_id": reference.id}
+    where: dict[str, Any] = {"_index": reference.index, "_id": reference.id}
     if reference.routing:
-        address["routing"] = reference.routing
-    return address
+        where["routing"] = reference.routing
+    return where
 
 
 def _encode(write: Write) -> tuple[bytes, ...]:
