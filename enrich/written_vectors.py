@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 import msgspec
+import numpy as np
 import redis
 
 from enrich.models import Donor, Reference
@@ -80,10 +81,10 @@ class Place(Donor, frozen=True, array_like=True):
 
 def _digest(fingerprint: str, vector: Vector) -> str:
     """128 bits in 32 hex digits."""
-    numbers = vector.astype("<f4", copy=False).tobytes()
     # A log may have anything for its fingerprint, half a surrogate pair too.
-    text = fingerprint.encode(errors="surrogatepass")
-    return hashlib.sha256(text + numbers).hexdigest()[:32]
+    digest = hashlib.sha256(fingerprint.encode(errors="surrogatepass"))
+    digest.update(np.ascontiguousarray(vector, dtype="<f4").data)
+    return digest.hexdigest()[:32]
 
 
 class WrittenVectors:
