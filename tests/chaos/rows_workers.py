@@ -59,6 +59,16 @@ killed(
 killed("settled-run", "after the last chunk is settled, before the run's end is published")
 
 
+@row("workers", "an error that nobody thought of in the main process, while chunks are at work")
+def unknown_error(w: World) -> None:
+    failing = stumble(w, "unknown-error", processes=PROCESSES)
+    w.beat()
+    w.until(lambda: not failing.running, "the worker ended, for its supervisor to start it again")
+    w.until(lambda: failing.returncode != 0, "it said that it failed", 0)
+    w.truth.cut_inputs += IN_FLIGHT
+    w.worker()
+
+
 # -- memory
 
 

@@ -24,6 +24,7 @@ import time_machine
 from celery.__main__ import main
 from kombu.transport.redis import QoS
 
+from enrich.consumer import CheckedConsumer
 from enrich.embedder import OpenAIEmbedder
 from enrich.ledger import Ledger
 from enrich.log_store import documents
@@ -111,6 +112,25 @@ def after_settle(*, last: bool) -> None:
     wrap(Ledger, "settle", around)
 
 
+def unknown_error() -> None:
+    """An error that nobody thought of, in the worker's main process, while a chunk is at work."""
+    chunks = 0
+
+    def around(method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+        handle = method(*arguments, **named)
+
+        def stumbling(message: Any) -> None:
+            nonlocal chunks
+            chunks += message.headers.get("task") == "enrich.embed_and_update"
+            if chunks > 1 and first_time():
+                raise RuntimeError("nobody thought of this")
+            handle(message)
+
+        return stumbling
+
+    wrap(CheckedConsumer, "create_task_handler", around)
+
+
 def no_memory(owner: type, name: str, *, for_good: bool) -> None:
     """A method meets a process that has all the memory it may have, for once or from then on."""
     held: list[bytearray] = []
@@ -151,6 +171,7 @@ MOMENTS: dict[str, Callable[[], None]] = {
     "written": lambda: wrap(documents.Documents, "write", after),
     "settled-page": lambda: after_settle(last=False),
     "settled-run": lambda: after_settle(last=True),
+    "unknown-error": unknown_error,
     "no-memory": lambda: no_memory(VectorCache, "put", for_good=False),
     "no-memory-for-good": lambda: no_memory(VectorCache, "put", for_good=True),
     "no-memory-in-bulk": lambda: no_memory(documents.Documents, "write", for_good=True),
