@@ -21,7 +21,7 @@ from enrich.settings import Settings
 from enrich.vector_cache import Vector, space
 
 #: Places for each vector that the cache has room for. One takes 170 bytes, a vector 7 kB.
-PLACES_PER_ENTRY = 10
+PLACES_PER_ENTRY = 5
 #: Without a new one all are forgotten; indices do not live for ever either.
 KEPT_SECONDS = 7 * 86400
 
