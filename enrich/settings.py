@@ -93,7 +93,7 @@ class Settings(BaseSettings):
     enrich_write_pace: int = Field(0, ge=0)
 
     # -- cache and reuse
-    enrich_cache_max_entries: int = Field(40_000, ge=0)
+    enrich_cache_max_entries: int = Field(30_000, ge=0)
     enrich_cache_ttl_seconds: int = Field(3600, ge=1)
     enrich_reuse_across_projects: bool = False
 
