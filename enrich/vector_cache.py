@@ -1,7 +1,8 @@
 """Known vectors in Redis: by fingerprint, within one vector space, bounded in number and age.
 
-Only vectors that came from the API are kept, never one read from a log: who can write a log must
-not be able to plant a vector for others. Beside the vectors stand short claims, so that two
+Only vectors that came from the API are kept; one read from a log only where its digest shows that
+it is the API's (written_vectors.py): who can write a log must not be able to plant a vector for
+others. Beside the vectors stand short claims, so that two
 chunks that meet the same new text at once pay for it once.
 """
 
