@@ -2,8 +2,8 @@
 
 Only vectors that came from the API are kept; one read from a log only where its digest shows that
 it is the API's (written_vectors.py): who can write a log must not be able to plant a vector for
-others. Beside the vectors stand short claims, so that two
-chunks that meet the same new text at once pay for it once.
+others. Beside the vectors stand short claims, so that two chunks that meet the same new text at
+once pay for it once.
 """
 
 from __future__ import annotations

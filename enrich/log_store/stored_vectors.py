@@ -14,14 +14,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from enrich.errors import TransientError
 from enrich.log_store.connection import Connection
-from enrich.log_store.documents import address
+from enrich.log_store.documents import Vector, address
 from enrich.models import Donor
-
-Vector = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
