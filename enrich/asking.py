@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from enrich.embedder import Embedded, Embedder, Vector
+from enrich.embedder import Embedded, Embedder
 from enrich.errors import (
     Halt,
     InputRefused,
@@ -21,6 +21,7 @@ from enrich.errors import (
 from enrich.rate_budget import RateBudget
 from enrich.settings import MAX_INPUTS_PER_REQUEST
 from enrich.turns import MAX_WAIT_SECONDS
+from enrich.vectors import Vector
 
 #: UTF-8 bytes in one request. OpenAI refuses 300,000 tokens; log text has 2 bytes a token at the
 #: least (Korean, hexadecimal), so that this holds; a request that does not is cut when refused.

@@ -20,7 +20,6 @@ from typing import Any, Protocol
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import openai
 
 from enrich.errors import (
@@ -34,8 +33,7 @@ from enrich.errors import (
     cause_of,
 )
 from enrich.settings import Settings
-
-Vector = npt.NDArray[np.float32]
+from enrich.vectors import BYTES, Vector, is_usable
 
 #: A month: no quota is longer, and dates beyond would not fit into Redis or a calendar.
 MAX_RETRY_AFTER_SECONDS = 31 * 86_400.0
@@ -203,7 +201,7 @@ def read_answer(body: bytes, count: int, dimensions: int) -> tuple[list[Vector |
                 f"the embeddings API answered vectors of {vector.size} dimensions, not "
                 f"{dimensions}: set EMBEDDING_DIMENSIONS or EMBEDDING_MODEL to what it serves"
             )
-        if vector is not None and np.isfinite(vector).all() and vector.any():
+        if vector is not None and is_usable(vector):
             vectors[row.index] = vector
     return vectors, max(0, answer.usage.prompt_tokens) if answer.usage else 0
 
@@ -211,7 +209,7 @@ def read_answer(body: bytes, count: int, dimensions: int) -> tuple[list[Vector |
 def _numbers(embedding: str | list[float | None]) -> Vector | None:
     try:
         if isinstance(embedding, str):
-            return np.frombuffer(b64decode(embedding, validate=True), dtype="<f4")
+            return np.frombuffer(b64decode(embedding, validate=True), dtype=BYTES)
         with np.errstate(over="ignore"):
             return np.asarray(embedding, dtype=np.float32)
     except (binascii.Error, ValueError, TypeError):

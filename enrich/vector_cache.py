@@ -12,13 +12,11 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import redis
 
 from enrich.redis_connection import translated
 from enrich.settings import Settings
-
-Vector = npt.NDArray[np.float32]
+from enrich.vectors import BYTES, Vector, is_usable
 
 # Each move on many texts is one script with one argument for all of them, joined by commas: of what
 # a worker spends on Redis, most is spent on packing arguments, one by one. Within a script, one
@@ -168,8 +166,8 @@ class VectorCache:
         known: dict[str, Vector] = {}
         for fingerprint, value in zip(fingerprints, values, strict=True):
             if value is not None and len(value) == self._length:
-                vector = np.frombuffer(value, dtype="<f4")
-                if np.isfinite(vector).all() and vector.any():
+                vector = np.frombuffer(value, dtype=BYTES)
+                if is_usable(vector):
                     known[fingerprint] = vector
         if known:
             with translated():
@@ -189,7 +187,7 @@ class VectorCache:
         if not vectors or not self._max_entries:
             return
         names = ",".join(vectors)
-        numbers = np.stack(list(vectors.values())).astype("<f4", copy=False).tobytes()
+        numbers = np.stack(list(vectors.values())).astype(BYTES, copy=False).tobytes()
         with translated():
             self._put(
                 keys=[self._uses, self._vectors],

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from enrich.asking import Asking
-from enrich.embedder import Embedder, Vector
+from enrich.embedder import Embedder
 from enrich.errors import Halt, TextUnusable, TransientError
 from enrich.ledger import Ledger
 from enrich.log_store import Document, LogStore, StoredVector
@@ -26,6 +26,7 @@ from enrich.rate_budget import RateBudget
 from enrich.settings import Settings
 from enrich.text import fingerprint, text_of
 from enrich.vector_cache import VectorCache
+from enrich.vectors import Vector
 from enrich.written_vectors import Place, WrittenVectors
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,8 @@ import redis
 from enrich.models import Donor, Reference
 from enrich.redis_connection import translated
 from enrich.settings import Settings
-from enrich.vector_cache import Vector, space
+from enrich.vector_cache import space
+from enrich.vectors import BYTES, Vector
 
 #: Places for each vector that the cache has room for. One takes 170 bytes, a vector 7 kB.
 PLACES_PER_ENTRY = 5
@@ -83,7 +84,7 @@ def _digest(fingerprint: str, vector: Vector) -> str:
     """128 bits in 32 hex digits."""
     # A log may have anything for its fingerprint, half a surrogate pair too.
     digest = hashlib.sha256(fingerprint.encode(errors="surrogatepass"))
-    digest.update(np.ascontiguousarray(vector, dtype="<f4").data)
+    digest.update(np.ascontiguousarray(vector, dtype=BYTES).data)
     return digest.hexdigest()[:32]
 
 

@@ -15,13 +15,12 @@ from functools import cached_property
 from typing import Annotated, Any
 
 import msgspec
-import numpy as np
-import numpy.typing as npt
 import orjson
 
 from enrich.errors import TransientError
 from enrich.log_store.connection import Connection, RequestRefused
 from enrich.models import Donor, Reference
+from enrich.vectors import Vector
 
 #: Our fields; whatever a source already has of them is replaced.
 OUR_FIELDS = frozenset(
@@ -42,8 +41,6 @@ OUR_FIELDS = frozenset(
 #: Bounds of one bulk body: fewer requests gain nothing beyond, and memory on both sides is spared.
 MAX_BODY_DOCUMENTS = 500
 MAX_BODY_BYTES = 10 * 1024 * 1024
-
-Vector = npt.NDArray[np.float32]
 
 
 class Presence(Enum):

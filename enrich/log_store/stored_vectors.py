@@ -17,8 +17,9 @@ import numpy as np
 
 from enrich.errors import TransientError
 from enrich.log_store.connection import Connection
-from enrich.log_store.documents import Vector, address
+from enrich.log_store.documents import address
 from enrich.models import Donor
+from enrich.vectors import BYTES, Vector, is_usable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,8 +82,8 @@ class StoredVectors:
             numbers = self._numbers.pack(*source.log_vector)
         except OverflowError:
             return None
-        vector = np.frombuffer(numbers, dtype="<f4")
-        if not (np.isfinite(vector).all() and vector.any()):
+        vector = np.frombuffer(numbers, dtype=BYTES)
+        if not is_usable(vector):
             return None
         known = source.ai_text_sha256
         return StoredVector(

@@ -21,7 +21,7 @@ from enrich.asking import (
     half_of_bytes,
     requests_of,
 )
-from enrich.embedder import Embedded, Limits, Vector
+from enrich.embedder import Embedded, Limits
 from enrich.errors import (
     EnrichError,
     Halt,
@@ -34,6 +34,7 @@ from enrich.errors import (
 from enrich.settings import MAX_INPUTS_PER_REQUEST
 from enrich.text import fingerprint
 from enrich.turns import MAX_WAIT_SECONDS
+from enrich.vectors import Vector
 
 REPEATABLE = settings(deadline=None, max_examples=120, derandomize=True)
 

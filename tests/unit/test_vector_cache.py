@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from enrich.errors import ServerUnavailable
 from enrich.settings import Settings, load_settings
-from enrich.vector_cache import Vector, VectorCache, space
+from enrich.vector_cache import VectorCache, space
+from enrich.vectors import Vector
 
 DIMENSIONS = 4
 PREFIXES = (f"t{n}:" for n in itertools.count())

@@ -1,0 +1,17 @@
+"""An embedding vector in this process: its type, its form in bytes, and what no vector is."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+#: Of shape (dimensions,).
+Vector = npt.NDArray[np.float32]
+
+#: Little-endian, as the API's base64 and the cache have it.
+BYTES = np.dtype("<f4")
+
+
+def is_usable(vector: Vector) -> bool:
+    """Whether all of its numbers are finite and some are not zero, as a cosine needs it."""
+    return bool(np.isfinite(vector).all() and vector.any())
