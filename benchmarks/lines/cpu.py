@@ -43,7 +43,7 @@ def _of_work(stage: Stage) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     corpus = make_corpus(stage.options.size or _SIZE)
     with stage.product() as product:
         stage.warm(product)
-        ours = [drained(stage, product, corpus) for _ in range(stage.rounds(1, 3))]
+        ours = [drained(stage, product, corpus) for _ in range(stage.rounds(3, 3))]
     theirs = []
     if peers_there():
         theirs = [stage.peer("langchain_like", corpus, latency_ms=LATENCY_MS) for _ in ours]

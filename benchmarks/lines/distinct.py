@@ -26,7 +26,7 @@ def measure(stage: Stage) -> list[Figure]:
                 "index": lambda: {"rate": stage.ceiling(corpus, "index")},
                 "product": lambda: stage.drain(product, corpus, latency_ms=LATENCY_MS).to_json(),
             },
-            stage.rounds(1, 3),
+            stage.rounds(3, 5),
             stage.say,
         )
     # Should the product keep more requests in flight than it has processes, it is held to those.

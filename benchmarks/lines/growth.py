@@ -68,17 +68,22 @@ def _at(stage: Stage, corpus: Corpus) -> dict[str, Any]:
     size = len(corpus.logs)
     with stage.product() as product:
         stage.warm(product)
-        log = product.log_file
-        log_start = log.stat().st_size
+        log, begun = product.log_file, 0
+
+        def drained() -> dict[str, Any]:
+            nonlocal begun
+            begun = log.stat().st_size
+            return stage.drain(product, corpus, latency_ms=LATENCY_MS).to_json()
+
         results = alternate(
             {
                 "index": lambda: {"rate": stage.ceiling(corpus, "index")},
-                "product": lambda: stage.drain(product, corpus, latency_ms=LATENCY_MS).to_json(),
+                "product": drained,
             },
             _rounds(stage, size),
             lambda told: stage.say(f"growth: {size} logs, {told}"),
         )
-        pages = pages_of(log, log_start)
+        pages = pages_of(log, begun)
     drains = results["product"]
     return {
         "rounds": results,
@@ -100,8 +105,6 @@ def _at(stage: Stage, corpus: Corpus) -> dict[str, Any]:
 def _rounds(stage: Stage, size: int) -> int:
     """A drain of 2,000 logs needs only a quarter of a second of own CPU, counted in hundredths by
     process: it is what the others are measured by, so it is done more often."""
-    if size > 20_000:
-        return 1
     return stage.rounds(3, 9) if size <= 2_000 else stage.rounds(1, 3)
 
 
@@ -109,7 +112,7 @@ _PAGE = re.compile(r"scan_page\[[^]]+\] succeeded in ([\d.]+)s: 'page \d+: (\d+)
 
 
 def pages_of(log: Path, start: int = 0) -> list[tuple[float, int]]:
-    """Of each page that the worker's log tells of: seconds, and logs found."""
+    """Of each page that the worker's log tells of from there on: seconds, and logs found."""
     with log.open("rb") as file:
         file.seek(start)
         text = file.read().decode(errors="replace")
