@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from enrich.chunk_work import ChunkWork, Tally
+from enrich.chunk_work import IN_DOUBT, ChunkWork, Tally
 from enrich.embedder import Embedder
 from enrich.errors import Halt, RunClosed, TransientError
 from enrich.ledger import Ledger, Standing
@@ -217,7 +217,7 @@ class Backfill:
         if claim.verdict == "busy":
             raise ChunkBusy(claim.value / 1000)
         try:
-            tally = self._work.work(chunk, claimant, claim.value, claim.suspect)
+            tally = self._work.work(chunk, claim)
         except Halt as error:
             self.halt(chunk.run, str(error))
             return self._settle(chunk, self._accounted(chunk))
@@ -238,6 +238,8 @@ class Backfill:
             tally = self._work.account(chunk)
         except (Halt, RequestRefused):
             return line
+        if tally.unreadable:
+            raise TransientError(IN_DOUBT)
         return f"{line}; counted now: {self._settle(chunk, tally)}"
 
     def give_up(self, chunk: Chunk, why: str) -> str:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from enrich.errors import TransientError
-from enrich.ledger import Ledger
+from enrich.ledger import Claim, Ledger
 from enrich.log_store import (
     Addition,
     Document,
@@ -30,6 +30,8 @@ from enrich.write_pace import WritePace
 #: After so many lost workers a chunk goes text by text.
 LOSSES_BEFORE_ALONE = 2
 
+IN_DOUBT = "logs that may have been written cannot be read now (a shard does not answer)"
+
 
 @dataclass(kw_only=True)
 class Tally:
@@ -39,6 +41,8 @@ class Tally:
     errors: int = 0
     #: Whether something passing kept documents from being written.
     overloaded: bool = False
+    #: Whether documents could not be read, so that nobody knows what this run wrote of them.
+    unreadable: bool = False
 
     def add(self, outcome: Outcome, n: int = 1) -> None:
         self.outcomes[outcome.value] += n
@@ -61,12 +65,8 @@ class ChunkWork:
         self._ledger = ledger
         self._pace = pace
 
-    def work(self, chunk: Chunk, claimant: str, losses: int = 0, suspect: str = "") -> Tally:
+    def work(self, chunk: Chunk, claim: Claim) -> Tally:
         """Do what is still owed of a chunk; every document has one outcome in the answer.
-
-        Args:
-            losses: how often this chunk has taken its worker down.
-            suspect: fingerprint of the text that was handled alone when that happened last.
 
         Raises:
             TransientError: try the chunk again later; what was written stays written.
@@ -77,17 +77,21 @@ class ChunkWork:
         owed = self._owed(chunk, zip(found, chunk.references, strict=True), tally)
         jobs = self._sources.jobs(owed)
         given = self._sources.given(chunk.donors)
-        if losses < LOSSES_BEFORE_ALONE:
+        if claim.value < LOSSES_BEFORE_ALONE:
             self._do(chunk, jobs, given, tally)
         else:
             for job in jobs:
-                if job.fingerprint == suspect:
+                if job.fingerprint == claim.suspect:
                     job.failure = "worker_lost"
                 else:
-                    self._ledger.suspect(chunk.id, claimant, job.fingerprint)
+                    self._ledger.suspect(chunk.id, claim.holder, job.fingerprint)
                 self._do(chunk, [job], given, tally)
         if tally.overloaded:
             raise TransientError("OpenSearch is overloaded: it took only a part of the writes")
+        if tally.unreadable and claim.tried:
+            # A write whose answer was lost may have been carried out: the shards of a node that
+            # has just started cannot be read yet.
+            raise TransientError(IN_DOUBT)
         return tally
 
     def account(self, chunk: Chunk) -> Tally:
@@ -103,6 +107,7 @@ class ChunkWork:
     def _owed(self, chunk: Chunk, pairs: Any, tally: Tally) -> list[Document]:
         owed = []
         for document, reference in pairs:
+            tally.unreadable |= document.presence is Presence.UNREADABLE
             outcome = self._settled_already(document, reference, chunk.run)
             if outcome is None:
                 owed.append(document)

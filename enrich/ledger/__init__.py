@@ -109,10 +109,16 @@ class Ledger:
 
     def begin(self, chunk: str, claimant: str, hard_limit: float, dead: str = "") -> Claim:
         """Claim a chunk for the delivery `claimant` ("host/pid"); `dead` may be taken over."""
-        verdict, holder, value, suspect = self._move(
+        verdict, holder, value, suspect, tried = self._move(
             "begin", _run_of(chunk), chunk, claimant, hard_limit * 1000, dead
         )
-        return Claim(_text(verdict), _text(holder), int(value), _text(suspect))  # type: ignore[arg-type]
+        return Claim(
+            _text(verdict),  # type: ignore[arg-type]
+            _text(holder),
+            int(value),
+            _text(suspect),
+            bool(tried),
+        )
 
     def unaccounted(self, chunk: str, hard_limit: float) -> bool:
         """Whether a chunk was closed as deferred and nobody who held it can correct that now."""

@@ -38,6 +38,8 @@ class Claim(NamedTuple):
     value: int
     #: For `go`: fingerprint of the text that was handled alone when the worker was lost, or "".
     suspect: str
+    #: For `go`: whether another delivery had it before, and may have written some of it.
+    tried: bool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,13 +4,14 @@
 local run, chunk, claimant = ARGV[1], ARGV[2], ARGV[3]
 local raw = redis.call('HGET', run_key(run, 'open'), chunk)
 if not raw or redis.call('HGET', run_key(run), 'state') ~= 'running' then
-  return {'closed', '', 0, ''}
+  return {'closed', '', 0, '', 0}
 end
 local entry = cjson.decode(raw)
+local tried = entry.tried and 1 or 0
 local time = now()
 if entry.by ~= '' then
   local left = entry.claimed + number(ARGV[4]) - time
-  if left > 0 and entry.by ~= ARGV[5] then return {'busy', entry.by, left, ''} end
+  if left > 0 and entry.by ~= ARGV[5] then return {'busy', entry.by, left, '', tried} end
   local host = string.match(entry.by, '^(.*)/') or ''
   if redis.call('EXISTS', key('shutdown:' .. host)) == 0 then
     entry.losses = entry.losses + 1
@@ -18,7 +19,7 @@ if entry.by ~= '' then
     entry.suspect = ''
   end
 end
-entry.by, entry.claimed = claimant, time
+entry.by, entry.claimed, entry.tried = claimant, time, true
 redis.call('HSET', run_key(run, 'open'), chunk, cjson.encode(entry))
 redis.call('HSET', run_key(run), 'last_begin', time)
-return {'go', claimant, entry.losses, entry.suspect}
+return {'go', claimant, entry.losses, entry.suspect, tried}

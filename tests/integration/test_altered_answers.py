@@ -186,6 +186,38 @@ def test_an_item_refused_for_now_is_written_by_a_retry_and_the_rest_stands(
     assert_right_vectors(search, INDEX, model)
 
 
+@pytest.mark.parametrize("halted", [False, True])
+def test_what_a_lost_answer_wrote_counts_though_it_cannot_be_read_at_once(
+    one: Pipeline, proxy: HttpProxy, search: Search, embeddings: Embeddings, *, halted: bool
+) -> None:
+    """As when a node dies with a bulk at work: what is written is there again before it can be
+    read. A closed index cannot be read either."""
+    closed: list[str] = []
+
+    def alter(asked: Asked, forward: Forward) -> Answered:
+        answered = forward(asked)
+        if asked.path.startswith("/_bulk") and not closed:
+            search("POST", f"/{INDEX}/_close")
+            closed.append(one.ledger.active_run())
+            if halted:
+                one.ledger.halt(closed[0], "cancelled", state="abandoned")
+            return Answered(status=502, body=b"<html>")
+        if asked.path.startswith("/_mget") and b"index_closed_exception" in answered.body:
+            search("POST", f"/{INDEX}/_open")
+            search("GET", f"/_cluster/health/{INDEX}?wait_for_status=yellow")
+        return answered
+
+    proxy.alter = alter
+    one.run()
+    (run,) = closed
+    record = one.ledger.record(run)
+    assert record.found == record.settled == 30
+    assert (record.vectors_written, record.deferred) == (30, 0)
+    assert embeddings.seen["inputs"] == 30
+    search("POST", f"/{INDEX}/_refresh")
+    assert search.count(INDEX, {"term": {"ai_enrichment_run": run}}) == 30
+
+
 def test_a_mark_that_cannot_be_written_is_not_tried_again(
     pipeline: Build, search: Search, embeddings: Embeddings, redis_emptied: Callable[[], None]
 ) -> None:

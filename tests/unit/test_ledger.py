@@ -199,7 +199,7 @@ def test_one_caller_reads_a_page(ledger: Ledger) -> None:
 
 def test_claim_is_for_one_delivery(ledger: Ledger) -> None:
     _, (chunk,) = with_chunks(ledger, 3)
-    assert ledger.begin(chunk, "host/1", NEVER) == ("go", "host/1", 0, "")
+    assert ledger.begin(chunk, "host/1", NEVER) == ("go", "host/1", 0, "", False)
     busy = ledger.begin(chunk, "host/2", NEVER)
     assert (busy.verdict, busy.holder) == ("busy", "host/1")
     assert 0 < busy.value <= NEVER * 1000
@@ -215,6 +215,7 @@ def test_claim_ends_with_the_hard_limit_and_counts_as_a_loss(ledger: Ledger) -> 
             f"host/{losses}",
             losses,
             "",
+            losses > 0,
         )
 
 
@@ -222,13 +223,14 @@ def test_holder_known_to_be_dead_is_taken_over_at_once(ledger: Ledger) -> None:
     _, (chunk,) = with_chunks(ledger, 3)
     ledger.begin(chunk, "host/1", NEVER)
     assert ledger.begin(chunk, "host/3", NEVER, dead="host/2").verdict == "busy"
-    assert ledger.begin(chunk, "host/2", NEVER, dead="host/1") == ("go", "host/2", 1, "")
+    assert ledger.begin(chunk, "host/2", NEVER, dead="host/1") == ("go", "host/2", 1, "", True)
 
 
 def test_claim_given_back_is_no_loss(ledger: Ledger) -> None:
     _, (chunk,) = with_chunks(ledger, 3)
     for n in range(3):
-        assert ledger.begin(chunk, f"host/{n}", NEVER).value == 0
+        claim = ledger.begin(chunk, f"host/{n}", NEVER)
+        assert (claim.value, claim.tried) == (0, n > 0)
         ledger.release(chunk, "host/of another")
         assert ledger.begin(chunk, "host/x", NEVER).verdict == "busy"
         ledger.release(chunk, f"host/{n}")
@@ -239,10 +241,10 @@ def test_worker_lost_to_a_shutdown_is_not_held_against_its_text(ledger: Ledger) 
     ledger.begin(chunk, "web-1/7", NEVER)
     ledger.suspect(chunk, "web-1/7", "f00d")
     ledger.note_shutdown("web-1", 300)
-    assert ledger.begin(chunk, "web-2/8", AT_ONCE) == ("go", "web-2/8", 0, "")
+    assert ledger.begin(chunk, "web-2/8", AT_ONCE) == ("go", "web-2/8", 0, "", True)
     ledger.suspect(chunk, "web-2/8", "beef")
     # Another host's shutdown excuses nothing.
-    assert ledger.begin(chunk, "web-3/9", AT_ONCE) == ("go", "web-3/9", 1, "beef")
+    assert ledger.begin(chunk, "web-3/9", AT_ONCE) == ("go", "web-3/9", 1, "beef", True)
 
 
 def test_text_handled_alone_is_known_after_its_worker_was_lost(ledger: Ledger) -> None:
