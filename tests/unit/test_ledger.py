@@ -236,6 +236,18 @@ def test_claim_given_back_is_no_loss(ledger: Ledger) -> None:
         ledger.release(chunk, f"host/{n}")
 
 
+def test_claim_given_back_on_a_deferred_chunk_leaves_it_to_the_next_delivery(
+    ledger: Ledger,
+) -> None:
+    run, (chunk,) = with_chunks(ledger, 3)
+    ledger.begin(chunk, "host/1", NEVER)
+    ledger.halt(run, "why")
+    ledger.release(chunk, "host/of another")
+    assert not ledger.unaccounted(chunk, NEVER)
+    ledger.release(chunk, "host/1")
+    assert ledger.unaccounted(chunk, NEVER)
+
+
 def test_worker_lost_to_a_shutdown_is_not_held_against_its_text(ledger: Ledger) -> None:
     _, (chunk,) = with_chunks(ledger, 3)
     ledger.begin(chunk, "web-1/7", NEVER)
