@@ -246,6 +246,9 @@ class Backfill:
         """Settle a chunk that cannot be finished: what was written counts, the rest is deferred."""
         hard = self._settings.enrich_hard_time_limit_seconds
         claim = self._ledger.begin(chunk.id, _claimant(), hard, dead=_claimant())
+        if claim.verdict == "closed" and self._ledger.unaccounted(chunk.id, hard):
+            # Nobody tries again: what cannot be read even now stays deferred.
+            return self._settle(chunk, self._accounted(chunk))
         if claim.verdict != "go":
             # Another delivery is at it, and will settle it.
             return f"chunk {chunk.id} is {claim.verdict}"

@@ -218,6 +218,30 @@ def test_what_a_lost_answer_wrote_counts_though_it_cannot_be_read_at_once(
     assert search.count(INDEX, {"term": {"ai_enrichment_run": run}}) == 30
 
 
+def test_what_can_be_read_counts_though_the_rest_of_its_chunk_stays_away(
+    one: Pipeline, proxy: HttpProxy, search: Search
+) -> None:
+    """The answer is lost, the run ends, and one of the chunk's two indices is never read again."""
+    search.create(BAD)
+    search.index(BAD, logs(20, 20))
+    closed: list[str] = []
+
+    def alter(asked: Asked, forward: Forward) -> Answered:
+        answered = forward(asked)
+        if not asked.path.startswith("/_bulk") or closed:
+            return answered
+        search("POST", f"/{BAD}/_close")
+        closed.append(one.ledger.active_run())
+        one.ledger.halt(closed[0], "cancelled", state="abandoned")
+        return Answered(status=502, body=b"<html>")
+
+    proxy.alter = alter
+    one.run()
+    record = one.ledger.record(closed[0])
+    assert record.found == record.settled == 50
+    assert (record.vectors_written, record.deferred) == (30, 20)
+
+
 def test_a_mark_that_cannot_be_written_is_not_tried_again(
     pipeline: Build, search: Search, embeddings: Embeddings, redis_emptied: Callable[[], None]
 ) -> None:
