@@ -4,9 +4,11 @@ are errors, how many of those distinct, Korean or long, how they fall on project
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sys
+import time
 from collections import Counter
 from datetime import datetime
 from pathlib import Path
@@ -60,6 +62,19 @@ def test_more_than_forty_five_kinds_fail_without_any_server(captured: Captured) 
 
 def test_two_captures_agree(captured: Captured, ordinary: list[Ordinary]) -> None:
     assert capture_all(None, None) == captured
+    assert capture_ordinary() == ordinary
+
+
+def test_a_busy_machine_captures_the_same(
+    ordinary: list[Ordinary], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = asyncio.BaseEventLoop.shutdown_default_executor
+
+    async def slowly(loop: asyncio.BaseEventLoop, *options: float) -> None:
+        time.sleep(0.02)
+        await stop(loop, *options)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "shutdown_default_executor", slowly)
     assert capture_ordinary() == ordinary
 
 
