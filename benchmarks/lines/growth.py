@@ -2,6 +2,7 @@
 
 Costs may fall as the backlog grows, since what a run costs once is shared by more; they may not
 rise. The ceiling is measured at each size as well: what grows there is OpenSearch's own merging.
+The sizes take turns: a large one takes minutes, in which a machine's speed may change by a tenth.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +20,31 @@ import orjson
 
 from benchmarks.ceilings import ceiling
 from benchmarks.corpus import Corpus, fresh, make_corpus
-from benchmarks.product import settings_of
-from benchmarks.rounds import Figure, alternate, at_least, at_most, median, not_measured, stated
+from benchmarks.product import Product, settings_of
+from benchmarks.rounds import (
+    Figure,
+    alternate,
+    at_least,
+    at_most,
+    median,
+    not_measured,
+    ratio,
+    stated,
+)
 from benchmarks.stage import Options, Stage, StageFailed
 from enrich.log_store import LogStore, Target
 from enrich.scanning import PAGE_DOCUMENTS
 
 LATENCY_MS = 50.0
 _READS = 40
-_COSTS = ("own CPU", "OpenSearch requests", "Redis operations")
+
+Cost = Callable[[Mapping[str, Any]], float]
+#: What a drain took in all, by what is asked of it.
+_COSTS: dict[str, Cost] = {
+    "own CPU": lambda drain: sum(drain["cpu"].values()),
+    "OpenSearch requests": lambda drain: sum(drain["opensearch_requests"].values()),
+    "Redis operations": lambda drain: drain["redis_commands"],
+}
 
 
 def sizes(options: Options) -> list[int]:
@@ -35,77 +54,84 @@ def sizes(options: Options) -> list[int]:
 
 
 def measure(stage: Stage) -> list[Figure]:
+    corpora = {size: make_corpus(size) for size in sizes(stage.options)}
     with stage.product() as product:
         # Otherwise Java gets faster from size to size, more than the sizes differ.
-        stage.warm_opensearch(product, make_corpus(min(20_000, sizes(stage.options)[-1])))
-    corpora = {size: make_corpus(size) for size in sizes(stage.options)}
-    measured = {size: _at(stage, corpus) for size, corpus in corpora.items()}
-    stage.data["growth"] = {str(size): one for size, one in measured.items()}
-    first, *later = measured
+        stage.warm_opensearch(product, make_corpus(min(20_000, max(corpora))))
+        told = alternate(
+            {str(size): partial(_round, stage, product, corpora[size]) for size in corpora},
+            stage.rounds(1, 3),
+            lambda which: stage.say(f"growth: {which} logs"),
+        )
+    rounds = {size: told[str(size)] for size in corpora}
+    stage.data["growth"] = {
+        str(size): {
+            "rounds": {
+                way: [one for each in rounds[size] for one in each[way]]
+                for way in ("index", "product")
+            },
+            "pages": rounds[size][-1]["pages"],
+        }
+        for size in corpora
+    }
+    first, *later = corpora
     figures = []
-    for size in measured:
-        for name in _COSTS:
-            per_thousand = 1000 * measured[size]["costs"][name]
+    for size in corpora:
+        for name, cost in _COSTS.items():
+            per_thousand = 1000 * median(_each(rounds[size], cost))
             figures.append(
                 stated("growth", f"{name} by 1,000 vectors, {size:,} logs", per_thousand)
             )
+        texts = len(corpora[size].texts)
+        inputs = median([one["api"]["inputs"] for each in rounds[size] for one in each["product"]])
         name = f"API inputs by distinct text, {size:,} logs"
-        figures.append(at_most("growth", name, measured[size]["inputs"], 1.02))
+        figures.append(at_most("growth", name, inputs / texts, 1.02))
     for size in later:
-        for name in _COSTS:
-            grown = measured[size]["costs"][name] / measured[first]["costs"][name]
+        for name, cost in _COSTS.items():
+            grown = ratio(_each(rounds[size], cost), _each(rounds[first], cost))
             figures.append(
                 at_most("growth", f"{name} a vector, {size:,} of {first:,}", grown, 1.05)
             )
-        kept = measured[size]["of_ceiling"] / measured[first]["of_ceiling"]
+        kept = ratio(_shares(rounds[size]), _shares(rounds[first]))
         name = f"share of the index ceiling, {size:,} of {first:,}"
         figures.append(at_least("growth", name, kept, 0.9))
     largest = max(corpora)
-    return [*figures, *_page_costs(stage, corpora[largest], measured[largest]["pages"])]
+    pages = rounds[largest][-1]["pages"]
+    return [*figures, *_page_costs(stage, corpora[largest], pages)]
 
 
-def _at(stage: Stage, corpus: Corpus) -> dict[str, Any]:
-    size = len(corpus.logs)
-    with stage.product() as product:
-        stage.warm(product)
-        log, begun = product.log_file, 0
+def _round(stage: Stage, product: Product, corpus: Corpus) -> dict[str, Any]:
+    """Ceilings and drains of one size, in turns.
 
-        def drained() -> dict[str, Any]:
-            nonlocal begun
-            begun = log.stat().st_size
-            return stage.drain(product, corpus, latency_ms=LATENCY_MS).to_json()
+    A drain of 2,000 logs needs only a quarter of a second of own CPU, counted in hundredths by
+    process: it is what the others are measured by, so it is done three times a round.
+    """
+    begun = 0
 
-        results = alternate(
-            {
-                "index": lambda: {"rate": stage.ceiling(corpus, "index")},
-                "product": drained,
-            },
-            _rounds(stage, size),
-            lambda told: stage.say(f"growth: {size} logs, {told}"),
-        )
-        pages = pages_of(log, begun)
-    drains = results["product"]
-    return {
-        "rounds": results,
-        "of_ceiling": median(
-            [a["rate"] / b["rate"] for a, b in zip(drains, results["index"], strict=True)]
-        ),
-        "inputs": median([one["api"]["inputs"] / len(corpus.texts) for one in drains]),
-        "costs": {
-            "own CPU": median([sum(one["cpu"].values()) / one["vectors"] for one in drains]),
-            "OpenSearch requests": median(
-                [sum(one["opensearch_requests"].values()) / one["vectors"] for one in drains]
-            ),
-            "Redis operations": median([one["redis_commands"] / one["vectors"] for one in drains]),
-        },
-        "pages": pages,
-    }
+    def drained() -> dict[str, Any]:
+        nonlocal begun
+        begun = product.log_file.stat().st_size
+        return stage.drain(product, corpus, latency_ms=LATENCY_MS).to_json()
+
+    results = alternate(
+        {"index": lambda: {"rate": stage.ceiling(corpus, "index")}, "product": drained},
+        3 if len(corpus.logs) <= 2_000 else 1,
+        lambda _: None,
+    )
+    return {**results, "pages": pages_of(product.log_file, begun)}
 
 
-def _rounds(stage: Stage, size: int) -> int:
-    """A drain of 2,000 logs needs only a quarter of a second of own CPU, counted in hundredths by
-    process: it is what the others are measured by, so it is done more often."""
-    return stage.rounds(3, 9) if size <= 2_000 else stage.rounds(1, 3)
+def _each(rounds: Sequence[Mapping[str, Any]], cost: Cost) -> list[float]:
+    """What a vector took in each round."""
+    return [median([cost(one) / one["vectors"] for one in each["product"]]) for each in rounds]
+
+
+def _shares(rounds: Sequence[Mapping[str, Any]]) -> list[float]:
+    """Of the ceiling, in each round."""
+    return [
+        median([a["rate"] / b["rate"] for a, b in zip(one["product"], one["index"], strict=True)])
+        for one in rounds
+    ]
 
 
 _PAGE = re.compile(r"scan_page\[[^]]+\] succeeded in ([\d.]+)s: 'page \d+: (\d+) logs")
