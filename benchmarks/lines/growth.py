@@ -2,7 +2,8 @@
 
 Costs may fall as the backlog grows, since what a run costs once is shared by more; they may not
 rise. The ceiling is measured at each size as well: what grows there is OpenSearch's own merging.
-The sizes take turns: a large one takes minutes, in which a machine's speed may change by a tenth.
+The sizes take turns, and each drain stands between two ceilings: a large one takes minutes, in
+which a machine's speed may change by a tenth, and more where others use it too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,8 @@ from enrich.scanning import PAGE_DOCUMENTS
 
 LATENCY_MS = 50.0
 _READS = 40
+#: How often a round drains a backlog of so many logs; once if not named.
+_DRAINS = {2_000: 6, 20_000: 2}
 
 Cost = Callable[[Mapping[str, Any]], float]
 #: What a drain took in all, by what is asked of it.
@@ -78,7 +82,7 @@ def measure(stage: Stage) -> list[Figure]:
     figures = []
     for size in corpora:
         for name, cost in _COSTS.items():
-            per_thousand = 1000 * median(_each(rounds[size], cost))
+            per_thousand = 1000 * median(_costs(rounds[size], cost))
             figures.append(
                 stated("growth", f"{name} by 1,000 vectors, {size:,} logs", per_thousand)
             )
@@ -88,7 +92,7 @@ def measure(stage: Stage) -> list[Figure]:
         figures.append(at_most("growth", name, inputs / texts, 1.02))
     for size in later:
         for name, cost in _COSTS.items():
-            grown = ratio(_each(rounds[size], cost), _each(rounds[first], cost))
+            grown = ratio(_costs(rounds[size], cost), _costs(rounds[first], cost))
             figures.append(
                 at_most("growth", f"{name} a vector, {size:,} of {first:,}", grown, 1.05)
             )
@@ -101,35 +105,48 @@ def measure(stage: Stage) -> list[Figure]:
 
 
 def _round(stage: Stage, product: Product, corpus: Corpus) -> dict[str, Any]:
-    """Ceilings and drains of one size, in turns.
+    """Drains of one size, each between two ceilings.
 
-    A drain of 2,000 logs needs only a quarter of a second of own CPU, counted in hundredths by
-    process: it is what the others are measured by, so it is done three times a round.
+    A small one is over in seconds, with a quarter of a second of own CPU that is counted in
+    hundredths by process, and the others are measured by it: so it is done more often.
     """
-    begun = 0
-
-    def drained() -> dict[str, Any]:
-        nonlocal begun
+    size = len(corpus.logs)
+    ceilings = [_ceiling(stage, corpus)]
+    drains = []
+    for _ in range(_DRAINS.get(size, 1)):
         begun = product.log_file.stat().st_size
-        return stage.drain(product, corpus, latency_ms=LATENCY_MS).to_json()
-
-    results = alternate(
-        {"index": lambda: {"rate": stage.ceiling(corpus, "index")}, "product": drained},
-        3 if len(corpus.logs) <= 2_000 else 1,
-        lambda _: None,
-    )
-    return {**results, "pages": pages_of(product.log_file, begun)}
+        drains.append(stage.drain(product, corpus, latency_ms=LATENCY_MS).to_json())
+        ceilings.append(_ceiling(stage, corpus))
+    return {"index": ceilings, "product": drains, "pages": pages_of(product.log_file, begun)}
 
 
-def _each(rounds: Sequence[Mapping[str, Any]], cost: Cost) -> list[float]:
-    """What a vector took in each round."""
-    return [median([cost(one) / one["vectors"] for one in each["product"]]) for each in rounds]
+def _ceiling(stage: Stage, corpus: Corpus) -> dict[str, float]:
+    return {"rate": stage.ceiling(corpus, "index")}
+
+
+def cost_of(drains: Sequence[Mapping[str, Any]], cost: Cost) -> float:
+    """What a vector took over some drains."""
+    vectors: int = sum(drain["vectors"] for drain in drains)
+    return sum(map(cost, drains)) / vectors
+
+
+def share_of(ceilings: Sequence[float], drains: Sequence[float]) -> float:
+    """Of the ceiling, over drains that each stand between two: of rates, all of one size.
+
+    Times are added up, as within a large drain, so that a slow second weighs the same in both.
+    """
+    seconds = [1 / rate for rate in ceilings]
+    between = [(before + after) / 2 for before, after in pairwise(seconds)]
+    return sum(between) / sum(1 / rate for rate in drains)
+
+
+def _costs(rounds: Sequence[Mapping[str, Any]], cost: Cost) -> list[float]:
+    return [cost_of(one["product"], cost) for one in rounds]
 
 
 def _shares(rounds: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Of the ceiling, in each round."""
     return [
-        median([a["rate"] / b["rate"] for a, b in zip(one["product"], one["index"], strict=True)])
+        share_of([at["rate"] for at in one["index"]], [drain["rate"] for drain in one["product"]])
         for one in rounds
     ]
 
