@@ -14,4 +14,5 @@ BYTES = np.dtype("<f4")
 
 def is_usable(vector: Vector) -> bool:
     """Whether all of its numbers are finite and some are not zero, as a cosine needs it."""
-    return bool(np.isfinite(vector).all() and vector.any())
+    # One pass and a half; not a number is neither more nor less than anything.
+    return bool(0 < np.abs(vector).max() < np.inf)

@@ -2,8 +2,9 @@
 
 Costs may fall as the backlog grows, since what a run costs once is shared by more; they may not
 rise. The ceiling is measured at each size as well: what grows there is OpenSearch's own merging.
-The sizes take turns, and each drain stands between two ceilings: a large one takes minutes, in
-which a machine's speed may change by a tenth, and more where others use it too.
+Each larger drain stands between drains of the smallest size, and each drain between two ceilings:
+a large one takes minutes, in which a machine's speed may change by a tenth, and more where others
+use it too; CPU seconds change with it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -30,7 +31,6 @@ from benchmarks.rounds import (
     at_most,
     median,
     not_measured,
-    ratio,
     stated,
 )
 from benchmarks.stage import Options, Stage, StageFailed
@@ -39,8 +39,12 @@ from enrich.scanning import PAGE_DOCUMENTS
 
 LATENCY_MS = 50.0
 _READS = 40
+#: Drains of the smallest size before and after each larger one. They are over in seconds, with a
+#: quarter of a second of own CPU that is counted in hundredths by process, and the others are
+#: measured by them.
+_ASIDE = 4
 #: How often a round drains a backlog of so many logs; once if not named.
-_DRAINS = {2_000: 6, 20_000: 2}
+_DRAINS = {20_000: 2}
 
 Cost = Callable[[Mapping[str, Any]], float]
 #: What a drain took in all, by what is asked of it.
@@ -52,103 +56,117 @@ _COSTS: dict[str, Cost] = {
 
 
 def sizes(options: Options) -> list[int]:
-    """From small to large; `--size` names the largest."""
-    largest = options.size or (200_000 if options.full else 20_000)
+    """From small to large; `--size` names the largest, of at least twice the smallest."""
+    largest = max(4_000, options.size or (200_000 if options.full else 20_000))
     return [size for size in (2_000, 20_000, 200_000) if size < largest] + [largest]
 
 
 def measure(stage: Stage) -> list[Figure]:
     corpora = {size: make_corpus(size) for size in sizes(stage.options)}
+    first, *later = corpora
     with stage.product() as product:
         # Otherwise Java gets faster from size to size, more than the sizes differ.
         stage.warm_opensearch(product, make_corpus(min(20_000, max(corpora))))
+        beside = partial(_beside, stage, product, corpora[first])
         told = alternate(
-            {str(size): partial(_round, stage, product, corpora[size]) for size in corpora},
+            {str(size): partial(beside, corpora[size], _DRAINS.get(size, 1)) for size in later},
             stage.rounds(1, 3),
-            lambda which: stage.say(f"growth: {which} logs"),
+            lambda which: stage.say(f"growth: {which} logs beside {first}"),
         )
-    rounds = {size: told[str(size)] for size in corpora}
+    pairs = {size: [pair for visit in told[str(size)] for pair in visit] for size in later}
+    series = {first: [small for pair in pairs.values() for small, _ in pair]}
+    series |= {size: [large for _, large in pairs[size]] for size in later}
     stage.data["growth"] = {
         str(size): {
             "rounds": {
-                way: [one for each in rounds[size] for one in each[way]]
-                for way in ("index", "product")
+                "index": [{"rate": rate} for one in series[size] for rate in one.ceilings],
+                "product": [drain for one in series[size] for drain in one.drains],
             },
-            "pages": rounds[size][-1]["pages"],
+            "pages": series[size][-1].pages,
         }
         for size in corpora
     }
-    first, *later = corpora
     figures = []
     for size in corpora:
         for name, cost in _COSTS.items():
-            per_thousand = 1000 * median(_costs(rounds[size], cost))
+            per_thousand = 1000 * median([one.cost(cost) for one in series[size]])
             figures.append(
                 stated("growth", f"{name} by 1,000 vectors, {size:,} logs", per_thousand)
             )
         texts = len(corpora[size].texts)
-        inputs = median([one["api"]["inputs"] for each in rounds[size] for one in each["product"]])
+        inputs = median([drain["api"]["inputs"] for one in series[size] for drain in one.drains])
         name = f"API inputs by distinct text, {size:,} logs"
         figures.append(at_most("growth", name, inputs / texts, 1.02))
     for size in later:
         for name, cost in _COSTS.items():
-            grown = ratio(_costs(rounds[size], cost), _costs(rounds[first], cost))
+            grown = median([large.cost(cost) / small.cost(cost) for small, large in pairs[size]])
             figures.append(
                 at_most("growth", f"{name} a vector, {size:,} of {first:,}", grown, 1.05)
             )
-        kept = ratio(_shares(rounds[size]), _shares(rounds[first]))
+        kept = median([large.share / small.share for small, large in pairs[size]])
         name = f"share of the index ceiling, {size:,} of {first:,}"
         figures.append(at_least("growth", name, kept, 0.9))
     largest = max(corpora)
-    pages = rounds[largest][-1]["pages"]
+    pages = series[largest][-1].pages
     return [*figures, *_page_costs(stage, corpora[largest], pages)]
 
 
-def _round(stage: Stage, product: Product, corpus: Corpus) -> dict[str, Any]:
-    """Drains of one size, each between two ceilings.
+@dataclass(frozen=True)
+class Series:
+    """Drains of one size."""
 
-    A small one is over in seconds, with a quarter of a second of own CPU that is counted in
-    hundredths by process, and the others are measured by it: so it is done more often.
-    """
-    size = len(corpus.logs)
-    ceilings = [_ceiling(stage, corpus)]
+    drains: Sequence[Mapping[str, Any]]
+    #: Rates of the ceilings before and after each drain.
+    between: Sequence[tuple[float, float]]
+    #: Of the last drain: seconds, and logs found.
+    pages: Sequence[tuple[float, int]] = ()
+
+    def __add__(self, other: Series) -> Series:
+        drains = [*self.drains, *other.drains]
+        return Series(drains, [*self.between, *other.between], other.pages)
+
+    @property
+    def ceilings(self) -> list[float]:
+        """Each once."""
+        rates: list[float] = []
+        for before, after in self.between:
+            rates += [after] if rates[-1:] == [before] else [before, after]
+        return rates
+
+    def cost(self, cost: Cost) -> float:
+        """What a vector took, of all."""
+        vectors: int = sum(drain["vectors"] for drain in self.drains)
+        return sum(map(cost, self.drains)) / vectors
+
+    @property
+    def share(self) -> float:
+        """Of the ceiling. Times are added up, as within a large drain, so that a slow second weighs
+        the same in all sizes."""
+        ceilings = sum((1 / before + 1 / after) / 2 for before, after in self.between)
+        seconds: float = sum(1 / drain["rate"] for drain in self.drains)
+        return ceilings / seconds
+
+
+def _beside(
+    stage: Stage, product: Product, small: Corpus, large: Corpus, times: int
+) -> list[tuple[Series, Series]]:
+    """Drains of a size, each with those of the smallest size around it."""
+    pairs = []
+    for _ in range(times):
+        before = _series(stage, product, small, _ASIDE)
+        one = _series(stage, product, large, 1)
+        pairs.append((before + _series(stage, product, small, _ASIDE), one))
+    return pairs
+
+
+def _series(stage: Stage, product: Product, corpus: Corpus, times: int) -> Series:
+    ceilings = [stage.ceiling(corpus, "index")]
     drains = []
-    for _ in range(_DRAINS.get(size, 1)):
+    for _ in range(times):
         begun = product.log_file.stat().st_size
         drains.append(stage.drain(product, corpus, latency_ms=LATENCY_MS).to_json())
-        ceilings.append(_ceiling(stage, corpus))
-    return {"index": ceilings, "product": drains, "pages": pages_of(product.log_file, begun)}
-
-
-def _ceiling(stage: Stage, corpus: Corpus) -> dict[str, float]:
-    return {"rate": stage.ceiling(corpus, "index")}
-
-
-def cost_of(drains: Sequence[Mapping[str, Any]], cost: Cost) -> float:
-    """What a vector took over some drains."""
-    vectors: int = sum(drain["vectors"] for drain in drains)
-    return sum(map(cost, drains)) / vectors
-
-
-def share_of(ceilings: Sequence[float], drains: Sequence[float]) -> float:
-    """Of the ceiling, over drains that each stand between two: of rates, all of one size.
-
-    Times are added up, as within a large drain, so that a slow second weighs the same in both.
-    """
-    seconds = [1 / rate for rate in ceilings]
-    between = [(before + after) / 2 for before, after in pairwise(seconds)]
-    return sum(between) / sum(1 / rate for rate in drains)
-
-
-def _costs(rounds: Sequence[Mapping[str, Any]], cost: Cost) -> list[float]:
-    return [cost_of(one["product"], cost) for one in rounds]
-
-
-def _shares(rounds: Sequence[Mapping[str, Any]]) -> list[float]:
-    return [
-        share_of([at["rate"] for at in one["index"]], [drain["rate"] for drain in one["product"]])
-        for one in rounds
-    ]
+        ceilings.append(stage.ceiling(corpus, "index"))
+    return Series(drains, list(pairwise(ceilings)), pages_of(product.log_file, begun))
 
 
 _PAGE = re.compile(r"scan_page\[[^]]+\] succeeded in ([\d.]+)s: 'page \d+: (\d+) logs")
@@ -162,7 +180,7 @@ def pages_of(log: Path, start: int = 0) -> list[tuple[float, int]]:
     return [(float(seconds), int(logs)) for seconds, logs in _PAGE.findall(text) if int(logs)]
 
 
-def _page_costs(stage: Stage, corpus: Corpus, pages: list[tuple[float, int]]) -> list[Figure]:
+def _page_costs(stage: Stage, corpus: Corpus, pages: Sequence[tuple[float, int]]) -> list[Figure]:
     """Finding the oldest page of the largest index, when all the others have their vectors, against
     its newest when none has; with nothing else going on.
 
@@ -215,7 +233,7 @@ def _seconds_a_page(store: LogStore, index: str) -> list[float]:
     return seconds[_READS // 2 :]
 
 
-def _while_draining(pages: list[tuple[float, int]]) -> list[Figure]:
+def _while_draining(pages: Sequence[tuple[float, int]]) -> list[Figure]:
     """Seconds a log in the last fifth of a drain's pages against the first fifth, the first page
     excepted, which looks at the indices as well."""
     pages = pages[1:]

@@ -21,7 +21,7 @@ from benchmarks import model, stage
 from benchmarks.cluster import Cluster, ClusterRefused
 from benchmarks.corpus import Log
 from benchmarks.lines import LINES
-from benchmarks.lines.growth import cost_of, pages_of, share_of, sizes
+from benchmarks.lines.growth import Series, pages_of, sizes
 from benchmarks.lines.idle import grouped
 from benchmarks.lines.inputs import left_over
 from benchmarks.lines.quota import TOKENS_PER_MINUTE, Look, used_share
@@ -221,15 +221,20 @@ def test_growth_ends_at_the_size_that_was_asked_for() -> None:
     assert sizes(Options()) == [2_000, 20_000]
     assert sizes(Options(full=True)) == [2_000, 20_000, 200_000]
     assert sizes(Options(size=5_000)) == [2_000, 5_000]
-    assert sizes(Options(size=1_000)) == [1_000]
+    assert sizes(Options(size=1_000)) == [2_000, 4_000]
 
 
 def test_growth_weighs_a_slow_second_the_same_in_small_drains_as_in_a_large_one() -> None:
     # Of a machine that halves its speed while the ceiling keeps twice the product's.
-    assert share_of([100, 100, 50, 50], [50, 1 / (0.5 / 50 + 0.5 / 25), 25]) == pytest.approx(0.5)
-    assert share_of([100, 50], [1 / (0.5 / 50 + 0.5 / 25)]) == pytest.approx(0.5)
-    drains = [{"cpu": 1.0, "vectors": 10}, {"cpu": 5.0, "vectors": 20}]
-    assert cost_of(drains, lambda drain: drain["cpu"]) == pytest.approx(0.2)
+    slowing = 1 / (0.5 / 50 + 0.5 / 25)
+    small = Series(
+        [{"rate": 50, "cpu": 1.0, "vectors": 10}, {"rate": slowing, "cpu": 5.0, "vectors": 20}],
+        [(100, 100), (100, 50)],
+    ) + Series([{"rate": 25, "cpu": 0.0, "vectors": 10}], [(50, 50)])
+    assert small.share == pytest.approx(0.5)
+    assert small.cost(lambda drain: drain["cpu"]) == pytest.approx(6.0 / 40)
+    assert Series([{"rate": slowing}], [(100, 50)]).share == pytest.approx(0.5)
+    assert Series([], [(100, 90), (90, 80), (70, 60)]).ceilings == [100, 90, 80, 70, 60]
 
 
 # -- model
