@@ -11,7 +11,6 @@ from __future__ import annotations
 import binascii
 import math
 import ssl
-from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -21,6 +20,7 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 import openai
+from pybase64 import b64decode
 
 from enrich.errors import (
     EnrichError,

@@ -99,10 +99,11 @@ class Addition:
     vector: bytes | None = None
 
     @cached_property
-    def encoded(self) -> bytes:
-        """Its members as JSON, without the braces around them."""
+    def encoded(self) -> tuple[bytes, ...]:
+        """Its members as JSON, without the braces around them, in pieces: only who puts a body
+        together copies the vector."""
         members = orjson.dumps(self.fields)[1:-1]
-        return members if self.vector is None else b'"log_vector":%b,%b' % (self.vector, members)
+        return (members,) if self.vector is None else (b'"log_vector":', self.vector, b",", members)
 
 
 class Write(msgspec.Struct, frozen=True, kw_only=True):
@@ -281,11 +282,11 @@ def _encode(write: Write) -> tuple[bytes, ...]:
     action["if_primary_term"] = document.reference.primary_term
     added = write.addition.encoded
     if write.by_update or document.raw is None:
-        return orjson.dumps({"update": action}), b'\n{"doc":{', added, b"}}\n"
+        return orjson.dumps({"update": action}), b'\n{"doc":{', *added, b"}}\n"
     # A default pipeline has run when the log came in; it must not run again.
     action["pipeline"] = "_none"
     source = _without_ours(document, document.raw)
-    return orjson.dumps({"index": action}), b"\n", source, added, b"}\n"
+    return orjson.dumps({"index": action}), b"\n", source, *added, b"}\n"
 
 
 def _without_ours(document: Document, raw: bytes) -> bytes:
