@@ -103,6 +103,11 @@ class Cluster:
         answer = self("GET", "/_stats/indexing?filter_path=_all.primaries.indexing.index_total")
         return int(answer["_all"]["primaries"]["indexing"]["index_total"])
 
+    def merges(self) -> int:
+        """Merges of segments since the indices were made; one costs a second of CPU or two."""
+        answer = self("GET", "/_stats/merge?filter_path=_all.primaries.merges.total")
+        return int(answer["_all"]["primaries"]["merges"]["total"])
+
     def requests(self) -> dict[str, int]:
         """Requests since the node started, by handler, without those asked from here."""
         nodes = self("GET", "/_nodes/usage/rest_actions")["nodes"]

@@ -51,6 +51,8 @@ class Drain:
     #: User and system time by program while it lasted.
     cpu: dict[str, float]
     opensearch_cpu: float
+    #: Of segments, by OpenSearch, while it lasted.
+    merges: int
     #: By handler.
     opensearch_requests: dict[str, int]
     redis_commands: int
@@ -75,6 +77,7 @@ class Drain:
             "seconds_seen": self.seconds_seen,
             "cpu": self.cpu,
             "opensearch_cpu": self.opensearch_cpu,
+            "merges": self.merges,
             "opensearch_requests": self.opensearch_requests,
             "redis_commands": self.redis_commands,
             "api": self.api,
@@ -282,6 +285,7 @@ class Product:
             seconds_seen=writes.last_at - begun.timestamp() if writes.last_at else 0.0,
             cpu={name: cpu_after[name] - cpu_before[name] for name in cpu_before},
             opensearch_cpu=after["cpu"] - before["cpu"],
+            merges=after["merges"] - before["merges"],
             opensearch_requests={
                 name: n - before["requests"].get(name, 0)
                 for name, n in after["requests"].items()
@@ -331,6 +335,7 @@ class Product:
     def _standing(self) -> dict[str, Any]:
         return {
             "cpu": self._cluster.cpu_seconds(),
+            "merges": self._cluster.merges(),
             "requests": self._cluster.requests(),
             "api": self.api.seen(),
         }

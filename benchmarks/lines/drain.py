@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks.ceilings import Way
 from benchmarks.corpus import Corpus, make_corpus
 from benchmarks.product import Drain, Product
 from benchmarks.rounds import (
@@ -52,10 +53,14 @@ def measure(stage: Stage) -> list[Figure]:
 def _contenders(
     stage: Stage, product: Product, corpus: Corpus
 ) -> dict[str, Callable[[], dict[str, Any]]]:
+    def ceiling(way: Way) -> dict[str, Any]:
+        rate = stage.ceiling(corpus, way)
+        return {"rate": rate, "merges": stage.cluster.merges()}
+
     contenders: dict[str, Callable[[], dict[str, Any]]] = {
-        "index": lambda: {"rate": stage.ceiling(corpus, "index")},
+        "index": lambda: ceiling("index"),
         "product": lambda: drained(stage, product, corpus),
-        "update": lambda: {"rate": stage.ceiling(corpus, "update")},
+        "update": lambda: ceiling("update"),
         "one_by_one": lambda: stage.peer(
             "one_by_one", corpus, str(_ONE_BY_ONE), latency_ms=LATENCY_MS
         ),
@@ -88,6 +93,11 @@ def _stated(
         if "api" in results[name][0]:
             api = results[name][-1]["api"]
             note += f"; {api['requests']} requests, {api['inputs']} inputs"
+        # A second of CPU or two each: it tells a round that was slow for them from one that was
+        # slow for the product.
+        merged = [one["merges"] for one in results[name] if one.get("merges")]
+        if merged:
+            note += f"; OpenSearch merged in {len(merged)} of {len(values)} rounds"
         figures.append(stated("drain", name, median(values), "/s", note))
     if "index" in rates:
         noise = 100 * spread(rates["index"])
