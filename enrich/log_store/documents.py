@@ -144,7 +144,7 @@ class Documents:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._bulk_params = {
-            "filter_path": "errors,items.*.status,items.*.error.type",
+            "filter_path": "errors,items.*.status,items.*.error.type,items.*.error.caused_by.type",
             "timeout": connection.write_timeout,
         }
 
@@ -318,7 +318,8 @@ def _bodies(writes: Sequence[Write]) -> Iterator[tuple[bytes, int]]:
         yield b"".join(pieces), count
 
 
-_BLOCKED = {"cluster_block_exception", "index_closed_exception"}
+#: `security_exception`: OPENSEARCH_USER may read this index and not write to it.
+_BLOCKED = {"cluster_block_exception", "index_closed_exception", "security_exception"}
 _OVERLOADED = {
     "es_rejected_execution_exception",
     "opensearch_rejected_execution_exception",
@@ -328,6 +329,13 @@ _OVERLOADED = {
     "no_shard_available_action_exception",
     "node_closed_exception",
     "process_cluster_event_timeout_exception",
+}
+#: What k-NN wraps in a parser's exception although it is no fault of the document: its memory is
+#: full, or it is switched off.
+_PASSING_CAUSES = {
+    "knn_circuit_breaker_exception",
+    "circuit_breaking_exception",
+    "illegal_state_exception",
 }
 _REFUSED = {
     "mapper_parsing_exception",
@@ -350,7 +358,8 @@ def _judge(item: _Item) -> tuple[Verdict, str]:
         return Verdict.GONE, kind
     if kind in _BLOCKED:
         return Verdict.BLOCKED, kind
-    if kind in _REFUSED:
+    cause = item.error.get("caused_by") or {}
+    if kind in _REFUSED and cause.get("type") not in _PASSING_CAUSES:
         return Verdict.REFUSED, kind
     # Anything unknown is taken to pass: a healthy log must never be marked for it.
     return Verdict.OVERLOADED, kind

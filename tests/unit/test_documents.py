@@ -276,6 +276,7 @@ def test_cut_or_foreign_answer_is_transient(answer: str) -> None:
         ("index_not_found_exception", Verdict.GONE),
         ("cluster_block_exception", Verdict.BLOCKED),
         ("index_closed_exception", Verdict.BLOCKED),
+        ("security_exception", Verdict.BLOCKED),
         ("es_rejected_execution_exception", Verdict.OVERLOADED),
         ("opensearch_rejected_execution_exception", Verdict.OVERLOADED),
         ("circuit_breaking_exception", Verdict.OVERLOADED),
@@ -298,6 +299,24 @@ def test_item_is_judged_by_its_errors_type_and_not_by_status(
     wire = Wire({"errors": True, "items": [item]})
     write = Write(document=read("{}"), addition=Addition(ADDED, VECTOR))
     assert on(wire).write([write]) == [(verdict, kind)]
+
+
+@pytest.mark.parametrize(
+    ("cause", "verdict"),
+    [
+        ("knn_circuit_breaker_exception", Verdict.OVERLOADED),
+        ("illegal_state_exception", Verdict.OVERLOADED),
+        ("number_format_exception", Verdict.REFUSED),
+        ("illegal_argument_exception", Verdict.REFUSED),
+    ],
+)
+def test_a_parsers_error_for_what_is_no_fault_of_the_document_passes(
+    cause: str, verdict: Verdict
+) -> None:
+    error = {"type": "mapper_parsing_exception", "caused_by": {"type": cause}}
+    wire = Wire({"errors": True, "items": [{"index": {"status": 400, "error": error}}]})
+    write = Write(document=read("{}"), addition=Addition(ADDED, VECTOR))
+    assert on(wire).write([write]) == [(verdict, "mapper_parsing_exception")]
 
 
 @settings(deadline=None, max_examples=100, derandomize=True)
