@@ -27,6 +27,10 @@ from enrich.vectors import Vector
 #: least (Korean, hexadecimal), so that this holds; a request that does not is cut when refused.
 MAX_REQUEST_BYTES = 600_000
 
+#: Where tokens are limited, a request takes no more than so many seconds' worth: another's turn is
+#: near then, and no request is larger than what the limit lets through at all.
+REQUEST_SECONDS = 10.0
+
 #: Bytes a token, roughly; what OpenAI's own check of a request's size assumes.
 BYTES_PER_TOKEN = 4
 
@@ -72,7 +76,8 @@ class Asking:
         answers = Answers()
         # A task that has many requests waits for all their turns together no longer than for one.
         patience = MAX_WAIT_SECONDS
-        waiting = requests_of(texts.items(), MAX_REQUEST_BYTES)[::-1]
+        waiting = requests_of(texts.items(), self._most_bytes())[::-1]
+        told_apart = False
         while waiting:
             batch = waiting.pop()
             texts_of_batch = [text for _, text in batch]
@@ -83,6 +88,11 @@ class Asking:
                 too_large = isinstance(error, RequestTooLarge)
                 if len(batch) == 1:
                     answers.refused[batch[0][0]] = "text_too_large" if too_large else "text_refused"
+                    if len(answers.refused) == 2 and not answers.vectors:
+                        # Two neighbours by themselves, and nothing went through: before all the
+                        # others are tried one by one as well.
+                        self._tell_apart(run, patience)
+                        told_apart = True
                     continue
                 middle = half_of_bytes(batch) if too_large else len(batch) // 2
                 waiting += [batch[middle:], batch[:middle]]
@@ -96,7 +106,7 @@ class Asking:
             keep(got)
             self._count_answer(run, texts_of_batch, answer)
             answers.vectors.update(got)
-        if answers.refused and not answers.vectors:
+        if answers.refused and not answers.vectors and not told_apart:
             self._tell_apart(run, patience)
         if answers.invalid:
             self._count(run, errors=len(answers.invalid))
@@ -106,6 +116,14 @@ class Asking:
         """Send one harmless text, to see whether the endpoint works at all. Raises as `ask`."""
         self._budget.wait(_tokens(HARMLESS_TEXT), patience)
         self._count_answer(run, [HARMLESS_TEXT], self._request(run, [HARMLESS_TEXT]))
+
+    def _most_bytes(self) -> int:
+        requests, tokens = self._budget.limits()
+        if not tokens:
+            return MAX_REQUEST_BYTES
+        # With few requests a minute each has to take more, or the tokens would never be used.
+        seconds = max(REQUEST_SECONDS, min(2 * REQUEST_SECONDS, 60 / requests if requests else 0))
+        return min(MAX_REQUEST_BYTES, int(tokens * seconds / 60) * BYTES_PER_TOKEN)
 
     def _tell_apart(self, run: str, patience: float) -> None:
         # Nothing went through: before logs are marked for ever, see whether anything would.
@@ -129,9 +147,12 @@ class Asking:
             raise
 
     def _count_answer(self, run: str, texts: list[str], answer: Embedded) -> None:
-        self._count(run, api_requests=1, api_inputs=len(texts), api_tokens=answer.tokens)
+        expected = sum(map(_tokens, texts))
+        # An endpoint that does not tell: budget and daily cost hold for it as well.
+        tokens = answer.tokens or expected
+        self._count(run, api_requests=1, api_inputs=len(texts), api_tokens=tokens)
         self._budget.learn(answer.limits)
-        self._budget.correct(sum(map(_tokens, texts)), answer.tokens)
+        self._budget.correct(expected, tokens)
 
 
 def requests_of(texts: Iterable[tuple[str, str]], max_bytes: int) -> list[list[tuple[str, str]]]:

@@ -53,7 +53,7 @@ class Embedded:
 
     #: One for each text, in order; None where the API sent numbers that are no vector.
     vectors: list[Vector | None]
-    #: As billed.
+    #: As billed; 0 where the endpoint does not tell.
     tokens: int
     limits: Limits = field(default_factory=Limits)
 
@@ -203,7 +203,8 @@ def read_answer(body: bytes, count: int, dimensions: int) -> tuple[list[Vector |
             )
         if vector is not None and is_usable(vector):
             vectors[row.index] = vector
-    return vectors, max(0, answer.usage.prompt_tokens) if answer.usage else 0
+    usage = answer.usage or _Usage()
+    return vectors, max(0, usage.prompt_tokens or usage.total_tokens)
 
 
 def _numbers(embedding: str | list[float | None]) -> Vector | None:

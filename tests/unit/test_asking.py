@@ -54,6 +54,7 @@ class WordEmbedder:
     def __init__(self, trouble: Trouble = lambda texts: None) -> None:
         self.trouble = trouble
         self.requests: list[list[str]] = []
+        self.tokens: int | None = None
         self.invalid: set[str] = set()
 
     def embed(self, texts: Sequence[str]) -> Embedded:
@@ -63,7 +64,7 @@ class WordEmbedder:
             raise error
         return Embedded(
             vectors=[None if text in self.invalid else vector_of(text) for text in texts],
-            tokens=sum(len(text.split()) for text in texts),
+            tokens=sum(len(t.split()) for t in texts) if self.tokens is None else self.tokens,
             limits=Limits(requests=60, tokens=1000),
         )
 
@@ -75,6 +76,7 @@ class Budget:
         self.turns: list[int] = []
         #: How long each turn is waited for.
         self.seconds = 0.0
+        self.limit = 0, 0
         self.pauses: list[float] = []
         self.learned: list[Limits] = []
         self.corrections: list[tuple[int, int]] = []
@@ -84,6 +86,9 @@ class Budget:
         if self.seconds > at_most:
             raise RateLimited("no turn", self.seconds)
         return self.seconds
+
+    def limits(self) -> tuple[int, int]:
+        return self.limit
 
     def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -186,7 +191,7 @@ def test_nothing_is_marked_before_a_harmless_text_went_through() -> None:
     assert desk.counted["api_requests"] == 2
 
 
-@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("count", [1, 2, 7, 256])
 @pytest.mark.parametrize("kind", [InputRefused, RequestTooLarge])
 def test_endpoint_that_refuses_everything_halts_and_marks_nothing(
     count: int, kind: type[EnrichError]
@@ -195,6 +200,33 @@ def test_endpoint_that_refuses_everything_halts_and_marks_nothing(
     with pytest.raises(Halt, match="even a harmless text: check EMBEDDING_MODEL"):
         desk.ask(texts_of(count))
     assert desk.embedder.requests[-1] == [HARMLESS_TEXT]
+    # Down to two neighbours, and no further.
+    assert len(desk.embedder.requests) <= 5 + math.ceil(math.log2(count))
+
+
+@pytest.mark.parametrize(
+    ("requests", "tokens", "most"),
+    [(0, 0, 600_000), (0, 1_000_000, 600_000), (0, 60_000, 40_000), (3, 60_000, 80_000),
+     (0, 60, 40)],
+)  # fmt: skip
+def test_a_request_takes_some_seconds_of_the_token_limit(
+    requests: int, tokens: int, most: int
+) -> None:
+    desk = Desk()
+    desk.budget.limit = requests, tokens
+    texts = texts_of(300, 8_000)
+    desk.ask(texts)
+    sizes = [sum(map(len, request)) for request in desk.embedder.requests]
+    longest = max(map(len, texts))
+    assert all(most - longest < size <= max(most, longest) for size in sizes[:-1])
+
+
+def test_tokens_are_estimated_where_the_endpoint_does_not_tell() -> None:
+    desk = Desk()
+    desk.embedder.tokens = 0
+    desk.ask(["x" * 40, "y" * 40])
+    assert desk.counted["api_tokens"] == 22
+    assert desk.budget.corrections == [(22, 22)]
 
 
 def test_trouble_while_probing_is_not_held_against_the_text() -> None:

@@ -186,6 +186,7 @@ def test_another_dimension_halts_and_names_both(embedding: Any) -> None:
     [
         ({"prompt_tokens": 9, "total_tokens": 11}, 9),
         ({"prompt_tokens": 9}, 9),
+        ({"total_tokens": 11}, 11),
         ({}, 0),
         (None, 0),
         # Would take money back.
