@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from enrich.chunk_work import IN_DOUBT, ChunkWork, Tally
+from enrich.chunk_work import IN_DOUBT, MAX_LOSSES, ChunkWork, Tally
 from enrich.embedder import Embedder
 from enrich.errors import Halt, RunClosed, TransientError
 from enrich.ledger import Ledger, Standing
@@ -102,7 +102,7 @@ class Backfill:
             parts.cache,
             parts.written,
             parts.ledger,
-            sources.asking,
+            sources,
             parts.publisher,
         )
 
@@ -216,6 +216,8 @@ class Backfill:
             return self._closed(chunk, hard)
         if claim.verdict == "busy":
             raise ChunkBusy(claim.value / 1000)
+        if claim.value > MAX_LOSSES:
+            return self._put_off(chunk, claim.value)
         try:
             tally = self._work.work(chunk, claim)
         except Halt as error:
@@ -253,6 +255,16 @@ class Backfill:
             # Another delivery is at it, and will settle it.
             return f"chunk {chunk.id} is {claim.verdict}"
         return self._defer(chunk, why)
+
+    def _put_off(self, chunk: Chunk, losses: int) -> str:
+        """Settle a chunk unread: each delivery of it has ended its worker."""
+        log.error(
+            "chunk %s is deferred: %d workers were lost with it; is a log too large for them?",
+            chunk.id, losses, extra={"run": chunk.run},
+        )  # fmt: skip
+        tally = Tally(errors=1)
+        tally.add(Outcome.DEFERRED, len(chunk.references))
+        return self._settle(chunk, tally)
 
     def _defer(self, chunk: Chunk, why: str) -> str:
         log.warning("chunk %s is deferred: %s", chunk.id, why, extra={"run": chunk.run})
@@ -303,7 +315,7 @@ class Backfill:
             return f"run {run} is {verdict}"
         record = self._ledger.record(run)
         self._say_summary(record)
-        if record.state == "finished" and record.more and self._ledger.stopped_by(run) == "time":
+        if record.state == "finished" and record.more and record.stopped_by == "time":
             self._publisher.find_unvectorized("continued")
         outcomes = {outcome.value: getattr(record, outcome.value) for outcome in Outcome}
         return f"cycle #{record.number} {record.state}: {outcome_line(outcomes)}"
@@ -338,8 +350,10 @@ class Backfill:
 
     def next_run(self, record: RunRecord) -> str:
         """When the next tick after a run's start is due, as told to people."""
-        if record.more and self._ledger.stopped_by(record.run_id) == "time":
+        if record.more and record.stopped_by == "time":
             return "now (more is waiting)"
+        if record.more and record.stopped_by == "budget":
+            return "after midnight UTC (ENRICH_MAX_COST_PER_DAY is used up)"
         assert record.started_at is not None
         due = record.started_at.timestamp() + self._settings.interval_seconds
         return datetime.fromtimestamp(due, UTC).strftime("%H:%M:%S UTC")

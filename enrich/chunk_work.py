@@ -7,6 +7,7 @@ cheapest place → writes → outcomes. It settles nothing and publishes nothing
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -29,6 +30,9 @@ from enrich.write_pace import WritePace
 
 #: After so many lost workers a chunk goes text by text.
 LOSSES_BEFORE_ALONE = 2
+
+#: After so many more it is put off unread: one of its logs must be more than a worker can hold.
+MAX_LOSSES = 20
 
 IN_DOUBT = "logs that may have been written cannot be read now (a shard does not answer)"
 
@@ -73,19 +77,20 @@ class ChunkWork:
             Halt: nothing can go on.
         """
         tally = Tally()
-        found = self._store.documents.read(chunk.references)
-        owed = self._owed(chunk, zip(found, chunk.references, strict=True), tally)
-        jobs = self._sources.jobs(owed)
         given = self._sources.given(chunk.donors)
         if claim.value < LOSSES_BEFORE_ALONE:
-            self._do(chunk, jobs, given, tally)
+            self._do(chunk, self._jobs(chunk, chunk.references, tally), given, tally)
         else:
-            for job in jobs:
-                if job.fingerprint == claim.suspect:
-                    job.failure = "worker_lost"
-                else:
-                    self._ledger.suspect(chunk.id, claim.holder, job.fingerprint)
-                self._do(chunk, [job], given, tally)
+            # Each log is also read alone: reading all of them may be what a worker dies of. Should
+            # it die of reading this one, the text before is no suspect.
+            for reference in chunk.references:
+                self._ledger.suspect(chunk.id, claim.holder, "")
+                for job in self._jobs(chunk, [reference], tally):
+                    if job.fingerprint == claim.suspect:
+                        job.failure = "worker_lost"
+                    else:
+                        self._ledger.suspect(chunk.id, claim.holder, job.fingerprint)
+                    self._do(chunk, [job], given, tally)
         if tally.overloaded:
             raise TransientError("OpenSearch is overloaded: it took only a part of the writes")
         if tally.unreadable and claim.tried:
@@ -103,6 +108,10 @@ class ChunkWork:
         return tally
 
     # -- what is still owed
+
+    def _jobs(self, chunk: Chunk, references: Sequence[Reference], tally: Tally) -> list[Job]:
+        found = self._store.documents.read(references)
+        return self._sources.jobs(self._owed(chunk, zip(found, references, strict=True), tally))
 
     def _owed(self, chunk: Chunk, pairs: Any, tally: Tally) -> list[Document]:
         owed = []
@@ -213,8 +222,7 @@ class ChunkWork:
                 tally.add(Outcome.GONE)
             elif verdict is Verdict.BLOCKED:
                 tally.add(Outcome.DEFERRED)
-                reason = f"it stopped taking writes ({kind})"
-                self._ledger.skip(chunk.run, reference.index, reason)
+                self._ledger.skip(chunk.run, reference.index, _why_blocked(kind))
             elif verdict is Verdict.OVERLOADED:
                 tally.add(Outcome.DEFERRED)
                 tally.overloaded = True
@@ -256,3 +264,9 @@ class ChunkWork:
                 planned.append((outcome, self._write_of(chunk, document, write.addition)))
         for _ in self._write_once(chunk, planned, tally):
             tally.add(Outcome.DEFERRED)
+
+
+def _why_blocked(kind: str) -> str:
+    if kind == "security_exception":
+        return "OPENSEARCH_USER may not write to it (403)"
+    return f"it stopped taking writes ({kind})"

@@ -101,6 +101,13 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"not a chunk: {error}") from None
 
 
+_LEFT = {
+    "time": "its time was up; the next run begins at once",
+    "cap": "it took as many as ENRICH_MAX_LOGS_PER_RUN allows; the next tick takes more",
+    "budget": "the day's ENRICH_MAX_COST_PER_DAY is used up; it goes on after midnight UTC",
+}
+
+
 class RunRecord(BaseModel):
     """One run, as stored, shown and printed. Counters are documents unless named otherwise."""
 
@@ -108,7 +115,10 @@ class RunRecord(BaseModel):
     number: int = 0
     trigger: str = "beat"
     state: str = "running"
+    #: Whether it left logs for the next run.
     more: bool = False
+    #: What ended its search early: `time`, `cap`, `budget`, `halt`; "" if nothing did.
+    stopped_by: str = ""
     started_at: datetime | None = None
     finished_at: datetime | None = None
     duration_seconds: float = 0.0
@@ -143,6 +153,11 @@ class RunRecord(BaseModel):
         if self.duration_seconds <= 0:
             return 0.0
         return round(self.vectors_written / self.duration_seconds, 2)
+
+    @property
+    def left_because(self) -> str:
+        """Why it left logs for the next run, and when that takes them; "" if it left none."""
+        return _LEFT.get(self.stopped_by, "") if self.more else ""
 
     @property
     def settled(self) -> int:

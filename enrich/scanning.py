@@ -7,6 +7,7 @@ here.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 from collections import Counter
@@ -16,7 +17,6 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from enrich.asking import Asking
 from enrich.chunking import Found, fit_page
 from enrich.errors import Halt, InputRefused, TextUnusable
 from enrich.ledger import Ledger, Scan
@@ -26,6 +26,7 @@ from enrich.models import Chunk, Donor
 from enrich.settings import Settings
 from enrich.text import fingerprint, text_of
 from enrich.vector_cache import VectorCache
+from enrich.vector_sources import VectorSources
 from enrich.written_vectors import WrittenVectors
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,9 @@ _TURNS_OF_A_ROUND = 12
 #: Cosine between a stored vector and the same text embedded now, below which the endpoint has
 #: another vector space. Providers' own noise stays above 0.999.
 SAME_SPACE_COSINE = 0.99
+
+#: Logs that are looked at for one whose vector can be compared.
+SAMPLES_OF_A_SPACE = 20
 
 #: An index still to be searched, and the cursor behind the last log read.
 _Pending = tuple[str, list[Any] | None]
@@ -71,7 +75,7 @@ class Scanner:
         cache: VectorCache,
         written: WrittenVectors,
         ledger: Ledger,
-        asking: Asking,
+        sources: VectorSources,
         publisher: ChunkPublisher,
     ) -> None:
         self._settings = settings
@@ -79,7 +83,7 @@ class Scanner:
         self._cache = cache
         self._written = written
         self._ledger = ledger
-        self._asking = asking
+        self._sources = sources
         self._publisher = publisher
         self._mask = masker_of(settings.enrich_mask)
 
@@ -134,7 +138,9 @@ class Scanner:
             skipped=troubled,
             scan_done=not pending,
         )
-        if verdict != "registered":
+        # Registered by this very call, whose first answer was lost?
+        ours = messages and verdict != "registered" and _same(self._ledger.outbox(run), messages)
+        if verdict != "registered" and not ours:
             # Another reader was first: its chunks bear the same names and hold other logs.
             return f"page {page} is {verdict}"
         for message in messages:
@@ -255,37 +261,51 @@ class Scanner:
             "dimensions": str(settings.embedding_dimensions),
         }
         before = self._ledger.endpoint()
-        if before and before.get("url") != now["url"] and self._space_changed(run):
-            raise Halt(
-                f"OPENAI_BASE_URL changed to {now['url']}, which gives other vectors for the same "
-                "text: set it back, or remove log_vector from the logs so that they are made anew"
-            )
+        known = True
+        if before and before.get("url") != now["url"]:
+            same = self._same_space(run)
+            if same is False:
+                raise Halt(
+                    f"OPENAI_BASE_URL changed to {now['url']}, which gives other vectors for the "
+                    "same text: set it back, or remove log_vector from the logs so that they are "
+                    "made anew"
+                )
+            known = same is not None
         runs = self._ledger.last_runs(2)
         if len(runs) > 1 and runs[1].state == "halted" and runs[1].run_id != run:
             try:
-                self._asking.probe(run)
+                self._sources.probe(run)
             except InputRefused as error:
                 raise Halt(f"{error}: check EMBEDDING_MODEL and OPENAI_BASE_URL") from None
-        self._ledger.remember_endpoint(**now)
+        if known:
+            self._ledger.remember_endpoint(**now)
 
-    def _space_changed(self, run: str) -> bool:
-        stored = self._store.insight.stored_text()
-        if stored is None:
-            return False
-        try:
-            text = text_of(stored, self._mask)
-        except TextUnusable:
-            return False
-        digest = fingerprint(text)
-        if stored.get("ai_text_sha256", digest) != digest:
-            return False  # its vector is of another text: nothing to compare
-        answers = self._asking.ask(run, {digest: text}, lambda vectors: None)
-        if digest not in answers.vectors:
-            return False
-        now = answers.vectors[digest].astype(np.float64)
-        then = np.asarray(stored["log_vector"], dtype=np.float64)
-        cosine = now @ then / (np.linalg.norm(now) * np.linalg.norm(then))
-        return bool(cosine < SAME_SPACE_COSINE)
+    def _same_space(self, run: str) -> bool | None:
+        """Whether the endpoint gives the vectors that logs have; None if none can be compared."""
+        stored = self._store.insight.stored_texts(SAMPLES_OF_A_SPACE)
+        for one in stored:
+            try:
+                text = text_of(one, self._mask)
+            except TextUnusable:
+                continue
+            digest = fingerprint(text)
+            if one.get("ai_text_sha256", digest) != digest:
+                continue  # its vector is of another text
+            with self._sources.key_in_doubt():
+                answers = self._sources.asking.ask(run, {digest: text}, lambda vectors: None)
+            if digest not in answers.vectors:
+                continue
+            now = answers.vectors[digest].astype(np.float64)
+            then = np.asarray(one["log_vector"], dtype=np.float64)
+            cosine = now @ then / (np.linalg.norm(now) * np.linalg.norm(then))
+            return bool(cosine >= SAME_SPACE_COSINE)
+        if not stored:
+            return True
+        log.warning(
+            "OPENAI_BASE_URL changed, and none of %d logs could be compared with what it gives now",
+            len(stored), extra={"run": run},
+        )  # fmt: skip
+        return None
 
     def _say_found(self, run: str, skipped: dict[str, str]) -> None:
         record = self._ledger.record(run)
@@ -296,6 +316,11 @@ class Scanner:
             f", {len(skipped)} indices skipped" if skipped else "",
             extra={"run": run},
         )
+
+
+def _same(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    """Whether messages are the same once they were sent."""
+    return json.dumps(one) == json.dumps(other)
 
 
 def _abreast(pending: int, nodes: int) -> int:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from enrich.asking import Asking
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 MAX_WAIT_SECONDS = 10.0
 CLAIM_SECONDS = 30.0
 POLL_SECONDS = 0.05
+
+#: A success speaks for the key that brought it for so long, and for three intervals at least.
+KEY_WORKS_SECONDS = 600.0
 
 #: Vectors of donors, by project and fingerprint; by the project "" those that may serve any.
 Given = Mapping[tuple[str, str], Vector]
@@ -203,14 +207,28 @@ class VectorSources:
                 self._count(run, masked=masked)
 
         try:
-            answers = self.asking.ask(run, texts, keep)
-            self._ledger.note_key_works(self._key_hash)
+            with self.key_in_doubt():
+                answers = self.asking.ask(run, texts, keep)
             for digest, vector in answers.vectors.items():
                 got[digest] = vector, Outcome.EMBEDDED, ""
             for digest, code in answers.refused.items():
                 got[digest] = None, Outcome.FAILED, code
             for digest in answers.invalid:
                 got[digest] = None, Outcome.DEFERRED, ""
+        finally:
+            self._cache.unclaim(texts, chunk)
+        return got
+
+    def probe(self, run: str) -> None:
+        """See with one input whether the endpoint works. Raises as `find`, and InputRefused."""
+        with self.key_in_doubt():
+            self.asking.probe(run)
+
+    @contextmanager
+    def key_in_doubt(self) -> Iterator[None]:
+        """A single worker that was left with an old key must not halt the rest."""
+        try:
+            yield
         except Halt:
             if self._ledger.another_key_works(self._key_hash):
                 raise TransientError(
@@ -218,9 +236,9 @@ class VectorSources:
                     "restart the worker with the new OPENAI_API_KEY"
                 ) from None
             raise
-        finally:
-            self._cache.unclaim(texts, chunk)
-        return got
+        # Long enough for the next runs, in which the other may be the first to ask.
+        seconds = max(KEY_WORKS_SECONDS, 3 * self._settings.interval_seconds)
+        self._ledger.note_key_works(self._key_hash, seconds)
 
     def _keep(self, vectors: dict[str, Vector]) -> None:
         try:

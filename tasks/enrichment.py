@@ -133,7 +133,7 @@ def _handled(task: Task, chunk: Chunk, pauses: int) -> str:
         pause = pause_of(error)
         if reason := too_long(pause):
             backfill().halt(chunk.run, reason)
-            return reason
+            return backfill().give_up(chunk, reason)
         if pauses >= MAX_PAUSES:
             return backfill().give_up(chunk, str(error))
         raise _again(task, chunk, error, pause, pauses + 1) from None

@@ -31,9 +31,6 @@ RECORDS_KEPT = 100
 #: Unmarkable documents kept in mind; beyond, they are found again by the next run.
 REFUSED_KEPT = 10_000
 
-#: How long a success speaks for the key that brought it.
-KEY_WORKS_SECONDS = 600
-
 _MOVES = (
     "open", "register", "sent", "begin", "note", "settle", "count", "expire", "halt", "finish",
 )  # fmt: skip
@@ -110,7 +107,7 @@ class Ledger:
     def begin(self, chunk: str, claimant: str, hard_limit: float, dead: str = "") -> Claim:
         """Claim a chunk for the delivery `claimant` ("host/pid"); `dead` may be taken over."""
         verdict, holder, value, suspect, tried = self._move(
-            "begin", _run_of(chunk), chunk, claimant, hard_limit * 1000, dead
+            "begin", _run_of(chunk), chunk, claimant, hard_limit * 1000, dead, uuid.uuid4().hex
         )
         return Claim(
             _text(verdict),  # type: ignore[arg-type]
@@ -212,15 +209,10 @@ class Ledger:
             return sorted(map(_text, self._redis.smembers(self._run_key(run, "indices"))))
 
     def scan_seconds_left(self, run: str) -> float:
-        """Until the next tick is due, by Redis TIME; ≤ 0 ends the scan."""
+        """Of the time that `open` gave the scan, by Redis TIME; ≤ 0 ends it."""
         with translated():
             until = self._redis.hget(self._run_key(run), "scan_until")
         return float(until or 0) / 1000 - self.now()
-
-    def stopped_by(self, run: str) -> str:
-        """Why the scan stopped before the end: "time", "cap", "budget", "halt" or ""."""
-        with translated():
-            return _text(self._redis.hget(self._run_key(run), "stopped_by") or b"")
 
     def outbox(self, run: str) -> list[dict[str, Any]]:
         """The messages of the page registered last while some may never have been sent, without
@@ -262,6 +254,7 @@ class Ledger:
             trigger=fields["trigger"],
             state=fields["state"],
             more=fields.get("more") == "1",
+            stopped_by=fields.get("stopped_by", ""),
             started_at=datetime.fromtimestamp(started, UTC),
             finished_at=(datetime.fromtimestamp(ended, UTC) if "finished_at" in fields else None),
             duration_seconds=round(max(0.0, ended - started), 3),
@@ -373,9 +366,10 @@ class Ledger:
 
     # -- API keys, told apart by a short hash
 
-    def note_key_works(self, key_hash: str) -> None:
+    def note_key_works(self, key_hash: str, seconds: float) -> None:
+        """A success speaks for the key that brought it, for so long."""
         with translated():
-            self._redis.set(self._key("key:" + key_hash), 1, ex=KEY_WORKS_SECONDS)
+            self._redis.set(self._key("key:" + key_hash), 1, px=int(seconds * 1000))
 
     def another_key_works(self, key_hash: str) -> bool:
         """Whether some worker got vectors lately with a key other than this one."""

@@ -1,6 +1,7 @@
 -- Claim a chunk for one delivery. A claim that was neither released nor settled means that its
 -- worker was lost; a loss counts against the chunk unless that host was shutting down.
--- ARGV: run, chunk, claimant "host/pid", hard limit (ms), a claimant known to be dead (or '').
+-- ARGV: run, chunk, claimant "host/pid", hard limit (ms), a claimant known to be dead (or ''), and
+-- what tells this call from any other, since it is asked once more where its answer was lost.
 local run, chunk, claimant = ARGV[1], ARGV[2], ARGV[3]
 local raw = redis.call('HGET', run_key(run, 'open'), chunk)
 if not raw or redis.call('HGET', run_key(run), 'state') ~= 'running' then
@@ -9,6 +10,9 @@ end
 local entry = cjson.decode(raw)
 local tried = entry.tried and 1 or 0
 local time = now()
+if entry.by ~= '' and entry.call == ARGV[6] then
+  return {'go', claimant, entry.losses, entry.suspect, tried}
+end
 if entry.by ~= '' then
   local left = entry.claimed + number(ARGV[4]) - time
   if left > 0 and entry.by ~= ARGV[5] then return {'busy', entry.by, left, '', tried} end
@@ -19,7 +23,7 @@ if entry.by ~= '' then
     entry.suspect = ''
   end
 end
-entry.by, entry.claimed, entry.tried = claimant, time, true
+entry.by, entry.claimed, entry.tried, entry.call = claimant, time, true, ARGV[6]
 redis.call('HSET', run_key(run, 'open'), chunk, cjson.encode(entry))
 redis.call('HSET', run_key(run), 'last_begin', time)
 return {'go', claimant, entry.losses, entry.suspect, tried}

@@ -5,6 +5,10 @@ local time = now()
 
 local active = redis.call('GET', key('active_run'))
 local refusal
+if active == run then
+  -- Asked once more, because the first answer was lost.
+  return {'opened', run, number(redis.call('HGET', run_key(run), 'number'))}
+end
 if active then
   refusal = 'active'
 elseif redis.call('EXISTS', key('paused')) == 1 then

@@ -132,7 +132,12 @@ class Finder:
             FieldCaps,
             "GET",
             f"/{self._expression}/_field_caps",
-            params={"fields": "level,level.keyword,timestamp", **LENIENT},
+            params={
+                "fields": "level,level.keyword,timestamp",
+                # Else a field of one type would seem to be mapped in every index.
+                "include_unmapped": "true",
+                **LENIENT,
+            },
         )
         answer = self._connection.ask(
             BacklogAnswer,

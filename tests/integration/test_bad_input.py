@@ -15,7 +15,7 @@ import pytest
 from dev.embedding_model import Model
 from dev.services import Services, free_ports
 from enrich.assembly import build_embedder
-from enrich.errors import ServerUnavailable
+from enrich.errors import ServerUnavailable, TransientError
 from enrich.log_store import Addition, Document, Presence, Verdict, Write
 from enrich.models import Reference
 from enrich.text import text_of
@@ -399,6 +399,67 @@ def test_a_worker_with_an_old_key_does_not_halt_the_others(pipeline: Build, sear
 
     assert (record.state, record.deferred) == ("finished", 3)
     assert good.run().vectors_written == 3
+
+
+def test_k_nn_without_memory_marks_no_log(pipeline: Build, search: Search, model: Model) -> None:
+    """k-NN says so as if the document were at fault."""
+    search.create(INDEX)
+    search.index(INDEX, logs(3, 3))
+    switch = "knn.circuit_breaker.triggered"
+    search("PUT", "/_cluster/settings", {"persistent": {switch: True}})
+    try:
+        record = pipeline().run()
+    finally:
+        search("PUT", "/_cluster/settings", {"persistent": {switch: None}})
+    assert (record.failed, record.deferred) == (0, 3)
+    assert pipeline().run().vectors_written == 3
+    assert_right_vectors(search, INDEX, model)
+
+
+def test_level_as_text_in_one_index_is_seen_beside_another_with_keyword(
+    pipeline: Build, search: Search
+) -> None:
+    text = {"type": "text", "fields": {"keyword": {"type": "keyword"}}}
+    search.create(INDEX, settings=KNN, mappings={"properties": {"level": text}})
+    search.create(BAD, settings=KNN, mappings={"properties": {"level": {"type": "text"}}})
+    for index in (INDEX, BAD):
+        search.index(index, logs(3, 3))
+    record = pipeline().run()
+    assert record.vectors_written == 3
+    assert list(record.skipped_indices) == [BAD]
+
+
+def test_a_probe_with_an_old_key_does_not_halt_the_others(pipeline: Build, search: Search) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(3, 3))
+    good = pipeline(enrich_max_logs_per_run=1)
+    good.run()
+    good.ledger.halt(good.ledger.open("manual", 600).run, "whatever it was")
+    good.ledger.finish(good.ledger.active_run())
+    with pytest.raises(TransientError, match="while another's works"):
+        pipeline(openai_api_key="sk-old").backfill.tick("manual")
+    assert good.ledger.record(good.ledger.active_run()).state == "running"
+
+
+def test_a_log_that_cannot_be_compared_does_not_end_the_check_of_a_new_address(
+    pipeline: Build, search: Search, other_space: str
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(3, 3))
+    pipeline().run()
+    changed = "/_update_by_query?refresh=true"
+    script = {"source": "ctx._source.message += ' (changed)'"}
+    search("POST", f"/{INDEX}{changed}", {"script": script})
+    search.index(INDEX, [{**logs(1, 1)[0], "_id": "late", "message": "late"}])
+
+    # None can be compared: the run goes on, and the next one looks again.
+    one = pipeline(openai_base_url=other_space)
+    assert one.run().state == "finished"
+    assert one.ledger.endpoint()["url"] != other_space
+    # Its own log is now one of twenty; whichever can be compared decides.
+    search.index(INDEX, [{**logs(1, 1)[0], "_id": "later", "message": "later"}])
+    assert one.run().state == "finished"
+    assert one.ledger.endpoint()["url"] == other_space
 
 
 def test_another_vector_space_behind_a_new_address_halts(

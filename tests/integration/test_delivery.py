@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from dev.embedding_model import Model
+from enrich.chunk_work import MAX_LOSSES
 from enrich.errors import ServerUnavailable
+from enrich.ledger import Ledger
 from enrich.log_store.preflight import Nodes, Preflight
 from enrich.models import Chunk
 from enrich.text import fingerprint
@@ -618,3 +620,50 @@ def test_a_deploy_is_not_held_against_a_chunk(
     one.ledger.note_shutdown("lost-host", 60)
     lose(one, chunk, 5)
     assert one.ledger.begin(chunk.id, "lost-host/9", 0).value == 0
+
+
+def test_a_chunk_that_no_worker_survives_is_put_off_and_the_run_ends(
+    pipeline: Build, search: Search, three_hundred: list[str], embeddings: Embeddings
+) -> None:
+    one = pipeline()
+    one.find_unvectorized("beat")
+    one.deliver()
+    chunk = Chunk.from_message(chunks(one)[0][1][0])
+    lose(one, chunk, MAX_LOSSES + 1)
+
+    hasty = pipeline(enrich_soft_time_limit_seconds=0.0001, enrich_hard_time_limit_seconds=0.001)
+    assert hasty.backfill.embed_and_update(chunk) == "100 found: 0 failed, 100 deferred"
+
+    assert embeddings.seen["inputs"] == 0
+    while one.messages:
+        one.deliver()
+    record = one.ledger.last_runs(1)[0]
+    assert (record.state, record.deferred, record.vectors_written) == ("finished", 100, 200)
+
+
+def test_a_page_whose_registering_was_answered_twice_is_sent(
+    pipeline: Build, search: Search, three_hundred: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Redis carried it out, its answer was lost, and the client asked again."""
+    once = Ledger.register
+
+    def twice(self: Ledger, *arguments: Any, **options: Any) -> str:
+        once(self, *arguments, **options)
+        return once(self, *arguments, **options)
+
+    monkeypatch.setattr(Ledger, "register", twice)
+    record = pipeline().run()
+    assert (record.state, record.vectors_written, record.deferred) == ("finished", 300, 0)
+
+
+def test_a_run_whose_sum_differs_says_so(
+    pipeline: Build, search: Search, three_hundred: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    one = pipeline()
+    one.find_unvectorized("beat")
+    one.deliver()
+    run = one.ledger.active_run()
+    one.ledger.count(run, found=1)
+    while one.messages:
+        one.deliver()
+    assert "does not add up: 301 found, 300 accounted for" in caplog.text

@@ -127,6 +127,33 @@ def test_runs_are_numbered_and_old_records_go(
     assert ledger.totals().vectors == 0
 
 
+def test_a_move_that_redis_was_asked_twice_is_done_once(
+    ledger: Ledger, connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client asks again where an answer was lost; the second answer must be as good."""
+    once = ledger._move
+
+    def twice(name: str, *arguments: Any) -> Any:
+        once(name, *arguments)
+        return once(name, *arguments)
+
+    monkeypatch.setattr(ledger, "_move", twice)
+    run, other = ledger.open("beat", 600), ledger.open("beat", 600)
+    assert (run.verdict, run.number, ledger.totals().runs) == ("opened", 1, 1)
+    assert (other.verdict, other.run) == ("active", run.run)
+    monkeypatch.setattr(ledger, "_move", once)
+    chunk = f"{run.run}:1:0"
+    ledger.register(run.run, 1, scan=EMPTY, scan_done=True, chunks={chunk: 5})
+    monkeypatch.setattr(ledger, "_move", twice)
+    first = ledger.begin(chunk, "host/1", 60)
+    assert (first.verdict, first.value) == ("go", 0)
+    assert ledger.begin(chunk, "host/1", 60).verdict == "busy"
+    # A claim that has ended was lost, once.
+    assert (ledger.begin(chunk, "host/2", 0).verdict, ledger.begin(chunk, "host/3", 0).value) == (
+        "go", 2,
+    )  # fmt: skip
+
+
 # -- register
 
 
@@ -367,7 +394,7 @@ def test_halt_defers_what_is_open_and_stops_the_scan(ledger: Ledger) -> None:
         True,
     )
     assert record.settled == record.found == 7
-    assert ledger.stopped_by(run) == "halt"
+    assert record.stopped_by == "halt"
     assert not ledger.halt(run, "too late")
     assert waiting
 
@@ -385,7 +412,7 @@ def test_run_ends_once_when_its_last_chunk_is_settled(ledger: Ledger) -> None:
     assert (record.state, record.more) == ("finished", True)
     assert record.finished_at is not None
     assert record.duration_seconds >= 0
-    assert ledger.stopped_by(run) == "time"
+    assert record.stopped_by == "time"
     assert ledger.active_run() == ""
 
 
@@ -503,7 +530,7 @@ def test_refused_documents_are_bounded(
 
 def test_keys_are_told_apart(ledger: Ledger) -> None:
     assert not ledger.another_key_works("aa")
-    ledger.note_key_works("aa")
+    ledger.note_key_works("aa", 60)
     assert not ledger.another_key_works("aa")
     assert ledger.another_key_works("bb")
 
