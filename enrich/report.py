@@ -15,6 +15,11 @@ from enrich.ledger import Ledger
 from enrich.log_store import LogStore
 from enrich.models import RunRecord
 
+_IN_PART = (
+    "OpenSearch counted the ERROR logs only in part, so there may be more of them: some shard does "
+    "not answer (red index)"
+)
+
 
 class TotalsReport(BaseModel):
     """Since this Redis was first used."""
@@ -41,6 +46,8 @@ class Backlog(IndexBacklog):
     """ERROR logs of all indices."""
 
     by_index: dict[str, IndexBacklog] = {}
+    #: False where OpenSearch counted only in part: there may be more logs than these.
+    whole: bool = True
     #: Timestamp of the oldest ERROR log without a vector, ISO 8601.
     oldest_without_vector: str | None = None
 
@@ -62,10 +69,17 @@ class Status(BaseModel):
 
     @property
     def seconds_left(self) -> float | None:
-        """Until the backlog is empty at the active run's rate; None if there is no rate yet."""
+        """Until the active run has nothing left at its rate, so without the indices that it skips;
+        None if there is no rate yet."""
         if self.active_run is None or self.backlog is None or not self.active_run.rate_per_second:
             return None
-        return self.backlog.without_vector / self.active_run.rate_per_second
+        skipped = self.active_run.skipped_indices
+        owed = sum(
+            counts.without_vector
+            for name, counts in self.backlog.by_index.items()
+            if name not in skipped
+        )
+        return owed / self.active_run.rate_per_second
 
 
 def read_status(ledger: Ledger, store: LogStore | None, runs: int = 10) -> Status:
@@ -79,22 +93,32 @@ def read_status(ledger: Ledger, store: LogStore | None, runs: int = 10) -> Statu
     except EnrichError as error:
         status.problems.append(str(error))
     if store is not None:
-        try:
-            status.backlog = read_backlog(store)
-        except EnrichError as error:
-            status.problems.append(str(error))
+        status.backlog, problem = read_backlog_or_problem(store)
+        if problem:
+            status.problems.append(problem)
     return status
+
+
+def read_backlog_or_problem(store: LogStore) -> tuple[Backlog | None, str]:
+    """What could be counted, and in a sentence what could not ("" if all was)."""
+    try:
+        backlog = read_backlog(store)
+    except EnrichError as error:
+        return None, str(error)
+    return backlog, "" if backlog.whole else _IN_PART
 
 
 def read_backlog(store: LogStore) -> Backlog:
     """Count the ERROR logs. Raises EnrichError."""
-    by_index = {name: IndexBacklog(**counts) for name, counts in store.insight.counts().items()}
+    counted = store.insight.counts()
+    by_index = {name: IndexBacklog(**counts) for name, counts in counted.by_index.items()}
     without = sum(index.without_vector for index in by_index.values())
     return Backlog(
         with_vector=sum(index.with_vector for index in by_index.values()),
         without_vector=without,
         failed=sum(index.failed for index in by_index.values()),
         by_index=by_index,
+        whole=counted.whole,
         oldest_without_vector=store.insight.oldest_owed() if without else None,
     )
 

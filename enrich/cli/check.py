@@ -130,7 +130,7 @@ class Check:
         who = f" as {settings.opensearch_user}" if settings.opensearch_user else ""
         self._ok(f"{store.version()} at {settings.opensearch_url}{who}")
         self._look_at_cluster(store)
-        self._indices = _matched(store, settings)
+        self._indices = store.insight.names()
         if not self._indices:
             self._warn(
                 f"no index matches {settings.index_expression}: nothing will be found until one "
@@ -180,7 +180,7 @@ class Check:
 
     def _look_at_indices(self, store: LogStore) -> None:
         backlog = store.finder.backlog()
-        counts = store.insight.counts()
+        counts = store.insight.counts().by_index
         self._ready = store.preflight.inspect(self._indices, dry_run=True)
         reasons = {**self._ready.skipped, **backlog.unreadable}
         self._ok(f"{_plural(len(self._indices), 'index')} match {self._settings.index_expression}")
@@ -320,20 +320,6 @@ def _version(info: dict[str, Any]) -> str:
     if "valkey_version" in info:
         return f"Valkey {info['valkey_version']}"
     return f"Redis {info.get('redis_version', '?')}"
-
-
-def _matched(store: LogStore, settings: Settings) -> list[str]:
-    """Open indices that a run would search."""
-    from enrich.log_store.connection import LENIENT
-
-    answer = store.connection.ask(
-        dict[str, Any],
-        "GET",
-        f"/{settings.index_expression}/_field_caps",
-        params={"fields": "level", **LENIENT},
-    )
-    names = answer.get("indices", [])
-    return sorted([names] if isinstance(names, str) else names)
 
 
 def _plural(count: int, noun: str) -> str:

@@ -137,7 +137,7 @@ class Following:
         """The run that continues a finished one; itself while that is awaited; None at the end."""
         if record.state != "finished" or not record.more:
             return None
-        if self._ledger.stopped_by(record.run_id) != "time":
+        if record.stopped_by != "time":
             return None
         later = [r for r in self._ledger.last_runs() if r.number > record.number]
         return later[-1].run_id if later else record.run_id
@@ -152,7 +152,7 @@ def sum_of(records: Sequence[RunRecord]) -> RunSum:
     """One record of several, oldest first: counters added, the end that of the last."""
     first, last = records[0], records[-1]
     fields = first.model_dump(exclude={"rate_per_second"})
-    fields |= last.model_dump(include={"state", "more", "finished_at", "halt_reason"})
+    fields |= last.model_dump(include={"state", "more", "stopped_by", "finished_at", "halt_reason"})
     for name in _SUMMED:
         fields[name] = sum(getattr(record, name) for record in records)
     for name in ("duration_seconds", "estimated_cost_usd"):

@@ -140,8 +140,11 @@ def _print_runs(console: Console, runs: list[RunRecord]) -> None:
     for run in runs:
         if run.halt_reason:
             screen.line(console, "warn", f"#{run.number} {run.state}: {run.halt_reason}")
-        for index, why in run.skipped_indices.items():
-            screen.line(console, "warn", f"#{run.number} skipped {index}: {why}")
+    newest = runs[0]
+    if newest.state == "finished" and newest.left_because:
+        screen.line(console, "warn", f"#{newest.number} left logs: {newest.left_because}")
+    # Those of the older runs would be the same again, or are mended.
+    screen.skipped(console, newest.skipped_indices)
 
 
 def _plural(count: int, noun: str) -> str:

@@ -116,12 +116,6 @@ def print_summary(console: Console, record: RunSum) -> None:
         f"API: {record.api_requests:,} requests, {record.api_inputs:,} texts, "
         f"{record.api_tokens:,} tokens, {screen.dollars(record.estimated_cost_usd)}",
     )
-    for index, why in sorted(record.skipped_indices.items()):
-        screen.line(console, "warn", f"{index} was skipped: {why}")
-    if record.more and record.state == "finished":
-        screen.line(
-            console,
-            "warn",
-            "more logs are waiting: the run stopped at ENRICH_MAX_LOGS_PER_RUN, at "
-            "ENRICH_MAX_COST_PER_DAY or for the next tick",
-        )
+    screen.skipped(console, record.skipped_indices)
+    if record.state == "finished" and record.left_because:
+        screen.line(console, "warn", f"more logs are waiting: {record.left_because}")

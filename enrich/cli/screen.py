@@ -10,6 +10,7 @@ import json
 import os
 import re
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +26,9 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud8
 
 #: Columns where there is no terminal: wide, because what is cut there cannot be widened.
 WIDTH_WITHOUT_TERMINAL = 160
+
+#: Skipped indices that are named.
+MAX_SKIPPED = 10
 
 #: Whole escape sequences: colours and the like (CSI), titles and links (OSC).
 _ESCAPES = re.compile("\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?")
@@ -80,6 +84,15 @@ def _hang(console: Console, lead: Text, text: str) -> None:
         part.rstrip()
         console.print(lead + part)
         lead = Text(" " * len(lead))
+
+
+def skipped(console: Console, indices: Mapping[str, str]) -> None:
+    """Which indices were left out and why, by name; not so many that they bury the rest."""
+    for index, why in sorted(indices.items())[:MAX_SKIPPED]:
+        line(console, "warn", f"{index} was skipped: {why}")
+    if len(indices) > MAX_SKIPPED:
+        rest = len(indices) - MAX_SKIPPED
+        line(console, "warn", f"{rest:,} more indices were skipped: --json names them")
 
 
 def heading(console: Console, text: str) -> None:

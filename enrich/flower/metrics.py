@@ -41,7 +41,8 @@ class EnrichCollector(Collector):
         yield up
         if reading.redis_up:
             yield from _of_ledger(reading.status)
-        if reading.status.backlog is not None:
+        # In part, a backlog would fall where nothing was done.
+        if reading.status.backlog is not None and reading.status.backlog.whole:
             yield from _of_backlog(reading.status.backlog, self._now())
 
 

@@ -65,7 +65,8 @@ class View:
             case "halted" if last is not None:
                 return f"Run #{last.number} stopped: {last.halt_reason or 'no reason was given'}"
             case "idle" if last is not None and last.more:
-                return "The last run left work for the next one."
+                why = f": {last.left_because}" if last.left_because else ""
+                return f"The last run left work for the next one{why}."
             case "idle":
                 return "The last run has ended; the next tick looks for new logs."
         return "A run is active."

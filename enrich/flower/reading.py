@@ -13,10 +13,9 @@ from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
 from enrich.assembly import quick_ledger
-from enrich.errors import EnrichError
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore
-from enrich.report import Backlog, Status, read_backlog, read_status
+from enrich.report import Backlog, Status, read_backlog_or_problem, read_status
 from enrich.settings import Settings
 
 BACKLOG_SECONDS = 10.0
@@ -75,16 +74,13 @@ class StatusReader:
         merged = status.model_copy(
             update={"backlog": backlog, "problems": status.problems + ([problem] * bool(problem))}
         )
-        return Reading(merged, redis_up=not status.problems, opensearch_up=not problem)
+        return Reading(merged, redis_up=not status.problems, opensearch_up=backlog is not None)
 
     def _ask_ledger(self) -> Status:
         return read_status(self._ledger, None)
 
     def _ask_store(self) -> tuple[Backlog | None, str]:
-        try:
-            return read_backlog(self._store), ""
-        except EnrichError as error:
-            return None, str(error)
+        return read_backlog_or_problem(self._store)
 
 
 def build_reader(settings: Settings) -> StatusReader:

@@ -21,12 +21,14 @@ from enrich.cli import app, runs, screen
 from enrich.cli.check import memory_lines
 from enrich.cli.failing import matches
 from enrich.cli.following import Following, Paused, Progress, exit_status, sum_of
+from enrich.cli.screen import MAX_SKIPPED
 from enrich.cli.trial import verdict
 from enrich.cli.workers import NoWorker
 from enrich.errors import EnrichError, ServerUnavailable
 from enrich.ledger import Ledger, Scan
+from enrich.log_store.insight import Counts
 from enrich.models import RunRecord
-from enrich.report import Status
+from enrich.report import Backlog, IndexBacklog, Status
 from enrich.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -37,6 +39,7 @@ class Store:
 
     def __init__(self) -> None:
         self.down = False
+        self.whole = True
         self.failed: list[dict[str, Any]] = []
         self.by_index = {"p_2026_11": {"with_vector": 3, "without_vector": 2, "failed": 1}}
         self.insight = self
@@ -46,9 +49,9 @@ class Store:
         if self.down:
             raise ServerUnavailable("OpenSearch cannot be reached: check OPENSEARCH_HOST")
 
-    def counts(self) -> dict[str, dict[str, int]]:
+    def counts(self) -> Counts:
         self._answer()
-        return self.by_index
+        return Counts(by_index=self.by_index, whole=self.whole)
 
     def oldest_owed(self) -> str:
         return "2026-11-01T00:00:00.000Z"
@@ -248,6 +251,60 @@ def test_status_without_a_terminal_is_plain(store: Store) -> None:
     result = call("status")
     assert "\x1b" not in result.stdout
     assert "evil[bold]_2026_11" in result.stdout
+
+
+def test_status_tells_of_counts_in_part(store: Store, ledger: Ledger) -> None:
+    store.whole = False
+    result = call("status")
+    assert result.exit_code == 3
+    assert "only in part" in result.stderr and "p_2026_11" in result.stdout
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("stopped_by", "says"),
+    [("budget", "goes on after midnight UTC"), ("cap", "the next tick takes more"), ("", "")],
+)
+def test_status_tells_why_the_last_run_left_logs(
+    ledger: Ledger, stopped_by: str, says: str
+) -> None:
+    run = _with_open_chunk(ledger, stopped_by=stopped_by)
+    assert "left logs" not in call("status").stdout
+    ledger.begin(f"{run}:1:0", "host/1", 120)
+    ledger.settle(f"{run}:1:0", {"embedded": 7})
+    ledger.finish(run)
+    shown = call("status").stdout
+    assert ("#1 left logs" in shown) is bool(says) and says in shown
+    assert json.loads(call("status", "--json").stdout)["last_runs"][0]["stopped_by"] == stopped_by
+
+
+@pytest.mark.usefixtures("store")
+def test_status_names_a_few_skipped_indices_of_the_newest_run(ledger: Ledger) -> None:
+    for index in ("older_2026_10", "newer_2026_11"):
+        run = ledger.open("manual", 600).run
+        for n in range(MAX_SKIPPED + 5):
+            ledger.skip(run, f"{index}_{n:02}", "index.knn is not set")
+        ledger.halt(run, "")
+        ledger.finish(run)
+    shown = call("status").stdout
+    assert shown.count("index.knn is not set") == MAX_SKIPPED
+    assert "older_2026_10" not in shown and "5 more indices were skipped" in shown
+
+
+def test_time_left_is_of_what_the_run_does_not_skip() -> None:
+    left = Status(
+        active_run=RunRecord(
+            run_id="a", duration_seconds=1, vectors_written=100, skipped_indices={"b": "red"}
+        ),
+        backlog=Backlog(
+            without_vector=1_000_500,
+            by_index={
+                "a": IndexBacklog(without_vector=500),
+                "b": IndexBacklog(without_vector=1_000_000),
+            },
+        ),
+    ).seconds_left
+    assert left == 5
 
 
 # -- run, pause, resume, cancel

@@ -32,6 +32,7 @@ from enrich.flower.mounting import guard, is_loopback, pages, permitted_address
 from enrich.flower.page import INDICES_SHOWN, Templates, View
 from enrich.flower.reading import BACKLOG_SECONDS, LEDGER_SECONDS, Reading, StatusReader
 from enrich.ledger import Ledger, Scan
+from enrich.log_store.insight import Counts
 from enrich.models import RunRecord
 from enrich.report import Backlog, IndexBacklog, Status, TotalsReport
 from enrich.worker_info import counters
@@ -48,13 +49,14 @@ class Store:
         self.insight = self
         self.asked = 0
         self.down = False
+        self.whole = True
         self.by_index = {"a_b_2026_11": {"with_vector": 5, "without_vector": 2, "failed": 1}}
 
-    def counts(self) -> dict[str, dict[str, int]]:
+    def counts(self) -> Counts:
         self.asked += 1
         if self.down:
             raise ServerUnavailable("OpenSearch cannot be reached")
-        return self.by_index
+        return Counts(by_index=self.by_index, whole=self.whole)
 
     def oldest_owed(self) -> str:
         return "2026-11-22T11:59:00.000Z"
@@ -96,7 +98,7 @@ def test_flower_finds_its_variables_in_dotenv(
         "FLOWER_PORT=7777\nFLOWER_ADDRESS=0.0.0.0\nFLOWER_BASIC_AUTH=\nOPENAI_API_KEY=x\n"
     )
     monkeypatch.chdir(tmp_path)
-    environment = {"FLOWER_ADDRESS": "127.0.0.1"}
+    environment = {"FLOWER_ADDRESS": "127.0.0.1", "FLOWER_READ_ONLY": "", "FLOWER_PORT": ""}
     prepare_environment(environment)
     assert environment == {
         "FLOWER_ADDRESS": "127.0.0.1",
@@ -194,6 +196,15 @@ def test_servers_are_asked_no_more_often_than_needed(ledger: Ledger) -> None:
     assert store.asked == 2
     # What was kept is not changed by what was added for one answer.
     assert reader.read().status.problems == ["OpenSearch cannot be reached"]
+
+
+def test_counts_in_part_are_shown_as_such_and_are_no_metric(ledger: Ledger) -> None:
+    store = Store()
+    store.whole = False
+    reading = StatusReader(ledger, store).read()  # type: ignore[arg-type]
+    assert reading.opensearch_up and reading.status.backlog is not None
+    assert "only in part" in reading.status.problems[0]
+    assert not [name for name, _ in scrape(reading.status) if name == "enrich_backlog_logs"]
 
 
 def test_redis_down_leaves_the_backlog(server: fakeredis.FakeServer, ledger: Ledger) -> None:
@@ -299,6 +310,7 @@ def run(number: int = 1, **fields: Any) -> RunRecord:
         (Status(last_runs=[run(state="halted")]), "halted", "no reason"),
         (Status(active_run=run(state="halted", halt_reason="401")), "halted", "stopped: 401"),
         (Status(last_runs=[run(more=True)]), "idle", "left work"),
+        (Status(last_runs=[run(more=True, stopped_by="budget")]), "idle", "ENRICH_MAX_COST"),
         (Status(last_runs=[run(), run(state="halted")]), "idle", "next tick"),
     ],
 )
