@@ -190,19 +190,24 @@ def template(
         return
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
         raise typer.BadParameter("use letters, digits, '-', '_' and '.'", param_hint="--name")
+    store = assembly.build_store(settings)
+    patterns = ", ".join(made["index_patterns"])
+    others = store.templates.others(name, made["index_patterns"], store.insight.names())
+    for other, held in others.items():
+        raise EnrichError(
+            f"nothing was changed: the template {other} holds for indices such as {held}, and "
+            "OpenSearch applies only one to each: add to it what `python -m enrich template` prints"
+        )
     try:
-        assembly.build_store(settings).put_template(name, made)
+        store.templates.put(name, made)
     except RequestRefused as error:
         raise EnrichError(
-            f"OpenSearch refused the template ({error.error_type}): is there another for "
-            f"{', '.join(made['index_patterns'])} of the same priority? Delete it, or give --name "
-            "its name"
+            f"OpenSearch refused the template ({error.error_type}): check ENRICH_INDEX_PATTERN"
         ) from None
     screen.line(
         screen.out(),
         "ok",
-        f"{name} is there: it holds for indices made from now on that match "
-        f"{', '.join(made['index_patterns'])}",
+        f"{name} is there: it holds for indices made from now on that match {patterns}",
     )
 
 

@@ -2,7 +2,8 @@
 
 `connection` speaks to the server, `finding` searches what is owed, `documents` reads and writes by
 reference, `stored_vectors` reads what others can take over, `preflight` decides which indices may
-be written, `insight` looks for people. The rest of the program sees `LogStore` only.
+be written, `templates` is for indices to come, `insight` looks for people. The rest of the program
+sees `LogStore` only.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from enrich.log_store.documents import (
 )
 from enrich.log_store.finding import Backlog, Finder, Hit, IndexPage, Target
 from enrich.log_store.insight import Insight
-from enrich.log_store.preflight import Preflight, Readiness, index_template
+from enrich.log_store.preflight import Preflight, Readiness
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
+from enrich.log_store.templates import Templates, index_template
 from enrich.settings import Settings
 
 __all__ = [
@@ -54,6 +56,7 @@ class LogStore:
         self.documents = Documents(self.connection)
         self.stored_vectors = StoredVectors(self.connection, settings.embedding_dimensions)
         self.preflight = Preflight(self.connection, settings)
+        self.templates = Templates(self.connection)
 
     def close(self) -> None:
         self.connection.close()
@@ -63,6 +66,3 @@ class LogStore:
         answer = self.connection.ask(dict[str, Any], "GET", "/")
         version = answer.get("version", {})
         return f"{version.get('distribution', 'elasticsearch')} {version.get('number', '?')}"
-
-    def put_template(self, name: str, template: dict[str, Any]) -> None:
-        self.connection.request("PUT", f"/_index_template/{name}", template)

@@ -29,9 +29,6 @@ FIELD_TYPES = {
     "ai_enrichment_run": "keyword",
     "ai_enrichment_error": "keyword",
 }
-#: What of `*_*` a template is for: `{project}_{YYYY}_{MM}`.
-MONTHLY_INDICES = "*_20*_*"
-
 _ACCEPTED = {
     "date": {"date", "date_nanos"},
     "keyword": {"keyword", "text"},
@@ -145,34 +142,6 @@ def index_mapping(dimensions: int) -> dict[str, Any]:
     return {
         "log_vector": {"type": "knn_vector", "dimension": dimensions, "method": KNN_METHOD},
         **{name: {"type": type_} for name, type_ in FIELD_TYPES.items()},
-    }
-
-
-def index_template(dimensions: int, patterns: Sequence[str]) -> dict[str, Any]:
-    """An index template that gives new indices a right `log_vector`."""
-    return {
-        "index_patterns": [
-            # Templates know no exclusions, and `*_*` would take in `.kibana_1`.
-            MONTHLY_INDICES if pattern == "*_*" else pattern
-            for pattern in patterns
-            if not pattern.startswith("-")
-        ],
-        # Below what operators usually give their own templates, so that theirs win in conflict.
-        "priority": 1,
-        "template": {
-            "settings": {"index.knn": True},
-            "mappings": {
-                "properties": {
-                    "level": {"type": "keyword"},
-                    "message": {"type": "text"},
-                    "timestamp": {"type": "date"},
-                    "service_name": {"type": "keyword"},
-                    "trace_id": {"type": "keyword"},
-                    "log_id": {"type": "keyword"},
-                    **index_mapping(dimensions),
-                }
-            },
-        },
     }
 
 

@@ -32,7 +32,6 @@ def enrich(settings: Any) -> Callable[..., subprocess.CompletedProcess[str]]:
         told = subprocess.run(
             [sys.executable, "-m", "enrich", *arguments],
             env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-            cwd=ROOT,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -300,6 +299,23 @@ def test_template_gives_new_indices_a_right_mapping(search: Any, enrich: Any) ->
     search("PUT", "/new_2026_12")
     mapping = search("GET", "/new_2026_12/_mapping")["new_2026_12"]["mappings"]["properties"]
     assert mapping["log_vector"]["type"] == "knn_vector"
-    clash = enrich("template", "--apply", "--name", "other")
-    assert clash.returncode == 3
-    assert "same priority" in clash.stderr
+    assert enrich("template", "--apply").returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["_index_template", "_template"])
+def test_template_takes_no_other_ones_place(search: Any, enrich: Any, kind: str) -> None:
+    settings = {"number_of_shards": 3, "number_of_replicas": 0}
+    body: dict[str, Any] = {"index_patterns": ["acme_*"]}
+    body |= {"settings": settings} if kind == "_template" else {"template": {"settings": settings}}
+    search("PUT", f"/{kind}/theirs", body)
+    # As little to do with our indices as those that come with OpenSearch.
+    search("PUT", "/_index_template/metrics", {"index_patterns": ["metrics-*-*", ".x*"]})
+    search("PUT", "/acme_2026_11")
+    refused = enrich("template", "--apply")
+    assert refused.returncode == 3
+    assert "the template theirs holds for indices such as acme_2026_11" in refused.stderr
+    search("PUT", "/acme_2026_12")
+    made = search("GET", "/acme_2026_12/_settings")["acme_2026_12"]["settings"]["index"]
+    assert made["number_of_shards"] == "3"
+    search("DELETE", f"/{kind}/theirs")
+    assert enrich("template", "--apply").returncode == 0

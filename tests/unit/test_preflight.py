@@ -15,10 +15,10 @@ from enrich.log_store.preflight import (
     Preflight,
     above_watermark,
     index_mapping,
-    index_template,
     missing_mapping,
     obstacle,
 )
+from enrich.log_store.templates import index_template
 from enrich.settings import load_settings
 
 KNN = {"index.knn": "true"}

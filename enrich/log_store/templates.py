@@ -1,0 +1,88 @@
+"""The index template for new indices, and whether another stands in its way.
+
+OpenSearch applies one template to a new index, that of the highest priority, and merges none; where
+it applies one of these, those of the older kind (`/_template`) are not heard at all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from enrich.log_store.connection import Connection
+from enrich.log_store.preflight import index_mapping
+
+#: What of `*_*` a template is for: `{project}_{YYYY}_{MM}`.
+MONTHLY_INDICES = "*_20*_*"
+
+
+class Templates:
+    """Puts the template."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def others(self, name: str, patterns: Iterable[str], indices: Iterable[str]) -> dict[str, str]:
+        """Templates of other names that hold for some of the same indices.
+
+        Args:
+            patterns: of the template called `name`.
+            indices: that are there; the next ones of their kind are called much the same.
+
+        Returns:
+            by template an index, there or made up, for which it holds as well.
+        """
+        names = [*sorted(indices), *(pattern.replace("*", "x") for pattern in patterns)]
+        composable = self._connection.ask(dict[str, Any], "GET", "/_index_template")
+        older = self._connection.ask(dict[str, Any], "GET", "/_template")
+        theirs: dict[str, list[str]] = {
+            each: template["index_patterns"] for each, template in older.items()
+        } | {
+            each["name"]: each["index_template"]["index_patterns"]
+            for each in composable["index_templates"]
+        }
+        theirs.pop(name, None)
+        found: dict[str, str] = {}
+        for other, held in sorted(theirs.items()):
+            first = next((n for n in names if any(_holds(p, n) for p in held)), None)
+            if first is not None:
+                found[other] = first
+        return found
+
+    def put(self, name: str, template: dict[str, Any]) -> None:
+        """Create the template of this name, or put it in the place of the one that is there."""
+        self._connection.request("PUT", f"/_index_template/{name}", template)
+
+
+def index_template(dimensions: int, patterns: Sequence[str]) -> dict[str, Any]:
+    """An index template that gives new indices a right `log_vector`."""
+    return {
+        "index_patterns": [
+            # Templates know no exclusions, and `*_*` would take in `.kibana_1`.
+            MONTHLY_INDICES if pattern == "*_*" else pattern
+            for pattern in patterns
+            if not pattern.startswith("-")
+        ],
+        # Low, so that a template made later for some of these indices needs no thought of ours.
+        "priority": 1,
+        "template": {
+            "settings": {"index.knn": True},
+            "mappings": {
+                "properties": {
+                    "level": {"type": "keyword"},
+                    "message": {"type": "text"},
+                    "timestamp": {"type": "date"},
+                    "service_name": {"type": "keyword"},
+                    "trace_id": {"type": "keyword"},
+                    "log_id": {"type": "keyword"},
+                    **index_mapping(dimensions),
+                }
+            },
+        },
+    }
+
+
+def _holds(pattern: str, name: str) -> bool:
+    """Whether a template's pattern takes a name in; only `*` means something in one."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
