@@ -8,6 +8,7 @@ combination and an operator finds every knob in one place.
 from __future__ import annotations
 
 import os
+import re
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -237,9 +238,8 @@ _URLS = ("redis_url", "cache_url")
 def without_password(url: str) -> str:
     """The URL with its password, if any, replaced by `***`."""
     parts = urlsplit(url)
-    query = "&".join(
-        "password=***" if pair.startswith("password=") else pair for pair in parts.query.split("&")
-    )
+    # `password`, and `ssl_password` of a private key.
+    query = re.sub(r"(password)=[^&]*", r"\1=***", parts.query)
     parts = parts._replace(query=query)
     if parts.password is not None:
         host = parts.netloc.rpartition("@")[2]

@@ -18,8 +18,12 @@ CONFIG = Path(__file__).resolve().parents[2] / "flowerconfig.py"
 
 def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> None:
     """Add the FLOWER_* lines of `.env` and the place of flowerconfig.py; what is set, stays."""
+    # An empty value means "not set", as it does for every other setting; Flower would end with a
+    # stack trace where it expects a number.
+    for name in [name for name, value in environment.items() if not value]:
+        if name.startswith("FLOWER_"):
+            del environment[name]
     for name, value in dotenv_values(".env").items():
-        # An empty value means "not set", as it does for every other setting.
         if name.startswith("FLOWER_") and value:
             environment.setdefault(name, value)
     environment.setdefault("FLOWER_CONF", str(CONFIG))

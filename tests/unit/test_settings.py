@@ -248,13 +248,13 @@ def test_secrets_are_masked_everywhere() -> None:
         # Not a URL, though it looks like one.
         opensearch_password="qqq://secret",
         redis_url="rediss://user:qqq@redis:6380/1?ssl_cert_reqs=none",
-        cache_url="redis://cache/0?password=qqq&db=2",
+        cache_url="rediss://cache/0?password=qqq&db=2&ssl_password=qqq",
     )
     shown = loaded.masked()
     assert shown.keys() == {name.upper() for name in Settings.model_fields}
     assert shown["OPENAI_API_KEY"] == shown["OPENSEARCH_PASSWORD"] == "***"
     assert shown["REDIS_URL"] == "rediss://user:***@redis:6380/1?ssl_cert_reqs=none"
-    assert shown["CACHE_URL"] == "redis://cache/0?password=***&db=2"
+    assert shown["CACHE_URL"] == "rediss://cache/0?password=***&db=2&ssl_password=***"
     assert "qqq" not in " ".join([*shown.values(), repr(loaded), str(loaded)])
 
 
