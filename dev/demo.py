@@ -10,11 +10,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from dev.sample_logs import SampleLog, generate
 from dev.service import Service, ServiceFailed
 from dev.services import Services, free_ports
 from enrich.assembly import build_ledger
+from enrich.errors import SettingsError
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore, index_template
 from enrich.report import Status, read_status
@@ -54,23 +55,22 @@ def main(argv: list[str] | None = None) -> int:
     """Run the demo; 0 if every ERROR log has its right vector."""
     options = _parser().parse_args(argv)
     try:
-        logs = read_logs(options.logs) if options.logs else None
+        logs = read_logs(options.logs.absolute()) if options.logs else None
         if options.count < 1:
             raise LogFileError(f"N must be 1 or more, not {options.count}.")
     except LogFileError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
-    shutil.rmtree(FOLDER / "data", ignore_errors=True)
-    shutil.rmtree(FOLDER / "logs", ignore_errors=True)
-    for old in FOLDER.glob("periodic_enrichment.log*"):
-        old.unlink()
     try:
-        with Services(FOLDER, say=_say, heap=_heap(options.count)) as stack:
+        with Services(FOLDER, say=_say, heap=_heap(options.count), fresh=True) as stack:
             _demonstrate(stack, logs, options.count, once=options.once)
-    except (ServiceFailed, DemoFailed, LogFileError) as error:
+    except (ServiceFailed, DemoFailed, LogFileError, SettingsError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        _say("stopped before the proof; no process is left behind")
+        return 130
+    if not options.once:
         _say("stopped; no process is left behind")
     return 0
 
@@ -83,6 +83,8 @@ def _demonstrate(
         "ENRICH_INTERVAL_MINUTES": os.environ.get("ENRICH_INTERVAL_MINUTES", "1"),
     }
     os.environ.update(environment)
+    # As the programs that are started there: a `.env` of the checkout is for other servers.
+    os.chdir(FOLDER)
     settings = load_settings()
     client = OpenSearch(stack.opensearch.url, timeout=120)
     errors = _load(client, settings, logs or _sample_logs(stack, count))
@@ -144,7 +146,16 @@ def _load(client: OpenSearch, settings: Settings, logs: Iterable[SampleLog]) -> 
             indices.add(log.index)
             yield {"_index": log.index, "_id": log.id, "_source": log.document}
 
-    helpers.bulk(client, actions(), chunk_size=1000, max_chunk_bytes=10_000_000, stats_only=True)
+    try:
+        helpers.bulk(
+            client, actions(), chunk_size=1000, max_chunk_bytes=10_000_000, stats_only=True
+        )
+    except helpers.BulkIndexError as error:
+        kinds = {each["index"]["error"]["type"] for each in error.errors}
+        raise DemoFailed(
+            f"OpenSearch refused logs of this file ({', '.join(sorted(kinds))}): does a field have "
+            "numbers in some lines and words in others?"
+        ) from None
     client.indices.refresh(index=settings.index_expression)
     _say(f"loaded {total} logs, {errors} of them ERROR, into {len(indices)} indices")
     return errors
@@ -180,6 +191,8 @@ def _watch(ledger: Ledger, store: LogStore, processes: Service, errors: int) -> 
                         return
                     if status.last_runs[0].state == "halted":
                         raise DemoFailed(f"the run halted: {status.last_runs[0].halt_reason}")
+                    for index, why in status.last_runs[0].skipped_indices.items():
+                        raise DemoFailed(f"{index} was skipped: {why}")
             time.sleep(0.25)
 
 
@@ -202,13 +215,14 @@ def _stay(port: int, processes: Service) -> None:
     """Leave everything running, and show each further cycle, until Ctrl-C."""
     said = len(_cycles())
     _say(f"Flower: http://127.0.0.1:{port}/enrichment (Ctrl-C ends everything)")
-    while processes.running:
-        time.sleep(0.5)
-        cycles = _cycles()
-        for line in cycles[said:]:
-            _say(line)
-        said = len(cycles)
-    raise DemoFailed(f"the processes ended by themselves; see {processes.log}")
+    with suppress(KeyboardInterrupt):
+        while processes.running:
+            time.sleep(0.5)
+            cycles = _cycles()
+            for line in cycles[said:]:
+                _say(line)
+            said = len(cycles)
+        raise DemoFailed(f"the processes ended by themselves; see {processes.log}")
 
 
 # -- proof
@@ -242,7 +256,8 @@ def _search() -> None:
     """Show a search by meaning through the product's own command line."""
     _say(f'search by meaning: "{QUESTION}"')
     answer = subprocess.run(
-        [sys.executable, "-m", "enrich", "search", QUESTION, "--k", "5"], cwd=CHECKOUT
+        [sys.executable, "-m", "enrich", "search", QUESTION, "--k", "5"],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
     )
     if answer.returncode:
         raise DemoFailed("the search by meaning failed")

@@ -124,11 +124,6 @@ class Service:
         """SIGKILL to the whole group, as a crash would end it."""
         self._end(signal.SIGKILL, 0.0)
 
-    def restart(self) -> None:
-        """Stop and start on the same port and data."""
-        self.stop()
-        self.start()
-
     def _end(self, number: signal.Signals, grace: float) -> None:
         if self._process is None:
             return

@@ -14,6 +14,7 @@ import json
 import os
 import random
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -33,6 +34,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 
 Say = Callable[[str], None]
 
+_LOCK = "stack.lock"
+
 
 class Services:
     """The stack in `folder`: data in `data/<service>`, logs in `logs/<service>.log`.
@@ -51,8 +54,15 @@ class Services:
         say: Say = print,
         heap: str = "512m",
         opensearch_settings: Mapping[str, str] | None = None,
+        fresh: bool = False,
     ) -> None:
+        """
+        Args:
+            heap: of OpenSearch, in Java's words.
+            fresh: empty the folder first.
+        """
         self.folder = Path(folder).resolve()
+        self._fresh = fresh
         self._wanted = {
             "redis": redis,
             "embeddings": embeddings,
@@ -150,12 +160,17 @@ class Services:
     ) -> Service:
         """Start any other process of the stack, such as a worker; returns without waiting.
 
-        It gets this process's environment, then `environment()`, then `env`.
+        It gets this process's environment, then `environment()`, then `env`; and the stack's folder
+        to work in, since in the checkout it would read a `.env` that is for other servers.
         """
         if self._reaper is None:
             raise RuntimeError("the stack has not been started")
         service = self._make(
-            name, argv=argv, env={**self.environment(), **(env or {})}, cwd=cwd, ready=None
+            name,
+            argv=argv,
+            env={**self.environment(), **(env or {})},
+            cwd=cwd or self.folder,
+            ready=None,
         )
         # Known to `stop` before it runs, so that an interrupt in between leaves nothing.
         self._spawned.append(service)
@@ -297,7 +312,7 @@ class Services:
         if self._lock is not None:
             raise RuntimeError("the stack is started already")
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = os.open(self.folder / "stack.lock", os.O_RDWR | os.O_CREAT, 0o600)
+        lock = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -312,6 +327,13 @@ class Services:
         os.truncate(lock, 0)
         os.write(lock, f"{os.getpid()}\n".encode())
         self._lock = lock
+        if self._fresh:
+            # Not before: what lies here may be another stack's.
+            for entry in self.folder.iterdir():
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                elif entry.name != _LOCK:
+                    entry.unlink()
 
     def _release_folder(self) -> None:
         if self._lock is not None:

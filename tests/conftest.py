@@ -287,7 +287,6 @@ def start_worker(stack: Services, name: str, *options: str, **env: str) -> Servi
             *("-c", "2", "-n", f"{name}@%h", *options),
         ],
         env={"PYTHONPATH": str(ROOT), "ENRICH_LOG_FILE": "none", **env},
-        cwd=ROOT,
     )
     wait_for(lambda: "ready" in service.log.read_text(), service)
     return service

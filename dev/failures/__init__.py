@@ -1,8 +1,8 @@
 """True logs: real failures of real libraries and servers, provoked and caught on this machine.
 
-`capture` runs every kind that the rooms of this folder have entered and returns what their loggers
-wrote; `capture_ordinary` does the same for INFO and WARN lines. Nothing leaves loopback, and what
-varies between machines comes out as placeholders, so two captures give the same texts.
+`capture_all` runs every kind that the rooms of this folder have entered and returns what their
+loggers wrote; `capture_ordinary` does the same for INFO and WARN lines. Nothing leaves loopback,
+and what varies between machines comes out as placeholders, so two captures give the same texts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import secrets
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,14 +26,12 @@ __all__ = [
     "Failure",
     "LeftOut",
     "Ordinary",
-    "capture",
     "capture_all",
     "capture_ordinary",
 ]
 
 _ROOMS = (data, network, servers, system)
 _LONGEST_KIND_S = 5.0
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,19 +41,11 @@ class Captured:
     left_out: dict[str, str]
 
 
-def capture(opensearch_url: str | None, redis_url: str | None) -> list[Failure]:
-    """Provoke every kind of failure once; the kinds left out are named at WARNING.
-
-    Takes some 5 s. The servers are used for a moment and left as they were found.
-    """
-    captured = capture_all(opensearch_url, redis_url)
-    for kind, reason in captured.left_out.items():
-        _log.warning("Failure kind left out: %s", kind, extra={"reason": reason})
-    return captured.failures
-
-
 def capture_all(opensearch_url: str | None, redis_url: str | None) -> Captured:
-    """As `capture`, with the kinds left out and why as a part of the answer."""
+    """Provoke every kind of failure once. Takes some 5 s.
+
+    The servers are used for a moment and left as they were found.
+    """
     failures: list[Failure] = []
     left_out: dict[str, str] = {}
     # The clients log their own warnings too; those are not what is captured here.
@@ -71,13 +61,10 @@ def capture_all(opensearch_url: str | None, redis_url: str | None) -> Captured:
     return Captured(failures=failures, left_out=left_out)
 
 
-def capture_ordinary(service_logs: Sequence[Path] = ()) -> list[Ordinary]:
-    """INFO and WARN lines of real libraries at work, and of servers' log files where given."""
+def capture_ordinary() -> list[Ordinary]:
+    """INFO and WARN lines of real libraries at work."""
     with _site(None, None) as site:
-        lines = ordinary.library_lines(site)
-        for path in service_logs:
-            lines += ordinary.service_lines(path, site)
-    return list(dict.fromkeys(lines))
+        return list(dict.fromkeys(ordinary.library_lines(site)))
 
 
 def _provoke(kind: Kind, site: Site) -> list[Failure]:
@@ -92,7 +79,7 @@ def _provoke(kind: Kind, site: Site) -> list[Failure]:
         except Exception as error:
             stopped.append(error)
 
-    # A thread of its own: the stack is equally deep wherever capture() is called from, and a kind
+    # A thread of its own: the stack is equally deep wherever the capture is called from, and a kind
     # that hangs on some system (a resolver that waits) costs that kind only.
     thread = threading.Thread(target=run, name=kind.name, daemon=True)
     thread.start()

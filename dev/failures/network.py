@@ -94,7 +94,8 @@ def publish_order(log: logging.Logger, site: Site) -> None:
 @failure("dns-unknown-host", "shipping", "shipping.carriers")
 def resolve_carrier(log: logging.Logger, site: Site) -> None:
     try:
-        socket.getaddrinfo("carrier.invalid", 443)
+        # Without asking a resolver, who might not answer, or answer for every name.
+        socket.getaddrinfo("carrier.invalid", 443, flags=socket.AI_NUMERICHOST)
     except socket.gaierror:
         log.exception("Carrier host name can't be resolved")
 

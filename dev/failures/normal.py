@@ -46,10 +46,6 @@ _UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{
 _SERVER_ID = re.compile(
     r"(?:(?<=/)|(?<=\{)|(?<=\{\[)|(?<=ID \[)|(?<=UUID set to \[)|(?<=uuid': '))[\w-]{22}(?=[]}'])"
 )
-# Marks of other captures, in the log of a server that several have used.
-_MARK = re.compile(r"\bfailures-[0-9a-f]{8}-")
-_PATH = re.compile(r"(?<![\w.:/])/(?:[\w.@+-]+/)+[\w.@+-]*")
-_NUMBER = re.compile(r"(?<![\w{.-])\d+(?:\.\d+)*(?=(?:[kmgt]?b|m?s)?\b)(?![\w-]*-)")
 
 
 def normalise(text: str, site: Site) -> str:
@@ -64,12 +60,6 @@ def normalise(text: str, site: Site) -> str:
         text = re.sub(rf"\b{port}\b", "{port}", text)
     text = _UUID.sub("{uuid}", text)
     return _SERVER_ID.sub("{id}", text)
-
-
-def normalise_service_line(text: str, site: Site) -> str:
-    """As `normalise`, for lines of a server's own log, where every number may differ."""
-    text = _MARK.sub("", normalise(text, site))
-    return _NUMBER.sub("{n}", _PATH.sub(_DATA, text))
 
 
 def _replacements(site: Site) -> Iterable[tuple[str, str]]:

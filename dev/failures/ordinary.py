@@ -1,5 +1,5 @@
-"""INFO and WARN lines as libraries write them while they work, and as servers write into their own
-log files: the logs between which the failures have to be found.
+"""INFO and WARN lines as libraries write them while they work: the logs between which the failures
+have to be found.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import openai
@@ -21,15 +20,8 @@ from celery import Celery
 from opensearchpy import OpenSearch, TransportError
 
 from dev.failures.kinds import Ordinary, Site
-from dev.failures.normal import normalise, normalise_service_line
+from dev.failures.normal import normalise
 from dev.failures.stand_ins import LOOPBACK
-
-_LONGEST_SERVICE_LINE = 400
-# Lines of a server's log that describe this machine rather than what the server does.
-_ABOUT_THIS_MACHINE = re.compile(
-    r"JVM|heap size|mounts \[|version ?[\[=]|monotonic clock|NettyAllocator|PanamaVector|overcommit"
-)
-_RAW_OUTPUT = ("stdout", "stderr")
 
 
 class Written(logging.Handler):
@@ -114,38 +106,6 @@ def _use_celery() -> None:
 
     send_receipt.apply(("{order}",))
     refresh_prices.apply()
-
-
-def service_lines(path: Path, site: Site) -> list[Ordinary]:
-    """INFO and WARN lines of a Valkey, Redis or OpenSearch log file, each text once, sorted."""
-    found = set()
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        parsed = _parse_valkey(line) or _parse_opensearch(line)
-        if not parsed or len(parsed[2]) > _LONGEST_SERVICE_LINE:
-            continue
-        level, logger, text = parsed
-        if logger in _RAW_OUTPUT or _ABOUT_THIS_MACHINE.search(f"{logger} {text}"):
-            continue
-        service = "valkey" if logger == "valkey" else "opensearch"
-        found.add((level, service, logger, normalise_service_line(text, site)))
-    return [
-        Ordinary(level=level, service_name=service, logger=logger, message=message)
-        for level, service, logger, message in sorted(found)
-    ]
-
-
-_VALKEY = re.compile(r"\d+:[MSCX] \d\d \w{3} \d{4} [\d:.]+ ([*#-]) (.+)")
-_OPENSEARCH = re.compile(r"\[[^\]]+\]\[(INFO|WARN) ?\]\[([^\]]+?) *\] ?(?:\[[^\]]*\] ?)?(.+)")
-
-
-def _parse_valkey(line: str) -> tuple[str, str, str] | None:
-    match = _VALKEY.match(line)
-    return match and ("WARN" if match[1] == "#" else "INFO", "valkey", match[2])
-
-
-def _parse_opensearch(line: str) -> tuple[str, str, str] | None:
-    match = _OPENSEARCH.match(line)
-    return match and (match[1], match[2], match[3])
 
 
 def _without_durations(text: str) -> str:

@@ -214,7 +214,6 @@ class World:
             name,
             [sys.executable, "-m", program, "-A", "enrich", *words],
             env={**ENV, **proxied, **own, **self.env, **env},
-            cwd=ROOT,
         )
 
     # -- waiting

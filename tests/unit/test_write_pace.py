@@ -6,6 +6,8 @@ time by as much.
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import redis
 
@@ -63,11 +65,14 @@ def test_a_slot_is_held_for_ten_seconds_at_most_and_what_was_given_is_done(
 ) -> None:
     paced = Paced(connection, 10)
     given: list[int] = []
+    began = time.monotonic()
     with pytest.raises(RateLimited) as refused:
         for portion in paced.one.portions(range(1000)):
             given += portion
     assert sum(paced.slept) <= MAX_WAIT_SECONDS
-    assert 90 <= len(given) <= 102
+    assert len(given) >= 90
+    # What the clock went on by itself gives more.
+    assert len(given) <= 102 + 10 * (time.monotonic() - began)
     assert refused.value.retry_after is not None and 0 < refused.value.retry_after <= 1
 
 
