@@ -1,18 +1,22 @@
 """`python -m benchmarks [LINE …]`: measure, print one table, write a plot and a JSON.
 
-Without lines those that take minutes, with `--full` all of them. Exit status 0 if every target was
-reached, 1 if one was missed, 2 if something is missing that a measurement needs, 130 if cut off.
+Without lines those that take minutes, with `--full` all of them. Exit status 0 if every target
+that was measured was reached, 1 if one was missed, 2 if something is missing that a measurement
+needs, 130 if cut off.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
+import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import httpx2
+import psutil  # type: ignore[import-untyped]
+import redis
 from rich.console import Console
 
 from benchmarks.cluster import Cluster, ClusterRefused
@@ -29,7 +33,16 @@ from enrich.errors import EnrichError
 FOLDER = CHECKOUT / ".dev" / "bench"
 RESULTS = CHECKOUT / ".dev" / "bench-results"
 
-_TROUBLES = (ServiceFailed, ClusterRefused, ProductFailed, StageFailed, EnrichError)
+_TROUBLES = (
+    ServiceFailed,
+    ClusterRefused,
+    ProductFailed,
+    StageFailed,
+    EnrichError,
+    redis.RedisError,
+    httpx2.HTTPError,
+    psutil.Error,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -79,9 +92,10 @@ def _measure(
     def say(told: str) -> None:
         console.print(f"[{time.monotonic() - begun:5.0f} s] {told}", markup=False, soft_wrap=True)
 
-    shutil.rmtree(FOLDER, ignore_errors=True)
     settings = {"action.auto_create_index": "false", "cluster.max_shards_per_node": "2000"}
-    with Services(FOLDER, say=say, heap=HEAP, opensearch_settings=settings) as stack:
+    with Services(FOLDER, say=say, heap=HEAP, opensearch_settings=settings, fresh=True) as stack:
+        # Away from the checkout's `.env`, which is for other servers.
+        os.chdir(FOLDER)
         stage = Stage(
             options=options,
             stack=stack,
@@ -137,8 +151,17 @@ def _parser() -> argparse.ArgumentParser:
         help="a variable for the product; may be repeated",
     )
     parser.add_argument("--pace", default="200", help="ENRICH_WRITE_PACE of the line kindness")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the result files")
+    parser.add_argument(
+        "--out",
+        type=_path,
+        default=RESULTS,
+        help="folder of the result files",
+    )
     return parser
+
+
+def _path(text: str) -> Path:
+    return Path(text).absolute()
 
 
 def _names(text: str) -> str:

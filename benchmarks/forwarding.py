@@ -11,9 +11,10 @@ from typing import Self
 
 
 class Forwarder:
-    """Forwards `address`:`port` to 127.0.0.1:`target_port` while it is entered."""
+    """Forwards `address`:`port` to 127.0.0.1:`target_port` while it is entered, for whoever comes
+    over `device` only: Linux would take an address of this machine from any."""
 
-    def __init__(self, address: str, target_port: int) -> None:
+    def __init__(self, address: str, target_port: int, *, device: str) -> None:
         class Handler(socketserver.BaseRequestHandler):
             def handle(self) -> None:
                 with socket.create_connection(("127.0.0.1", target_port)) as there:
@@ -22,7 +23,12 @@ class Forwarder:
                     _copy(self.request, there)
                     back.join()
 
-        self._server = socketserver.ThreadingTCPServer((address, 0), Handler)
+        self._server = socketserver.ThreadingTCPServer(
+            (address, 0), Handler, bind_and_activate=False
+        )
+        self._server.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+        self._server.server_bind()
+        self._server.server_activate()
         self._server.daemon_threads = True
         # Connections of programs that were killed may still be open.
         self._server.block_on_close = False

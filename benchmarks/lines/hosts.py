@@ -29,8 +29,9 @@ class Host:
     """A namespace and where it sees the services."""
 
     name: str
-    #: This machine's end of the cable.
+    #: This machine's end of the cable: its address and its name.
     gateway: str
+    device: str
 
 
 def measure(stage: Stage) -> list[Figure]:
@@ -90,7 +91,9 @@ def _services_for(stage: Stage, on: Sequence[Host]) -> Iterator[dict[str, dict[s
         env = {}
         for host in on:
             ports = {
-                name: exits.enter_context(Forwarder(host.gateway, service.port)).port
+                name: exits.enter_context(
+                    Forwarder(host.gateway, service.port, device=host.device)
+                ).port
                 for name, service in (
                     ("opensearch", stack.opensearch),
                     ("redis", stack.redis),
@@ -127,6 +130,8 @@ def hosts(count: int) -> Iterator[list[Host]]:
 def _host(exits: ExitStack, n: int) -> Host:
     name, here, there = f"enrich-bench-{n}", f"ebench{n}", f"ebench{n}p"
     gateway, address = f"10.213.{n}.1", f"10.213.{n}.2"
+    # Of a run that was killed.
+    subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
     _ip("netns", "add", name)
     exits.callback(_ip, "netns", "del", name)
     _ip("link", "add", here, "type", "veth", "peer", "name", there, "netns", name)
@@ -135,7 +140,7 @@ def _host(exits: ExitStack, n: int) -> Host:
     _ip("-n", name, "addr", "add", f"{address}/30", "dev", there)
     _ip("-n", name, "link", "set", there, "up")
     _ip("-n", name, "link", "set", "lo", "up")
-    return Host(name, gateway)
+    return Host(name, gateway, here)
 
 
 def _ip(*words: str) -> None:

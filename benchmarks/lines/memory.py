@@ -70,6 +70,8 @@ def _drain(
     stage: Stage, product: Product, corpus: Corpus
 ) -> tuple[Sampler, float, dict[str, float]]:
     """Drain while logs arrive; the samples, when it began, and when each new log came."""
+    # Nothing arrives yet, and nothing is written.
+    written_before = _written(stage.cluster)
     product.begin()
     begun = time.time()
     gauges = {
@@ -81,9 +83,8 @@ def _drain(
         Sampler(programs=product.pids(), gauges=gauges, every=1.0) as sampler,
         _Writer(stage.cluster, corpus.logs) as writer,
     ):
-        written_before = sampler_value(sampler, "vectors")
         product.until(
-            lambda: _written(stage.cluster, writer) - written_before >= len(corpus.logs),
+            lambda: _written(stage.cluster) - written_before >= len(corpus.logs),
             "the backlog was drained",
             7200,
             1.0,
@@ -99,14 +100,7 @@ def _drain(
     return sampler, begun, writer.arrived
 
 
-def sampler_value(sampler: Sampler, gauge: str) -> float:
-    """The first value of a gauge; waits for it."""
-    while not sampler.samples:
-        time.sleep(0.01)
-    return sampler.samples[0].gauges[gauge]
-
-
-def _written(cluster: Cluster, writer: _Writer) -> float:
+def _written(cluster: Cluster) -> float:
     """Index operations, without those by which logs arrived and got their vectors."""
     there = cluster("GET", f"/{_ARRIVING_INDEX}/_stats/indexing")
     own = there["_all"]["primaries"]["indexing"]["index_total"]
