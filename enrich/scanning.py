@@ -282,21 +282,21 @@ class Scanner:
 
     def _same_space(self, run: str) -> bool | None:
         """Whether the endpoint gives the vectors that logs have; None if none can be compared."""
-        stored = self._store.insight.stored_texts(SAMPLES_OF_A_SPACE)
+        stored = self._store.insight.enriched(SAMPLES_OF_A_SPACE)
         for one in stored:
             try:
-                text = text_of(one, self._mask)
+                text = text_of({"message": one.message}, self._mask)
             except TextUnusable:
                 continue
             digest = fingerprint(text)
-            if one.get("ai_text_sha256", digest) != digest:
+            if one.fingerprint not in ("", digest):
                 continue  # its vector is of another text
             with self._sources.key_in_doubt():
                 answers = self._sources.asking.ask(run, {digest: text}, lambda vectors: None)
             if digest not in answers.vectors:
                 continue
             now = answers.vectors[digest].astype(np.float64)
-            then = np.asarray(one["log_vector"], dtype=np.float64)
+            then = one.vector.astype(np.float64)
             cosine = now @ then / (np.linalg.norm(now) * np.linalg.norm(then))
             return bool(cosine >= SAME_SPACE_COSINE)
         if not stored:

@@ -52,9 +52,9 @@ class LogStore:
     def __init__(self, settings: Settings) -> None:
         self.connection = Connection(settings)
         self.finder = Finder(self.connection, settings)
-        self.insight = Insight(self.connection, settings)
         self.documents = Documents(self.connection)
         self.stored_vectors = StoredVectors(self.connection, settings.embedding_dimensions)
+        self.insight = Insight(self.connection, self.stored_vectors, settings)
         self.preflight = Preflight(self.connection, settings)
         self.templates = Templates(self.connection)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from enrich.log_store.queries import (
     Shards,
     slices,
 )
+from enrich.log_store.stored_vectors import StoredVector, StoredVectors
+from enrich.models import Donor
 from enrich.settings import Settings
 
 
@@ -42,8 +45,9 @@ class _CountsAnswer(msgspec.Struct):
 class Insight:
     """Searches whose answers are shown; changes nothing."""
 
-    def __init__(self, connection: Connection, settings: Settings) -> None:
+    def __init__(self, connection: Connection, stored: StoredVectors, settings: Settings) -> None:
         self._connection = connection
+        self._stored = stored
         self._queries = Queries(settings)
         self._expression = settings.index_expression
         self._model = settings.embedding_model
@@ -165,18 +169,20 @@ class Insight:
                 {
                     "size": k,
                     "query": {"knn": {"log_vector": knn}},
-                    "_source": [*_SHOWN, "log_vector"],
+                    "_source": _SHOWN,
                 },
                 LENIENT,
             )
             nearest += [
                 {
-                    "cosine": round(_cosine(vector, hit), 4),
+                    "cosine": round(_cosine(vector, hit, stored), 4),
                     "index": hit.index,
                     "id": hit.id,
-                    **{name: hit.source[name] for name in _SHOWN if name in hit.source},
+                    **hit.source,
                 }
-                for hit in answer.hits.hits
+                for hit, stored in zip(
+                    answer.hits.hits, self._vectors_of(answer.hits.hits), strict=True
+                )
             ]
         return sorted(nearest, key=lambda hit: -float(hit["cosine"]))[:k]
 
@@ -192,35 +198,34 @@ class Insight:
         messages = (hit.source.get("message") for hit in answer.hits.hits)
         return [message for message in messages if isinstance(message, str)]
 
-    def stored_texts(self, size: int) -> list[dict[str, Any]]:
-        """Documents that we enriched, with their vectors: to see whether the space is the same."""
+    def enriched(self, size: int) -> list[StoredVector]:
+        """Some logs that we enriched: to see whether the space is the same."""
         query = {"bool": {"filter": self._queries.with_vector_of(self._model, self._dimensions)}}
         try:
             answer = self._connection.ask(
                 SearchAnswer,
                 "POST",
                 f"/{self._expression}/_search",
-                {
-                    "size": size,
-                    "query": query,
-                    "_source": ["message", "log_vector", "ai_text_sha256"],
-                },
+                {"size": size, "query": query, "_source": False},
                 LENIENT,
             )
         except RequestRefused:
             return []
-        return [hit.source for hit in answer.hits.hits]
+        return [stored for stored in self._vectors_of(answer.hits.hits) if stored is not None]
+
+    def _vectors_of(self, hits: Sequence[RawHit]) -> list[StoredVector | None]:
+        # By their ids: OpenSearch 3.5 may answer a search over several indices that is to bring
+        # vectors along with no hit at all, and says nothing of it.
+        return self._stored.read([Donor(hit.index, hit.id, hit.routing) for hit in hits])
 
 
 #: Fields of a log that was searched for.
 _SHOWN = ("message", "level", "timestamp", "service_name", "trace_id")
 
 
-def _cosine(vector: list[float], hit: RawHit) -> float:
-    stored = hit.source.get("log_vector")
-    if not isinstance(stored, list) or len(stored) != len(vector):
+def _cosine(vector: list[float], hit: RawHit, stored: StoredVector | None) -> float:
+    if stored is None:
         # Its index keeps vectors out of the source: right at least for the space of our template.
         return 2 * (hit.score or 0.0) - 1
-    one, other = np.asarray(vector), np.asarray(stored, dtype=np.float64)
-    norms = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one @ other) / norms if norms else 0.0
+    one, other = np.asarray(vector), stored.vector.astype(np.float64)
+    return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))

@@ -465,8 +465,9 @@ def test_a_log_that_cannot_be_compared_does_not_end_the_check_of_a_new_address(
 def test_another_vector_space_behind_a_new_address_halts(
     pipeline: Build, search: Search, stack: Services, other_space: str
 ) -> None:
-    search.create(INDEX)
-    search.index(INDEX, logs(3, 3))
+    for index in (INDEX, "c_d_2026_10", "e_f_2026_10"):
+        search.create(index)
+        search.index(index, logs(3, 3))
     pipeline().run()
     search.index(INDEX, [{**logs(1, 1)[0], "_id": "late", "message": "late"}])
 

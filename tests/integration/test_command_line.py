@@ -6,20 +6,25 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dev.embedding_model import Model
 from dev.service import Service
 from enrich.assembly import build_ledger
 from enrich.ledger import Ledger
+from enrich.log_store import index_template
 from enrich.settings import load_settings
-from tests.conftest import wait_for
+from enrich.text import text_of
+from tests.conftest import DIMENSIONS, wait_for
 
 ROOT = Path(__file__).parent.parent.parent
 INDEX = "proj_2026_11"
+OTHER = "proj_2026_10"
 
 WORDS = ("connection refused", "disk is full", "certificate expired", "deadlock in database")
 
@@ -94,6 +99,29 @@ def test_a_run_from_the_terminal(search: Any, worker: Service, enrich: Any) -> N
     assert hits[0]["cosine"] >= hits[-1]["cosine"] > 0
     shown = enrich("search", "disk is full", "--k", "1", "--index", "proj_*").stdout
     assert "disk is full" in shown and "at step" not in shown
+
+
+def test_search_over_indices_of_several_spaces(
+    search: Any, worker: Service, enrich: Any, model: Model
+) -> None:
+    body = index_template(DIMENSIONS, [INDEX])["template"]
+    body["mappings"]["properties"]["log_vector"]["method"]["space_type"] = "l2"
+    search.create(INDEX)
+    search.create(OTHER, **body)
+    for index in (INDEX, OTHER):
+        search.index(index, _logs(40))
+    assert enrich("run", "--wait").returncode == 0
+
+    hits = json.loads(enrich("search", WORDS[1], "--k", "20", "--json").stdout)
+
+    assert Counter(hit["index"] for hit in hits) == {INDEX: 10, OTHER: 10}
+    (asked,) = model.embed([WORDS[1]])
+    for hit in hits:
+        (stored,) = model.embed([text_of(hit)])
+        assert hit["cosine"] == pytest.approx(float(asked @ stored), abs=0.001)
+        assert set(hit) <= {
+            "cosine", "index", "id", "message", "level", "timestamp", "service_name", "trace_id",
+        }  # fmt: skip
 
 
 def test_failed_logs_are_named_and_put_back(search: Any, worker: Service, enrich: Any) -> None:
