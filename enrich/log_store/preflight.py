@@ -140,7 +140,7 @@ class Preflight:
 def index_mapping(dimensions: int) -> dict[str, Any]:
     """The properties that an index of logs needs for its vectors."""
     return {
-        "log_vector": {"type": "knn_vector", "dimension": dimensions, "method": KNN_METHOD},
+        "log_vector": {"type": "knn_vector", "dimension": dimensions, "method": {**KNN_METHOD}},
         **{name: {"type": type_} for name, type_ in FIELD_TYPES.items()},
     }
 

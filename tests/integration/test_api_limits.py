@@ -59,6 +59,9 @@ class NoBudget:
         return 0.0
 
     def pause(self, seconds: float) -> None: ...
+    def limits(self) -> tuple[int, int]:
+        return 0, 0
+
     def learn(self, limits: Any) -> None: ...
     def correct(self, tokens: int, billed: int) -> None: ...
 
