@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from dev.services import Services
 from tests.conftest import Pipeline, Search
@@ -15,6 +18,7 @@ from tests.integration.test_cycle import logs
 README = (Path(__file__).parent.parent.parent / "README.md").read_text()
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_counts_logs_with_and_without_a_vector(
     pipeline: Callable[..., Pipeline], search: Search, clean: Services
 ) -> None:
