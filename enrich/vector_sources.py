@@ -145,6 +145,7 @@ class VectorSources:
         if not missing:
             return
         if self._over_budget():
+            self._ledger.out_of_budget(run)
             return
         by_text: dict[str, tuple[Vector | None, Outcome, str]] = {}
         waiting = dict(missing)

@@ -208,6 +208,12 @@ class Ledger:
         with translated():
             return sorted(map(_text, self._redis.smembers(self._run_key(run, "indices"))))
 
+    def out_of_budget(self, run: str) -> None:
+        """Note that the run leaves logs because the day's budget is used up."""
+        with translated():
+            if self._redis.exists(self._run_key(run)):
+                self._redis.hset(self._run_key(run), mapping={"more": 1, "stopped_by": "budget"})
+
     def scan_seconds_left(self, run: str) -> float:
         """Of the time that `open` gave the scan, by Redis TIME; ≤ 0 ends it."""
         with translated():

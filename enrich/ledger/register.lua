@@ -16,8 +16,9 @@ for chunk, n in pairs(cjson.decode(ARGV[3])) do
 end
 redis.call('HINCRBY', run_key(run), 'found', found)
 redis.call('HINCRBY', run_key(run), 'chunks', count)
-redis.call('HSET', run_key(run), 'page', page + 1, 'scan', ARGV[4], 'scan_done', ARGV[5],
-  'more', ARGV[8], 'stopped_by', ARGV[9])
+redis.call('HSET', run_key(run), 'page', page + 1, 'scan', ARGV[4], 'scan_done', ARGV[5])
+-- A chunk may have said before that the run leaves logs.
+if ARGV[8] == '1' then redis.call('HSET', run_key(run), 'more', 1, 'stopped_by', ARGV[9]) end
 for index, reason in pairs(cjson.decode(ARGV[7])) do
   redis.call('HSET', run_key(run, 'skipped'), index, reason)
 end

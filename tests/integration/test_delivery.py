@@ -408,12 +408,21 @@ def test_the_cost_of_a_day_is_bounded(
 ) -> None:
     one = pipeline(enrich_max_cost_per_day=0.0002, enrich_max_chunks_in_flight=1)
     record = one.run()
-    assert record.more
+    assert (record.more, record.stopped_by) == (True, "budget")
     assert 0 < record.vectors_written < 300
     spent = one.ledger.spent_today_usd()
     assert spent < 0.0002 * 3
     assert one.run().found == 0, "the budget of the day is spent"
     assert embeddings.seen["inputs"] == record.api_inputs
+
+
+def test_a_budget_used_up_after_the_last_page_is_told_as_well(
+    pipeline: Build, three_hundred: list[str]
+) -> None:
+    record = pipeline(enrich_max_cost_per_day=0.0002).run()
+    assert record.deferred > 0
+    assert (record.more, record.stopped_by) == (True, "budget")
+    assert "midnight UTC" in record.left_because
 
 
 def test_a_run_gives_way_to_the_next_tick_and_goes_on_at_once(
