@@ -77,7 +77,6 @@ class Asking:
         # A task that has many requests waits for all their turns together no longer than for one.
         patience = MAX_WAIT_SECONDS
         waiting = requests_of(texts.items(), self._most_bytes())[::-1]
-        told_apart = False
         while waiting:
             batch = waiting.pop()
             texts_of_batch = [text for _, text in batch]
@@ -92,7 +91,6 @@ class Asking:
                         # Two neighbours by themselves, and nothing went through: before all the
                         # others are tried one by one as well.
                         self._tell_apart(run, patience)
-                        told_apart = True
                     continue
                 middle = half_of_bytes(batch) if too_large else len(batch) // 2
                 waiting += [batch[middle:], batch[:middle]]
@@ -106,7 +104,7 @@ class Asking:
             keep(got)
             self._count_answer(run, texts_of_batch, answer)
             answers.vectors.update(got)
-        if answers.refused and not answers.vectors and not told_apart:
+        if len(answers.refused) == 1 and not answers.vectors:
             self._tell_apart(run, patience)
         if answers.invalid:
             self._count(run, errors=len(answers.invalid))

@@ -262,8 +262,8 @@ class Backfill:
             "chunk %s is deferred: %d workers were lost with it; is a log too large for them?",
             chunk.id, losses, extra={"run": chunk.run},
         )  # fmt: skip
-        tally = Tally(errors=1)
-        tally.add(Outcome.DEFERRED, len(chunk.references))
+        tally = _all_deferred(chunk)
+        tally.errors += 1
         return self._settle(chunk, tally)
 
     def _defer(self, chunk: Chunk, why: str) -> str:
@@ -276,9 +276,7 @@ class Backfill:
         try:
             return self._work.account(chunk)
         except (TransientError, Halt, RequestRefused):
-            tally = Tally()
-            tally.add(Outcome.DEFERRED, len(chunk.references))
-            return tally
+            return _all_deferred(chunk)
 
     def _settle(self, chunk: Chunk, tally: Tally) -> str:
         line = outcome_line(tally.outcomes)
@@ -364,6 +362,13 @@ _SKIPPED = {
     "paused": "skipped: paused",
     "too_soon": "skipped: the last run began less than half an interval ago",
 }
+
+
+def _all_deferred(chunk: Chunk) -> Tally:
+    """What became of a chunk of which nothing can be read."""
+    tally = Tally()
+    tally.add(Outcome.DEFERRED, len(chunk.references))
+    return tally
 
 
 def _claimant() -> str:

@@ -15,8 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
-
 from enrich.chunking import Found, fit_page
 from enrich.errors import Halt, InputRefused, TextUnusable
 from enrich.ledger import Ledger, Scan
@@ -27,6 +25,7 @@ from enrich.settings import Settings
 from enrich.text import fingerprint, text_of
 from enrich.vector_cache import VectorCache
 from enrich.vector_sources import VectorSources
+from enrich.vectors import cosine
 from enrich.written_vectors import WrittenVectors
 
 log = logging.getLogger(__name__)
@@ -138,9 +137,8 @@ class Scanner:
             skipped=troubled,
             scan_done=not pending,
         )
-        # Registered by this very call, whose first answer was lost?
-        ours = messages and verdict != "registered" and _same(self._ledger.outbox(run), messages)
-        if verdict != "registered" and not ours:
+        # Where the outbox is ours, this very call has registered it, and its first answer was lost.
+        if verdict != "registered" and not (messages and _same(self._ledger.outbox(run), messages)):
             # Another reader was first: its chunks bear the same names and hold other logs.
             return f"page {page} is {verdict}"
         for message in messages:
@@ -291,14 +289,9 @@ class Scanner:
             digest = fingerprint(text)
             if one.fingerprint not in ("", digest):
                 continue  # its vector is of another text
-            with self._sources.key_in_doubt():
-                answers = self._sources.asking.ask(run, {digest: text}, lambda vectors: None)
-            if digest not in answers.vectors:
-                continue
-            now = answers.vectors[digest].astype(np.float64)
-            then = one.vector.astype(np.float64)
-            cosine = now @ then / (np.linalg.norm(now) * np.linalg.norm(then))
-            return bool(cosine >= SAME_SPACE_COSINE)
+            answers = self._sources.ask(run, {digest: text}, lambda vectors: None)
+            if digest in answers.vectors:
+                return cosine(answers.vectors[digest], one.vector) >= SAME_SPACE_COSINE
         if not stored:
             return True
         log.warning(

@@ -12,11 +12,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from enrich.asking import Asking
+from enrich.asking import Answers, Asking
 from enrich.embedder import Embedder
 from enrich.errors import Halt, TextUnusable, TransientError
 from enrich.ledger import Ledger
@@ -80,7 +80,7 @@ class VectorSources:
         self._price = settings.price_per_million_tokens
         self._key_hash = _key_hash(settings)
         self._mask = masker_of(settings.enrich_mask)
-        self.asking = Asking(embedder, budget, self._count)
+        self._asking = Asking(embedder, budget, self._count)
 
     def jobs(self, documents: Sequence[Document]) -> list[Job]:
         """One for each distinct text of the documents, or for each reason why there is none."""
@@ -208,8 +208,7 @@ class VectorSources:
                 self._count(run, masked=masked)
 
         try:
-            with self.key_in_doubt():
-                answers = self.asking.ask(run, texts, keep)
+            answers = self.ask(run, texts, keep)
             for digest, vector in answers.vectors.items():
                 got[digest] = vector, Outcome.EMBEDDED, ""
             for digest, code in answers.refused.items():
@@ -220,14 +219,20 @@ class VectorSources:
             self._cache.unclaim(texts, chunk)
         return got
 
+    def ask(
+        self, run: str, texts: Mapping[str, str], keep: Callable[[dict[str, Vector]], None]
+    ) -> Answers:
+        """As `Asking.ask`; a single worker that was left with an old key does not halt the rest."""
+        with self._key_in_doubt():
+            return self._asking.ask(run, texts, keep)
+
     def probe(self, run: str) -> None:
-        """See with one input whether the endpoint works. Raises as `find`, and InputRefused."""
-        with self.key_in_doubt():
-            self.asking.probe(run)
+        """As `Asking.probe`, and as `ask` for the key."""
+        with self._key_in_doubt():
+            self._asking.probe(run)
 
     @contextmanager
-    def key_in_doubt(self) -> Iterator[None]:
-        """A single worker that was left with an old key must not halt the rest."""
+    def _key_in_doubt(self) -> Iterator[None]:
         try:
             yield
         except Halt:

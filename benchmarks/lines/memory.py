@@ -77,7 +77,6 @@ def _drain(
     gauges = {
         "queue": product.queue_depth,
         "redis": product.redis_bytes,
-        "vectors": lambda: float(stage.cluster.written()),
     }
     with (
         Sampler(programs=product.pids(), gauges=gauges, every=1.0) as sampler,

@@ -192,10 +192,10 @@ def template(
         raise typer.BadParameter("use letters, digits, '-', '_' and '.'", param_hint="--name")
     store = assembly.build_store(settings)
     patterns = ", ".join(made["index_patterns"])
-    others = store.templates.others(name, made["index_patterns"], store.insight.names())
-    for other, held in others.items():
+    if other := store.templates.other(name, made["index_patterns"], store.insight.names()):
+        theirs, held = other
         raise EnrichError(
-            f"nothing was changed: the template {other} holds for indices such as {held}, and "
+            f"nothing was changed: the template {theirs} holds for indices such as {held}, and "
             "OpenSearch applies only one to each: add to it what `python -m enrich template` prints"
         )
     try:

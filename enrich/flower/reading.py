@@ -15,7 +15,7 @@ from typing import Generic, NamedTuple, TypeVar
 from enrich.assembly import quick_ledger
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore
-from enrich.report import Backlog, Status, read_backlog_or_problem, read_status
+from enrich.report import Status, read_backlog_or_problem, read_status
 from enrich.settings import Settings
 
 BACKLOG_SECONDS = 10.0
@@ -61,10 +61,9 @@ class StatusReader:
         self, ledger: Ledger, store: LogStore, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._ledger = ledger
-        self._store = store
         self._lock = threading.Lock()
         self._kept_status = _Kept(self._ask_ledger, LEDGER_SECONDS, clock)
-        self._kept_backlog = _Kept(self._ask_store, BACKLOG_SECONDS, clock)
+        self._kept_backlog = _Kept(lambda: read_backlog_or_problem(store), BACKLOG_SECONDS, clock)
 
     def read(self) -> Reading:
         """Read; a server that does not answer is named in `problems`, nothing is raised."""
@@ -78,9 +77,6 @@ class StatusReader:
 
     def _ask_ledger(self) -> Status:
         return read_status(self._ledger, None)
-
-    def _ask_store(self) -> tuple[Backlog | None, str]:
-        return read_backlog_or_problem(self._store)
 
 
 def build_reader(settings: Settings) -> StatusReader:

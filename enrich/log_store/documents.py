@@ -320,16 +320,6 @@ def _bodies(writes: Sequence[Write]) -> Iterator[tuple[bytes, int]]:
 
 #: `security_exception`: OPENSEARCH_USER may read this index and not write to it.
 _BLOCKED = {"cluster_block_exception", "index_closed_exception", "security_exception"}
-_OVERLOADED = {
-    "es_rejected_execution_exception",
-    "opensearch_rejected_execution_exception",
-    "rejected_execution_exception",
-    "circuit_breaking_exception",
-    "unavailable_shards_exception",
-    "no_shard_available_action_exception",
-    "node_closed_exception",
-    "process_cluster_event_timeout_exception",
-}
 #: What k-NN wraps in a parser's exception although it is no fault of the document: its memory is
 #: full, or it is switched off.
 _PASSING_CAUSES = {

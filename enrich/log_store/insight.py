@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from enrich.log_store.connection import LENIENT, Connection, RequestRefused
 from enrich.log_store.queries import (
@@ -25,6 +24,7 @@ from enrich.log_store.queries import (
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.models import Donor
 from enrich.settings import Settings
+from enrich.vectors import cosine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,5 +227,4 @@ def _cosine(vector: list[float], hit: RawHit, stored: StoredVector | None) -> fl
     if stored is None:
         # Its index keeps vectors out of the source: right at least for the space of our template.
         return 2 * (hit.score or 0.0) - 1
-    one, other = np.asarray(vector), stored.vector.astype(np.float64)
-    return float(one @ other / (np.linalg.norm(one) * np.linalg.norm(other)))
+    return cosine(vector, stored.vector)

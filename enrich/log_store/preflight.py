@@ -29,6 +29,7 @@ FIELD_TYPES = {
     "ai_enrichment_run": "keyword",
     "ai_enrichment_error": "keyword",
 }
+
 _ACCEPTED = {
     "date": {"date", "date_nanos"},
     "keyword": {"keyword", "text"},

@@ -23,15 +23,18 @@ class Templates:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def others(self, name: str, patterns: Iterable[str], indices: Iterable[str]) -> dict[str, str]:
-        """Templates of other names that hold for some of the same indices.
+    def other(
+        self, name: str, patterns: Iterable[str], indices: Iterable[str]
+    ) -> tuple[str, str] | None:
+        """A template of another name that holds for some of the same indices.
 
         Args:
             patterns: of the template called `name`.
             indices: that are there; the next ones of their kind are called much the same.
 
         Returns:
-            by template an index, there or made up, for which it holds as well.
+            its name, and an index, there or made up, for which it holds as well; None if no such
+            template is there.
         """
         names = [*sorted(indices), *(pattern.replace("*", "x") for pattern in patterns)]
         composable = self._connection.ask(dict[str, Any], "GET", "/_index_template")
@@ -43,12 +46,15 @@ class Templates:
             for each in composable["index_templates"]
         }
         theirs.pop(name, None)
-        found: dict[str, str] = {}
-        for other, held in sorted(theirs.items()):
-            first = next((n for n in names if any(_holds(p, n) for p in held)), None)
-            if first is not None:
-                found[other] = first
-        return found
+        return next(
+            (
+                (other, index)
+                for other, held in sorted(theirs.items())
+                for index in names
+                if any(_holds(pattern, index) for pattern in held)
+            ),
+            None,
+        )
 
     def put(self, name: str, template: dict[str, Any]) -> None:
         """Create the template of this name, or put it in the place of the one that is there."""
