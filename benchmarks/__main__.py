@@ -22,10 +22,11 @@ from rich.console import Console
 from benchmarks.cluster import Cluster, ClusterRefused
 from benchmarks.lines import LINES
 from benchmarks.plot import svg_of
-from benchmarks.product import Api, ProductFailed, clean_environment
+from benchmarks.product import ProductFailed, clean_environment
 from benchmarks.report import results_of, table_of, write_json, write_text
 from benchmarks.rounds import Figure, missed
 from benchmarks.stage import HEAP, Options, Stage, StageFailed, check_room
+from dev.api_control import ApiControl
 from dev.service import ServiceFailed
 from dev.services import CHECKOUT, Services
 from enrich.errors import EnrichError
@@ -100,7 +101,7 @@ def _measure(
             options=options,
             stack=stack,
             cluster=Cluster(stack.opensearch.url, stack.opensearch.pid),
-            api=Api(stack.embeddings.url),
+            api=ApiControl(stack.embeddings.url),
             folder=FOLDER,
             say=say,
         )

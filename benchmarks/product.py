@@ -16,12 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import httpx2
 import redis
 
 from benchmarks.background import Background
 from benchmarks.cluster import Cluster
 from benchmarks.sampling import Sample, Sampler, cpu_seconds
+from dev.api_control import ApiControl
 from dev.service import Service
 from dev.services import CHECKOUT, Services, free_ports
 from enrich.assembly import build_ledger
@@ -96,27 +96,6 @@ class CountingRedis(redis.Redis):
         return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
-class Api:
-    """The embeddings server's other side."""
-
-    def __init__(self, url: str) -> None:
-        self._http = httpx2.Client(base_url=url, timeout=10)
-
-    def close(self) -> None:
-        self._http.close()
-
-    def reset(self, **settings: Any) -> None:
-        self._http.post("/control/reset").raise_for_status()
-        self._http.post("/control", json=settings).raise_for_status()
-
-    def seen(self) -> dict[str, int]:
-        told = self._http.get("/control").raise_for_status().json()
-        counts = {name: told[name] for name in ("requests", "inputs", "tokens", "distinct_inputs")}
-        counts["in_flight_max"] = told["in_flight_max"]
-        counts["refused"] = sum(told["refused"].values())
-        return counts
-
-
 class Product:
     """Worker and Flower while it is entered; beat for each drain."""
 
@@ -152,7 +131,7 @@ class Product:
         self.programs: dict[str, Service] = {}
         self.ledger = build_ledger(settings_of(stack))
         self.redis = CountingRedis(host="127.0.0.1", port=stack.redis.port)
-        self.api = Api(stack.embeddings.url)
+        self.api = ApiControl(stack.embeddings.url)
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -337,7 +316,7 @@ class Product:
             "cpu": self._cluster.cpu_seconds(),
             "merges": self._cluster.merges(),
             "requests": self._cluster.requests(),
-            "api": self.api.seen(),
+            "api": self.api.counts(),
         }
 
 

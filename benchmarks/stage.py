@@ -22,7 +22,8 @@ import psutil  # type: ignore[import-untyped]
 from benchmarks.ceilings import Way, ceiling
 from benchmarks.cluster import Cluster
 from benchmarks.corpus import Corpus, fresh, make_corpus
-from benchmarks.product import Api, Drain, Product, settings_of
+from benchmarks.product import Drain, Product, settings_of
+from dev.api_control import ApiControl
 from dev.services import CHECKOUT, Services
 from enrich.log_store import Addition, LogStore, Target, Write
 
@@ -71,7 +72,7 @@ class Stage:
     options: Options
     stack: Services
     cluster: Cluster
-    api: Api
+    api: ApiControl
     folder: Path
     say: Callable[[str], None]
     #: What was measured, by line, for the JSON.
@@ -164,7 +165,7 @@ class Stage:
             raise StageFailed(f"{name} ended with status {done.returncode}: {last}")
         told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
         told["rate"] = told["written"] / told["seconds"]
-        told["api"] = self.api.seen()
+        told["api"] = self.api.counts()
         return told
 
 

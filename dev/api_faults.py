@@ -67,8 +67,10 @@ class Faults:
     def __init__(self) -> None:
         self._waiting: list[Fault] = []
 
-    def __len__(self) -> int:
-        return len(self._waiting)
+    @property
+    def strikes_left(self) -> int:
+        """How many requests are still to be struck; those that strike for ever count nothing."""
+        return sum(fault.times or 0 for fault in self._waiting)
 
     def add(self, body: bytes) -> None:
         """Take over a JSON list of faults, all or none.

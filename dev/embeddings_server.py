@@ -147,7 +147,7 @@ class State:
             "distinct_inputs": len(self.distinct),
             "refused": {str(status): count for status, count in sorted(self.refused.items())},
             "in_flight_max": self.in_flight_max,
-            "faults": len(self.faults),
+            "strikes_left": self.faults.strikes_left,
             "settings": settings,
         }
 

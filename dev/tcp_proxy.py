@@ -1,13 +1,15 @@
-"""A small TCP proxy that puts network faults between two parts: cut, hang, delay, refuse.
+"""A small TCP proxy: another way to a service on loopback, with network faults on it if wanted.
 
-Runs in a thread of the process that uses it; the faults are set by calls. It forwards bytes and
-knows no protocol, so that the same proxy serves Redis, OpenSearch and the embeddings API.
+Runs in a thread of the process that uses it; the faults (cut, hang, delay, refuse) are set by
+calls. It forwards bytes and knows no protocol, so that the same proxy serves Redis, OpenSearch and
+the embeddings API.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import threading
 from typing import Literal, Self
 
@@ -15,14 +17,29 @@ Mode = Literal["pass", "cut", "hang", "refuse"]
 
 
 class TcpProxy:
-    """Forwards 127.0.0.1:`port` to a server on loopback.
+    """Forwards `address`:`port` to a server on loopback.
 
     Modes: `pass` forwards; `cut` resets what is open and whatever is opened; `hang` keeps
     connections open and forwards nothing; `refuse` listens no more.
     """
 
-    def __init__(self, target_port: int, *, delay: float = 0.0) -> None:
+    def __init__(
+        self,
+        target_port: int,
+        *,
+        delay: float = 0.0,
+        address: str = "127.0.0.1",
+        device: str = "",
+    ) -> None:
+        """
+        Args:
+            address: of this machine, where it listens.
+            device: the only network device over which it may be reached; Linux would take an
+                address of this machine from any. Takes root.
+        """
         self._target = target_port
+        self._address = address
+        self._device = device
         #: Seconds that every piece of an answer waits.
         self.delay = delay
         self.port = 0
@@ -52,8 +69,13 @@ class TcpProxy:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()  # type: ignore[arg-type]
 
     async def _listen(self) -> None:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if self._device:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, self._device.encode())
+        listener.bind((self._address, self.port))
+        self._server = await asyncio.start_server(self._accept, sock=listener)
+        self.port = listener.getsockname()[1]
 
     async def _change(self, mode: Mode) -> None:
         before, self._mode = self._mode, mode

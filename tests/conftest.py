@@ -20,6 +20,7 @@ import httpx2
 import pytest
 import redis
 
+from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from dev.service import Service
 from dev.services import Services
@@ -91,26 +92,6 @@ class Search:
     def count(self, index: str, query: dict[str, Any]) -> int:
         self("POST", f"/{index}/_refresh")
         return int(self("POST", f"/{index}/_count", {"query": query})["count"])
-
-
-class Embeddings:
-    """The embeddings server's other side: what it was asked for, and what it shall do wrong."""
-
-    def __init__(self, url: str) -> None:
-        self.http = httpx2.Client(base_url=url, timeout=10)
-
-    def reset(self) -> None:
-        self.http.post("/control/reset").raise_for_status()
-
-    def set(self, **settings: Any) -> None:
-        self.http.post("/control", json=settings).raise_for_status()
-
-    def faults(self, *faults: dict[str, Any]) -> None:
-        self.http.post("/control/faults", json=list(faults)).raise_for_status()
-
-    @property
-    def seen(self) -> dict[str, Any]:
-        return dict(self.http.get("/control").json())
 
 
 class Pipeline:
@@ -216,10 +197,10 @@ def search(stack: Services) -> Iterator[Search]:
 
 
 @pytest.fixture(scope="session")
-def embeddings(stack: Services) -> Iterator[Embeddings]:
-    control = Embeddings(stack.embeddings.url)
+def embeddings(stack: Services) -> Iterator[ApiControl]:
+    control = ApiControl(stack.embeddings.url)
     yield control
-    control.http.close()
+    control.close()
 
 
 @pytest.fixture(scope="session")
@@ -229,7 +210,7 @@ def model() -> Model:
 
 
 @pytest.fixture
-def clean(stack: Services, search: Search, embeddings: Embeddings) -> Services:
+def clean(stack: Services, search: Search, embeddings: ApiControl) -> Services:
     """The stack with nothing left in it from another test."""
     embeddings.reset()
     for index in search("GET", "/_cat/indices?format=json&expand_wildcards=all"):

@@ -14,10 +14,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from benchmarks.corpus import make_corpus
-from benchmarks.forwarding import Forwarder
 from benchmarks.lines.scale import BATCH, LATENCY_MS
 from benchmarks.rounds import Figure, at_least, median, not_measured, stated
 from benchmarks.stage import Stage
+from dev.tcp_proxy import TcpProxy
 
 _NAME = "two hosts, of one with twice the processes"
 _PROCESSES = 4
@@ -92,7 +92,7 @@ def _services_for(stage: Stage, on: Sequence[Host]) -> Iterator[dict[str, dict[s
         for host in on:
             ports = {
                 name: exits.enter_context(
-                    Forwarder(host.gateway, service.port, device=host.device)
+                    TcpProxy(service.port, address=host.gateway, device=host.device)
                 ).port
                 for name, service in (
                     ("opensearch", stack.opensearch),

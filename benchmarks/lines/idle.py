@@ -61,7 +61,7 @@ def _over(stage: Stage, count: int) -> list[Figure]:
     return [
         at_most("idle", f"OpenSearch requests a tick, {where}", requests, 3, ""),
         at_most("idle", f"OpenSearch's time a tick, {where}", milliseconds, 50, "ms"),
-        at_most("idle", f"API requests, {where}", stage.api.seen()["requests"], 0, ""),
+        at_most("idle", f"API requests, {where}", stage.api.counts()["requests"], 0, ""),
     ]
 
 

@@ -84,7 +84,7 @@ def _watch(stage: Stage, product: Product) -> list[Look]:
     product.begin()
     counting_since = 0.0
     while not counting_since or time.monotonic() - counting_since < _WINDOW_SECONDS:
-        seen = stage.api.seen()
+        seen = stage.api.counts()
         look = Look(time.monotonic(), seen["requests"], seen["tokens"], seen["refused"])
         if look.tokens:
             looks.append(look)

@@ -7,13 +7,10 @@ must hold afterwards is the same for all rows, and the checker's.
 
 from __future__ import annotations
 
-import base64
-import json
 import os
 import shutil
 import signal
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chaos.world import BANK, BATCH, INTERVAL, PROCESSES, SHOP, World
+from tests.messages import again, arguments, envelope
 
 #: Inputs in requests that are open at one moment: what a crash of all workers can cut off.
 IN_FLIGHT = BATCH * PROCESSES
@@ -127,6 +125,7 @@ def message_twice(w: World) -> None:
     w.start()
     w.under_way()
     waiting = w.redis.lrange(w.queue(), 0, -1)
+    w.met(bool(waiting), "no message waited")
     for message in waiting:
         w.redis.lpush(w.queue(), again(message))
 
@@ -142,7 +141,8 @@ def message_lost(w: World) -> None:
 def messages_all_lost(w: World) -> None:
     w.start()
     w.under_way()
-    w.redis.delete(w.queue(), w.queue("enrich.scan"))
+    lost = w.redis.delete(w.queue(), w.queue("enrich.scan"))
+    w.met(bool(lost), "no message waited")
 
 
 @row("messages", "hostile messages: unknown task, wrong types, pickle, huge, from an older version")
@@ -150,14 +150,18 @@ def hostile_messages(w: World) -> None:
     w.start()
     w.under_way()
     for queue in ("enrich.embed", "enrich.scan"):
-        for arguments in ([], ["text"], [{"id": 1}], [None], [{"id": "x:1:1", "references": []}]):
-            w.redis.lpush(w.queue(queue), envelope("enrich.embed_and_update", arguments, queue))
-        w.redis.lpush(w.queue(queue), envelope("os.system", ["true"], queue))
-        w.redis.lpush(w.queue(queue), envelope("enrich.scan_page", ["x" * 2_000_000, 1], queue))
-        w.redis.lpush(w.queue(queue), envelope("enrich.scan_page", [], queue))
-        w.redis.lpush(w.queue(queue), envelope("enrich.finish_run", [{"a": 1}], queue))
-        pickled = envelope("enrich.scan_page", [], queue, "application/x-python-serialize")
-        w.redis.lpush(w.queue(queue), pickled)
+
+        def put(task: str, *given: Any, queue: str = queue, **changes: Any) -> None:
+            message = envelope(arguments(*given), task=task, queue=queue, **changes)
+            w.redis.lpush(w.queue(queue), message)
+
+        for given in ([], ["text"], [{"id": 1}], [None], [{"id": "x:1:1", "references": []}]):
+            put("enrich.embed_and_update", *given)
+        put("os.system", "true")
+        put("enrich.scan_page", "x" * 2_000_000, 1)
+        put("enrich.scan_page")
+        put("enrich.finish_run", {"a": 1})
+        put("enrich.scan_page", content_type="application/x-python-serialize")
 
 
 @row("messages", "messages that are no messages: bytes, cut JSON, JSON of another shape")
@@ -253,6 +257,7 @@ def cache_truncated(w: World) -> None:
         value = w.redis.get(key) or b""
         w.redis.set(key, value[:100] if struck % 2 else value + b"\0" * 4, ex=60)
         struck += 1
+    w.met(struck > 0 and bool(w.checker.owed(w.truth)), "nobody reads the cache any more")
     # Their texts may have to be bought again, for the other project.
     w.truth.cut_inputs += struck
 
@@ -473,37 +478,6 @@ def children(pid: int) -> list[int]:
     """The direct children of a process."""
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text()
     return [int(child) for child in listed.split()]
-
-
-def again(message: bytes) -> bytes:
-    """A copy of a message, under a delivery tag of its own, as a broker's redelivery has."""
-    copy = json.loads(message)
-    copy["properties"]["delivery_tag"] = str(uuid.uuid4())
-    return json.dumps(copy).encode()
-
-
-def envelope(
-    task: str, arguments: list[Any], queue: str, content_type: str = "application/json"
-) -> bytes:
-    """A message as Celery's second protocol has it, with anything in it."""
-    id = str(uuid.uuid4())
-    body = json.dumps([arguments, {}, {"callbacks": None, "errbacks": None, "chain": None}])
-    return json.dumps(
-        {
-            "body": base64.b64encode(body.encode()).decode(),
-            "content-encoding": "utf-8",
-            "content-type": content_type,
-            "headers": {"lang": "py", "task": task, "id": id, "root_id": id, "retries": 0},
-            "properties": {
-                "correlation_id": id,
-                "delivery_mode": 2,
-                "delivery_info": {"exchange": "enrich", "routing_key": queue},
-                "priority": 0,
-                "body_encoding": "base64",
-                "delivery_tag": str(uuid.uuid4()),
-            },
-        }
-    ).encode()
 
 
 # Rows in rooms of their own add themselves, when all that they use is there.

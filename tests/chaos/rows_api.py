@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.chaos.matrix import HTML, IN_FLIGHT, api, row
-from tests.chaos.world import BANK, SHOP, Stuck, World
+from tests.chaos.world import BANK, PATIENCE, PROCESSES, SHOP, Stuck, World
 
 TOO_LONG = {
     "error": {
@@ -51,14 +51,17 @@ def api_429_storm(w: World) -> None:
         *(limited(n, **({"retry-after": "1"} if n % 3 else {})) for n in range(2, 14, 2)),
     )
     w.start()
-    w.under_way()
+    w.until(lambda: not w.api.seen["strikes_left"], "all refusals were given", PATIENCE)
 
 
 @row("api", "a service that enforces its limits of requests and tokens, and tells them")
 def api_rationed(w: World) -> None:
     w.api.set(requests_per_minute=120, tokens_per_minute=12_000, burst_seconds=6.0)
     w.start()
-    w.under_way()
+    w.until(lambda: not w.checker.owed(w.truth), "the backlog is empty", PATIENCE)
+    # Told its limits, the product keeps to them; before the first answer it cannot know them.
+    if (refused := w.api.counts()["refused"]) > PROCESSES:
+        raise Stuck(f"{refused} requests were refused by a service that tells its limits")
 
 
 @row("api", "a service that ignores `dimensions`; then it is mended")

@@ -11,8 +11,9 @@ from typing import Any
 
 from dev.service import Service
 from enrich.ledger import Ledger
-from tests.chaos.matrix import IN_FLIGHT, again, row
+from tests.chaos.matrix import IN_FLIGHT, row
 from tests.chaos.world import BATCH, PROCESSES, World
+from tests.messages import again
 
 # -- kill -9 of the whole worker between two steps of a chunk
 
@@ -144,7 +145,7 @@ def late_after_deferred(w: World) -> None:
 
     w.until(in_work, "chunks were open")
     expired, _ = Ledger(w.redis, w.prefix).expire(run, -1)
-    w.until(lambda: expired > 0, "chunks were deferred", 0)
+    w.met(expired > 0, "no chunk was open")
 
 
 @row("messages", "a chunk's message held back until its run is closed; and copies of others")
@@ -183,7 +184,7 @@ def version(name: str, told: str, change: Callable[[dict[str, Any]], Arguments])
             changed += 1
         while w.redis.lmove(f"{w.prefix}changed", w.queue(), "LEFT", "RIGHT"):
             pass
-        w.until(lambda: changed > 0, "messages were waiting", 0)
+        w.met(changed > 0, "no message waited")
 
     harm.__name__ = f"version_{name}"
     row("messages", told)(harm)
@@ -224,7 +225,7 @@ def messages_fuzzed(w: World) -> None:
     w.start()
     w.under_way()
     waiting = w.redis.lrange(w.queue(), 0, -1)
-    w.until(lambda: bool(waiting), "messages were waiting", 0)
+    w.met(bool(waiting), "no message waited")
     for _ in range(200):
         copy = bytearray(again(w.random.choice(waiting)))
         for _ in range(w.random.randint(1, 4)):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 
 from dev.embedding_model import Model
@@ -203,8 +204,8 @@ def totals_of_errors(w: World) -> None:
 
 def a_text_paid_twice(w: World) -> None:
     # Sixteen texts allow for no input more.
-    w.api.http.post(
-        "/v1/embeddings",
+    httpx2.post(
+        f"{w.stack.embeddings.url}/v1/embeddings",
         json={"model": "text-embedding-3-large", "input": "x", "dimensions": 1536},
         headers={"Authorization": f"Bearer {w.stack.environment()['OPENAI_API_KEY']}"},
     ).raise_for_status()

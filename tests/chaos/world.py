@@ -18,12 +18,13 @@ from typing import Any, Self, TypeVar
 import httpx2
 import redis
 
+from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from dev.service import Service
 from dev.services import Services
 from dev.tcp_proxy import TcpProxy
 from tests.chaos.checker import Checker, Findings, Truth
-from tests.conftest import ROOT, Embeddings, Search
+from tests.conftest import ROOT, Search
 
 T = TypeVar("T")
 
@@ -57,6 +58,10 @@ class Stuck(AssertionError):
     """Something that had to happen did not."""
 
 
+class TooLate(AssertionError):
+    """The drain was through before the fault: it proves nothing."""
+
+
 class World:
     """One row's servers, processes and truth."""
 
@@ -87,8 +92,8 @@ class World:
         self.opensearch_proxy = enter(TcpProxy(self.stack.opensearch.port))
         self.search = Search(self.stack.opensearch.url)
         self._exits.callback(self.search.http.close)
-        self.api = Embeddings(self.stack.embeddings.url)
-        self._exits.callback(self.api.http.close)
+        self.api = ApiControl(self.stack.embeddings.url)
+        self._exits.callback(self.api.close)
         self.redis = redis.Redis.from_url(self.stack.redis.url)
         self._exits.callback(self.redis.close)
         self.checker = Checker(
@@ -225,6 +230,11 @@ class World:
             if time.monotonic() > deadline:
                 raise Stuck(f"it was waited {patience:.0f} s in vain until {what}")
             time.sleep(0.05)
+
+    def met(self, found: bool, otherwise: str) -> None:
+        """TooLate unless a fault has met something to strike."""
+        if not found:
+            raise TooLate(f"the fault came too late: {otherwise}")
 
     def under_way(self, inputs: int = 0) -> None:
         """Until some texts have been paid for, and others not."""

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from dev.http_proxy import Answered, Asked, Forward, HttpProxy, unaltered
 from dev.services import Services
 from enrich.errors import TransientError
-from tests.conftest import Embeddings, Pipeline, Search
+from tests.conftest import Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, assert_right_vectors, logs
 
 INDEX = "a_b_2026_11"
@@ -113,7 +114,7 @@ def test_an_index_whose_shard_failed_to_count_is_named(
     ids=["failed", "silent", "timed out"],
 )
 def test_a_page_in_part_skips_its_index_for_now(
-    one: Pipeline, proxy: HttpProxy, search: Search, embeddings: Embeddings, change: dict[str, Any]
+    one: Pipeline, proxy: HttpProxy, search: Search, embeddings: ApiControl, change: dict[str, Any]
 ) -> None:
     def in_part(answer: Any) -> Any:
         for each in answer["responses"]:
@@ -155,7 +156,7 @@ def test_answers_of_another_number_are_not_trusted(
 
 
 def test_an_item_refused_for_now_is_written_by_a_retry_and_the_rest_stands(
-    one: Pipeline, proxy: HttpProxy, search: Search, embeddings: Embeddings, model: Model
+    one: Pipeline, proxy: HttpProxy, search: Search, embeddings: ApiControl, model: Model
 ) -> None:
     asked_for: list[int] = []
 
@@ -188,7 +189,7 @@ def test_an_item_refused_for_now_is_written_by_a_retry_and_the_rest_stands(
 
 @pytest.mark.parametrize("halted", [False, True])
 def test_what_a_lost_answer_wrote_counts_though_it_cannot_be_read_at_once(
-    one: Pipeline, proxy: HttpProxy, search: Search, embeddings: Embeddings, *, halted: bool
+    one: Pipeline, proxy: HttpProxy, search: Search, embeddings: ApiControl, *, halted: bool
 ) -> None:
     """As when a node dies with a bulk at work: what is written is there again before it can be
     read. A closed index cannot be read either."""
@@ -243,7 +244,7 @@ def test_what_can_be_read_counts_though_the_rest_of_its_chunk_stays_away(
 
 
 def test_a_mark_that_cannot_be_written_is_not_tried_again(
-    pipeline: Build, search: Search, embeddings: Embeddings, redis_emptied: Callable[[], None]
+    pipeline: Build, search: Search, embeddings: ApiControl, redis_emptied: Callable[[], None]
 ) -> None:
     mappings = {"dynamic": False, "properties": {"level": {"type": "keyword"}}}
     search.create(BAD, settings={"index.knn": True}, mappings=mappings)

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 import redis
 
+from dev.api_control import ApiControl
 from enrich.asking import Asking
 from enrich.embedder import OpenAIEmbedder
 from enrich.errors import RateLimited
 from enrich.rate_budget import RateBudget
 from enrich.settings import Settings
 from enrich.turns import MAX_WAIT_SECONDS
-from tests.conftest import Embeddings, Pipeline, Search
+from tests.conftest import Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, logs
 
 INDEX = "a_b_2026_11"
@@ -77,7 +78,7 @@ QUOTAS = {
 @pytest.mark.parametrize("told", ["set", "learned"])
 def test_a_quota_that_is_enforced_is_kept(
     settings: Callable[..., Settings],
-    embeddings: Embeddings,
+    embeddings: ApiControl,
     redis_url: str,
     quota: dict[str, int],
     requests: int,
@@ -106,7 +107,7 @@ def test_a_quota_that_is_enforced_is_kept(
 @pytest.mark.parametrize(("quota", "requests", "texts"), QUOTAS.values(), ids=QUOTAS)
 def test_without_the_budget_the_same_quota_refuses(
     settings: Callable[..., Settings],
-    embeddings: Embeddings,
+    embeddings: ApiControl,
     quota: dict[str, int],
     requests: int,
     texts: int,
@@ -121,7 +122,7 @@ def test_without_the_budget_the_same_quota_refuses(
 
 
 def test_a_pause_asked_of_one_worker_holds_all_and_nobody_waits_long_in_its_slot(
-    settings: Callable[..., Settings], embeddings: Embeddings, redis_url: str
+    settings: Callable[..., Settings], embeddings: ApiControl, redis_url: str
 ) -> None:
     embeddings.faults({"kind": "status", "status": 429, "headers": {"retry-after": "40"}})
     lines = [redis.Redis.from_url(redis_url) for _ in range(2)]
@@ -154,7 +155,7 @@ def test_a_pause_asked_of_one_worker_holds_all_and_nobody_waits_long_in_its_slot
 
 @pytest.mark.parametrize("count", [1, 2, 3, 10, 64, 100, 257])
 def test_one_culprit_among_n_costs_twice_the_logarithm_and_its_neighbours_nothing(
-    pipeline: Build, search: Search, embeddings: Embeddings, count: int
+    pipeline: Build, search: Search, embeddings: ApiControl, count: int
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, logs(count, count))

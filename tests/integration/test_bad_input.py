@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from dev.services import Services, free_ports
 from enrich.assembly import build_embedder
@@ -19,7 +20,7 @@ from enrich.errors import ServerUnavailable, TransientError
 from enrich.log_store import Addition, Document, Presence, Verdict, Write
 from enrich.models import Reference
 from enrich.text import text_of
-from tests.conftest import Embeddings, Pipeline, Search
+from tests.conftest import Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, assert_right_vectors, logs
 
 INDEX = "a_b_2026_11"
@@ -51,7 +52,7 @@ UNFIT = {
 
 @pytest.mark.parametrize("case", UNFIT)
 def test_an_unfit_index_is_skipped_with_its_reason(
-    pipeline: Build, search: Search, embeddings: Embeddings, model: Model, case: str
+    pipeline: Build, search: Search, embeddings: ApiControl, model: Model, case: str
 ) -> None:
     body, reason = UNFIT[case]
     search.create(BAD, **body)
@@ -173,7 +174,7 @@ def test_a_strict_mapping_is_completed_first(pipeline: Build, search: Search, mo
 
 
 def test_a_disk_above_its_watermark_halts_before_a_token_is_spent(
-    pipeline: Build, search: Search, embeddings: Embeddings
+    pipeline: Build, search: Search, embeddings: ApiControl
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, logs(3, 3))
@@ -227,7 +228,7 @@ def test_dynamically_mapped_indices_are_found(
 
 
 def test_logs_without_usable_text_fail_once_and_for_all(
-    pipeline: Build, search: Search, embeddings: Embeddings
+    pipeline: Build, search: Search, embeddings: ApiControl
 ) -> None:
     search.create(INDEX, settings=KNN, mappings={"dynamic": False, "properties": LEVEL})
     base = {"level": "ERROR", "timestamp": "2026-11-01T00:00:00Z"}
@@ -283,7 +284,7 @@ def test_two_hundred_logs_of_five_megabytes(
     pipeline: Build,
     search: Search,
     model: Model,
-    embeddings: Embeddings,
+    embeddings: ApiControl,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A gigabyte of messages in one page of logs passes, and each keeps its head and cause."""
@@ -333,7 +334,7 @@ def test_two_hundred_logs_of_five_megabytes(
 # -- servers that refuse or are not there
 
 
-def test_no_indices_at_all(pipeline: Build, embeddings: Embeddings) -> None:
+def test_no_indices_at_all(pipeline: Build, embeddings: ApiControl) -> None:
     record = pipeline().run()
     assert_adds_up(record)
     assert record.found == 0
@@ -373,7 +374,7 @@ def test_an_api_that_refuses_halts_the_run_and_the_next_goes_on_once_mended(
 
 
 def test_after_a_halt_the_next_run_probes_with_one_input(
-    pipeline: Build, search: Search, embeddings: Embeddings
+    pipeline: Build, search: Search, embeddings: ApiControl
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, logs(300, 300))

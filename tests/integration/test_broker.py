@@ -17,10 +17,11 @@ import time_machine
 from kombu import Connection, Consumer, Exchange, Queue
 from kombu.exceptions import OperationalError
 
+from dev.api_control import ApiControl
 from dev.services import Services
 from dev.tcp_proxy import TcpProxy
 from enrich.ledger import Ledger
-from tests.conftest import Embeddings, Search, wait_for
+from tests.conftest import Search, wait_for
 from tests.integration.test_cycle import logs
 from tests.integration.test_processes import INDEX, Deployment, deployment, ledger, publish
 
@@ -171,7 +172,7 @@ def restore(connection: Connection) -> None:
 
 
 def test_a_try_that_cannot_be_published_is_not_lost(
-    clean: Services, deployment: Deployment, search: Search, embeddings: Embeddings,
+    clean: Services, deployment: Deployment, search: Search, embeddings: ApiControl,
     ledger: Ledger, valkey: redis.Redis,
 ) -> None:  # fmt: skip
     """The API fails while Redis refuses to write. The visibility time-out and the deadline, which
@@ -190,7 +191,7 @@ def test_a_try_that_cannot_be_published_is_not_lost(
         )
         opened = ledger.open("manual", 600)
         publish(deployment, "enrich.scan_page", opened.run, 1)
-        wait_for(lambda: embeddings.seen["faults"] == 0, worker)
+        wait_for(lambda: embeddings.seen["strikes_left"] == 0, worker)
         valkey.execute_command("REPLICAOF", "127.0.0.1", "1")
         api.set("cut")
         wait_for(lambda: "goes back to its queue" in worker.log.read_text(), worker)

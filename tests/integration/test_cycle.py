@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from enrich.log_store.connection import Connection
 from enrich.log_store.documents import OUR_FIELDS
 from enrich.models import RunRecord
 from enrich.text import fingerprint
-from tests.conftest import PREFIX, Embeddings, Pipeline, Search
+from tests.conftest import PREFIX, Pipeline, Search
 
 INDEX = "a_b_2026_11"
 Build = Callable[..., Pipeline]
@@ -49,7 +50,7 @@ def assert_adds_up(record: RunRecord) -> None:
 
 
 def test_every_error_log_gets_the_vector_of_its_own_text(
-    pipeline: Build, search: Search, embeddings: Embeddings, model: Model
+    pipeline: Build, search: Search, embeddings: ApiControl, model: Model
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, logs(450, 120))
@@ -91,7 +92,7 @@ def test_the_stored_fields_say_how_the_vector_came_about(pipeline: Build, search
 
 
 def test_a_second_run_finds_nothing_and_sends_nothing(
-    pipeline: Build, search: Search, embeddings: Embeddings
+    pipeline: Build, search: Search, embeddings: ApiControl
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, logs(20, 5))
@@ -109,7 +110,7 @@ def test_a_second_run_finds_nothing_and_sends_nothing(
 
 
 def test_an_idle_run_costs_two_requests(
-    pipeline: Build, search: Search, embeddings: Embeddings, monkeypatch: pytest.MonkeyPatch
+    pipeline: Build, search: Search, embeddings: ApiControl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for n in range(30):
         search.create(f"project{n}_2026_11")
@@ -130,7 +131,7 @@ def test_an_idle_run_costs_two_requests(
 
 
 def test_the_same_text_in_another_run_comes_from_the_cache(
-    pipeline: Build, search: Search, embeddings: Embeddings, model: Model
+    pipeline: Build, search: Search, embeddings: ApiControl, model: Model
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, logs(10, 5))
@@ -147,7 +148,7 @@ def test_the_same_text_in_another_run_comes_from_the_cache(
 
 
 def test_with_redis_emptied_the_vector_comes_from_a_donor_of_the_same_project(
-    pipeline: Build, search: Search, embeddings: Embeddings, model: Model, redis_emptied: Any
+    pipeline: Build, search: Search, embeddings: ApiControl, model: Model, redis_emptied: Any
 ) -> None:
     search.create("a_b_2026_10")
     search.index("a_b_2026_10", logs(10, 5))
@@ -170,7 +171,7 @@ def test_with_redis_emptied_the_vector_comes_from_a_donor_of_the_same_project(
 
 
 def test_a_vector_gone_from_the_cache_is_read_where_it_was_written(
-    pipeline: Build, search: Search, embeddings: Embeddings, model: Model
+    pipeline: Build, search: Search, embeddings: ApiControl, model: Model
 ) -> None:
     """It is paid for once, whoever has the text next; with routing as without."""
     search.create(INDEX)
@@ -232,7 +233,7 @@ SPOILT: dict[str, Callable[[int], dict[str, Any] | None]] = {
 
 @pytest.mark.parametrize("spoilt", SPOILT)
 def test_another_projects_log_gives_nothing_once_it_is_another(
-    pipeline: Build, search: Search, embeddings: Embeddings, model: Model, spoilt: str
+    pipeline: Build, search: Search, embeddings: ApiControl, model: Model, spoilt: str
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, [dict(log, _id=str(n)) for n, log in enumerate(logs(3, 3))])
@@ -256,7 +257,7 @@ def test_another_projects_log_gives_nothing_once_it_is_another(
 
 
 def test_reuse_across_projects_is_a_setting(
-    pipeline: Build, search: Search, embeddings: Embeddings, redis_emptied: Any
+    pipeline: Build, search: Search, embeddings: ApiControl, redis_emptied: Any
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, logs(4, 2))
@@ -289,7 +290,7 @@ def test_a_donor_whose_text_was_changed_gives_nothing(
 
 
 def test_a_vector_already_there_is_never_overwritten(
-    pipeline: Build, search: Search, embeddings: Embeddings
+    pipeline: Build, search: Search, embeddings: ApiControl
 ) -> None:
     """The real-time sibling writes between finding and writing, before and during the chunk."""
     search.create(INDEX)
@@ -521,7 +522,7 @@ def test_routing_and_pipelines_are_respected(pipeline: Build, search: Search, mo
 
 
 def test_api_inputs_stay_near_the_distinct_texts(
-    pipeline: Build, search: Search, embeddings: Embeddings, model: Model
+    pipeline: Build, search: Search, embeddings: ApiControl, model: Model
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, logs(5000, 700))
@@ -535,7 +536,7 @@ def test_api_inputs_stay_near_the_distinct_texts(
 
 
 def test_a_pace_too_slow_for_one_delivery_writes_all_in_several_and_counts_each_log_once(
-    pipeline: Build, search: Search, embeddings: Embeddings, model: Model
+    pipeline: Build, search: Search, embeddings: ApiControl, model: Model
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, logs(100, 40))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from enrich.chunk_work import MAX_LOSSES
 from enrich.errors import ServerUnavailable
@@ -17,7 +18,7 @@ from enrich.ledger import Ledger
 from enrich.log_store.preflight import Nodes, Preflight
 from enrich.models import Chunk
 from enrich.text import fingerprint
-from tests.conftest import Embeddings, Pipeline, Search
+from tests.conftest import Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, assert_right_vectors, logs
 
 INDEX = "a_b_2026_11"
@@ -50,7 +51,7 @@ def indices_of_chunks(one: Pipeline) -> list[tuple[str, ...]]:
 
 
 def test_every_message_delivered_twice_counts_once(
-    pipeline: Build, search: Search, embeddings: Embeddings, model: Model, three_hundred: list[str]
+    pipeline: Build, search: Search, embeddings: ApiControl, model: Model, three_hundred: list[str]
 ) -> None:
     one = pipeline()
     doubled: set[str] = set()
@@ -306,7 +307,7 @@ def test_a_reader_whose_page_another_has_registered_publishes_nothing(
 def test_trouble_that_passes_never_marks_a_document(
     pipeline: Build,
     search: Search,
-    embeddings: Embeddings,
+    embeddings: ApiControl,
     model: Model,
     three_hundred: list[str],
     fault: dict[str, Any],
@@ -326,7 +327,7 @@ def test_trouble_that_passes_never_marks_a_document(
 
 
 def test_shuffled_answers_are_put_in_order(
-    pipeline: Build, search: Search, embeddings: Embeddings, model: Model, three_hundred: list[str]
+    pipeline: Build, search: Search, embeddings: ApiControl, model: Model, three_hundred: list[str]
 ) -> None:
     embeddings.faults({"kind": "shuffled_index", "times": 0})
     assert pipeline().run().vectors_written == 300
@@ -337,7 +338,7 @@ def test_shuffled_answers_are_put_in_order(
 def test_a_vector_that_is_none_is_deferred_and_its_neighbours_stand(
     pipeline: Build,
     search: Search,
-    embeddings: Embeddings,
+    embeddings: ApiControl,
     model: Model,
     three_hundred: list[str],
     kind: str,
@@ -353,7 +354,7 @@ def test_a_vector_that_is_none_is_deferred_and_its_neighbours_stand(
 
 
 def test_one_poison_text_fails_alone_and_cheaply(
-    pipeline: Build, search: Search, embeddings: Embeddings, three_hundred: list[str]
+    pipeline: Build, search: Search, embeddings: ApiControl, three_hundred: list[str]
 ) -> None:
     embeddings.faults({"kind": "poison", "match": "number 217", "times": 0})
     one = pipeline()
@@ -370,7 +371,7 @@ def test_one_poison_text_fails_alone_and_cheaply(
 
 
 def test_an_endpoint_that_refuses_everything_marks_nothing(
-    pipeline: Build, search: Search, embeddings: Embeddings, three_hundred: list[str]
+    pipeline: Build, search: Search, embeddings: ApiControl, three_hundred: list[str]
 ) -> None:
     embeddings.faults({"kind": "poison", "match": "n", "times": 0})
     record = pipeline(enrich_max_chunks_in_flight=1).run()
@@ -379,7 +380,7 @@ def test_an_endpoint_that_refuses_everything_marks_nothing(
 
 
 def test_exhausted_quota_halts_and_is_not_retried(
-    pipeline: Build, embeddings: Embeddings, three_hundred: list[str]
+    pipeline: Build, embeddings: ApiControl, three_hundred: list[str]
 ) -> None:
     embeddings.set(quota_exhausted=True)
     record = pipeline().run()
@@ -404,7 +405,7 @@ def test_the_cap_of_logs_a_run(pipeline: Build, search: Search, three_hundred: l
 
 
 def test_the_cost_of_a_day_is_bounded(
-    pipeline: Build, embeddings: Embeddings, three_hundred: list[str]
+    pipeline: Build, embeddings: ApiControl, three_hundred: list[str]
 ) -> None:
     one = pipeline(enrich_max_cost_per_day=0.0002, enrich_max_chunks_in_flight=1)
     record = one.run()
@@ -632,7 +633,7 @@ def test_a_deploy_is_not_held_against_a_chunk(
 
 
 def test_a_chunk_that_no_worker_survives_is_put_off_and_the_run_ends(
-    pipeline: Build, search: Search, three_hundred: list[str], embeddings: Embeddings
+    pipeline: Build, search: Search, three_hundred: list[str], embeddings: ApiControl
 ) -> None:
     one = pipeline()
     one.find_unvectorized("beat")

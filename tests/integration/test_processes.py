@@ -16,13 +16,14 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import redis
 
+from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from dev.service import Service
 from dev.services import Services
 from enrich.assembly import build_ledger
 from enrich.ledger import Ledger
 from enrich.settings import Settings
-from tests.conftest import ROOT, Embeddings, Search, start_worker, wait_for
+from tests.conftest import ROOT, Search, start_worker, wait_for
 from tests.integration.test_cycle import assert_right_vectors, logs
 
 INDEX = "a_b_2026_11"
@@ -94,7 +95,7 @@ def ledger(settings: Callable[..., Settings]) -> Iterator[Ledger]:
 
 
 def test_worker_and_beat_enrich_everything_from_the_first_moment_on(
-    deployment: Deployment, search: Search, model: Model, embeddings: Embeddings, ledger: Ledger
+    deployment: Deployment, search: Search, model: Model, embeddings: ApiControl, ledger: Ledger
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, logs(1200, 300))
@@ -145,7 +146,7 @@ def test_a_restart_of_beat_begins_no_second_run(
 
 
 def test_a_worker_killed_in_work_loses_nothing(
-    deployment: Deployment, search: Search, model: Model, embeddings: Embeddings, ledger: Ledger
+    deployment: Deployment, search: Search, model: Model, embeddings: ApiControl, ledger: Ledger
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, logs(600, 600))
@@ -175,7 +176,7 @@ def test_a_worker_killed_in_work_loses_nothing(
 
 
 def test_a_deploy_finishes_or_hands_back_its_chunks(
-    deployment: Deployment, search: Search, model: Model, embeddings: Embeddings, ledger: Ledger
+    deployment: Deployment, search: Search, model: Model, embeddings: ApiControl, ledger: Ledger
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, logs(600, 600))
@@ -197,7 +198,7 @@ def test_a_deploy_finishes_or_hands_back_its_chunks(
 
 
 def test_opensearch_killed_in_work_loses_nothing(
-    deployment: Deployment, search: Search, model: Model, embeddings: Embeddings, ledger: Ledger,
+    deployment: Deployment, search: Search, model: Model, embeddings: ApiControl, ledger: Ledger,
     clean: Services,
 ) -> None:  # fmt: skip
     search.create(INDEX)
@@ -268,7 +269,7 @@ def test_hostile_messages_are_rejected_and_the_worker_goes_on(
 
 
 def test_no_secret_and_no_log_text_is_left_behind(
-    deployment: Deployment, search: Search, ledger: Ledger, clean: Services, embeddings: Embeddings
+    deployment: Deployment, search: Search, ledger: Ledger, clean: Services, embeddings: ApiControl
 ) -> None:
     """Everything a run leaves is searched for the key, the password and a mark in the logs."""
     mark = "MARKED-LOG-TEXT-7431"

@@ -7,11 +7,8 @@ What leaves for the API with masking on is looked at here too, at the server tha
 
 from __future__ import annotations
 
-import base64
 import gzip
-import json
 import pickle
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +16,11 @@ from typing import Any
 import pytest
 import redis
 
+from dev.api_control import ApiControl
 from dev.services import Services
 from enrich.ledger import Ledger
 from enrich.text import fingerprint
-from tests.conftest import Embeddings, Pipeline, Search, wait_for
+from tests.conftest import Pipeline, Search, wait_for
 from tests.integration.test_cycle import logs
 from tests.integration.test_processes import (
     INDEX,
@@ -32,11 +30,11 @@ from tests.integration.test_processes import (
     ledger,
     publish,
 )
+from tests.messages import arguments, envelope
 
 __all__ = ["deployment", "ledger"]  # fixtures
 
 QUEUE = PREFIX + "broker:enrich.embed"
-TASK = "enrich.embed_and_update"
 
 
 class Bomb:
@@ -47,41 +45,6 @@ class Bomb:
 
     def __reduce__(self) -> Any:
         return Path.touch, (self.mark,)
-
-
-def envelope(
-    body: bytes,
-    *,
-    task: Any = TASK,
-    content_type: str = "application/json",
-    more: dict[str, Any] | None = None,
-    **changes: Any,
-) -> bytes:
-    """A message as kombu stores it in Redis' list, in whatever form. `more` goes to its headers."""
-    id = str(uuid.uuid4())
-    headers: dict[str, Any] = {"lang": "py", "id": id, "root_id": id, "argsrepr": "", "retries": 0}
-    headers |= more or {}
-    if task is not None:
-        headers["task"] = task
-    message: dict[str, Any] = {
-        "body": base64.b64encode(body).decode(),
-        "content-encoding": "utf-8",
-        "content-type": content_type,
-        "headers": headers,
-        "properties": {
-            "correlation_id": id,
-            "delivery_mode": 2,
-            "delivery_info": {"exchange": "enrich", "routing_key": "enrich.embed"},
-            "priority": 0,
-            "body_encoding": "base64",
-            "delivery_tag": str(uuid.uuid4()),
-        },
-    }
-    return json.dumps(message | changes).encode()
-
-
-def arguments(*given: Any) -> bytes:
-    return json.dumps([list(given), {}, {}]).encode()
 
 
 @pytest.fixture
@@ -194,7 +157,7 @@ def test_a_hostile_broadcast_is_dropped_and_the_worker_goes_on(
 
 
 def test_what_is_masked_never_reaches_the_api(
-    pipeline: Callable[..., Pipeline], search: Search, embeddings: Embeddings
+    pipeline: Callable[..., Pipeline], search: Search, embeddings: ApiControl
 ) -> None:
     secrets = ["jane@example.com", "10.20.30.40", "4111111111111111", "010-1234-5678", "hunter2"]
     message = "refused {} from {} card {} phone {} password={}"
@@ -236,7 +199,7 @@ def test_nothing_is_masked_unless_asked(pipeline: Callable[..., Pipeline], searc
 
 
 def test_a_donor_that_was_masked_otherwise_gives_no_vector(
-    pipeline: Callable[..., Pipeline], search: Search, embeddings: Embeddings
+    pipeline: Callable[..., Pipeline], search: Search, embeddings: ApiControl
 ) -> None:
     """A vector of the unmasked text must not be taken for that of the masked one."""
     search.create(INDEX)

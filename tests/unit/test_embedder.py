@@ -14,13 +14,13 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
-import httpx2
 import numpy as np
 import pytest
 import uvicorn
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from dev.embeddings_server import create_app
 from enrich.embedder import (
@@ -339,15 +339,12 @@ def url(model: Model) -> Iterator[str]:
 
 
 @pytest.fixture
-def control(url: str) -> Iterator[httpx2.Client]:
-    with httpx2.Client(base_url=url) as client:
-        client.post("/control/reset")
-        yield client
-        client.post("/control/reset")
-
-
-def add_fault(control: httpx2.Client, **fault: Any) -> None:
-    control.post("/control/faults", json=[fault]).raise_for_status()
+def control(url: str) -> Iterator[ApiControl]:
+    control = ApiControl(url)
+    control.reset()
+    yield control
+    control.reset()
+    control.close()
 
 
 def settings_for(url: str, **values: Any) -> Settings:
@@ -387,12 +384,11 @@ def refusal(url: str, **values: Any) -> EnrichError:
     return error
 
 
-def requests_served(control: httpx2.Client) -> int:
-    count: int = control.get("/control").json()["requests"]
-    return count
+def requests_served(control: ApiControl) -> int:
+    return control.counts()["requests"]
 
 
-def test_vectors_are_those_of_the_texts(url: str, control: httpx2.Client, model: Model) -> None:
+def test_vectors_are_those_of_the_texts(url: str, control: ApiControl, model: Model) -> None:
     got = embed(url, [*TEXTS, "a third", TEXTS[0]])
     expected = model.embed([*TEXTS, "a third", TEXTS[0]], 16)
     assert np.array_equal(np.vstack([v for v in got.vectors if v is not None]), expected)
@@ -401,8 +397,8 @@ def test_vectors_are_those_of_the_texts(url: str, control: httpx2.Client, model:
     assert requests_served(control) == 1
 
 
-def test_limits_are_read_from_the_headers(url: str, control: httpx2.Client) -> None:
-    control.post("/control", json={"requests_per_minute": 500, "tokens_per_minute": 90_000})
+def test_limits_are_read_from_the_headers(url: str, control: ApiControl) -> None:
+    control.set(requests_per_minute=500, tokens_per_minute=90_000)
     assert embed(url).limits == Limits(requests=500, tokens=90_000)
 
 
@@ -424,13 +420,13 @@ def test_limits_that_are_no_numbers_are_none(told: str) -> None:
 )
 def test_what_an_operator_has_to_mend_halts(
     url: str,
-    control: httpx2.Client,
+    control: ApiControl,
     values: dict[str, Any],
     control_settings: dict[str, Any],
     kind: type[EnrichError],
     words: str,
 ) -> None:
-    control.post("/control", json={"api_key": KEY, **control_settings}).raise_for_status()
+    control.set(**{"api_key": KEY, **control_settings})
     error = refusal(url, **values)
     assert type(error) is kind
     assert re.search(words, str(error))
@@ -484,15 +480,15 @@ def quoting(**fields: Any) -> dict[str, Any]:
     ],
 )
 def test_status_is_told_apart_by_who_mends_it(
-    url: str, control: httpx2.Client, status: int, body: Any, kind: type[EnrichError]
+    url: str, control: ApiControl, status: int, body: Any, kind: type[EnrichError]
 ) -> None:
-    add_fault(control, kind="status", status=status, body=body)
+    control.faults({"kind": "status", "status": status, "body": body})
     error = refusal(url)
     assert type(error) is kind
     assert str(status) in str(error)
     # The client itself must not have tried again.
     assert requests_served(control) <= 1
-    assert control.get("/control").json()["faults"] == 0
+    assert control.seen["strikes_left"] == 0
 
 
 @pytest.mark.parametrize(
@@ -509,17 +505,17 @@ def test_status_is_told_apart_by_who_mends_it(
     ],
 )
 def test_pause_is_handed_on(
-    url: str, control: httpx2.Client, headers: dict[str, str], least: float, most: float
+    url: str, control: ApiControl, headers: dict[str, str], least: float, most: float
 ) -> None:
-    add_fault(control, kind="status", status=429, headers=headers)
+    control.faults({"kind": "status", "status": 429, "headers": headers})
     error = refusal(url)
     assert isinstance(error, RateLimited)
     assert error.retry_after is not None
     assert least <= error.retry_after <= most
 
 
-def test_pause_without_a_length_is_none(url: str, control: httpx2.Client) -> None:
-    add_fault(control, kind="status", status=429)
+def test_pause_without_a_length_is_none(url: str, control: ApiControl) -> None:
+    control.faults({"kind": "status", "status": 429})
     error = refusal(url)
     assert isinstance(error, RateLimited)
     assert error.retry_after is None
@@ -541,32 +537,30 @@ def test_pause_without_a_length_is_none(url: str, control: httpx2.Client) -> Non
     ],
 )
 def test_broken_answer_is_never_taken(
-    url: str, control: httpx2.Client, fault: dict[str, Any], kind: type[EnrichError]
+    url: str, control: ApiControl, fault: dict[str, Any], kind: type[EnrichError]
 ) -> None:
-    add_fault(control, **fault)
+    control.faults(fault)
     assert isinstance(refusal(url), kind)
     # And the next request is served as if nothing had been.
     assert all(vector is not None for vector in embed(url).vectors)
 
 
 @pytest.mark.parametrize("kind", ["nan", "inf", "zeros"])
-def test_numbers_that_are_no_vector_are_left_out(
-    url: str, control: httpx2.Client, kind: str
-) -> None:
-    add_fault(control, kind=kind, match="second")
+def test_numbers_that_are_no_vector_are_left_out(url: str, control: ApiControl, kind: str) -> None:
+    control.faults({"kind": kind, "match": "second"})
     assert [vector is None for vector in embed(url).vectors] == [False, True]
 
 
-def test_shuffled_answer_is_put_in_order(url: str, control: httpx2.Client, model: Model) -> None:
-    add_fault(control, kind="shuffled_index")
+def test_shuffled_answer_is_put_in_order(url: str, control: ApiControl, model: Model) -> None:
+    control.faults({"kind": "shuffled_index"})
     got = embed(url)
     assert np.array_equal(
         np.vstack([v for v in got.vectors if v is not None]), model.embed(TEXTS, 16)
     )
 
 
-def test_slow_answer_is_given_up(url: str, control: httpx2.Client) -> None:
-    add_fault(control, kind="hang", seconds=5)
+def test_slow_answer_is_given_up(url: str, control: ApiControl) -> None:
+    control.faults({"kind": "hang", "seconds": 5})
     error = refusal(url, openai_timeout_seconds=0.1)
     assert isinstance(error, ServerUnavailable)
     assert "did not answer in time" in str(error)
@@ -580,6 +574,6 @@ def test_nobody_there_names_the_setting() -> None:
     assert "check OPENAI_BASE_URL" in str(error)
 
 
-def test_model_of_one_size_is_not_asked_for_dimensions(url: str, control: httpx2.Client) -> None:
+def test_model_of_one_size_is_not_asked_for_dimensions(url: str, control: ApiControl) -> None:
     got = embed(url, embedding_model="text-embedding-ada-002", embedding_dimensions=1536)
     assert all(vector is not None for vector in got.vectors)
