@@ -238,8 +238,9 @@ class VectorSources:
         except Halt:
             if self._ledger.another_key_works(self._key_hash):
                 raise TransientError(
-                    "the embeddings API refuses this worker's key while another's works: "
-                    "restart the worker with the new OPENAI_API_KEY"
+                    "the embeddings API refuses this worker's OPENAI_API_KEY, while another key "
+                    "worked a short while ago: if this is the old one, restart the worker with "
+                    "the new; if it is the new one, check it"
                 ) from None
             raise
         # Long enough for the next runs, in which the other may be the first to ask.

@@ -437,7 +437,7 @@ def test_a_probe_with_an_old_key_does_not_halt_the_others(pipeline: Build, searc
     good.run()
     good.ledger.halt(good.ledger.open("manual", 600).run, "whatever it was")
     good.ledger.finish(good.ledger.active_run())
-    with pytest.raises(TransientError, match="while another's works"):
+    with pytest.raises(TransientError, match="while another key worked"):
         pipeline(openai_api_key="sk-old").backfill.tick("manual")
     assert good.ledger.record(good.ledger.active_run()).state == "running"
 
