@@ -19,7 +19,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     reference: Reference
     #: Fingerprint of the text; for a log without usable text, any value of its own.
     fingerprint: str
-    #: Size of the message, in bytes.
+    #: Of its source, in bytes, about.
     size: int
 
 

@@ -36,23 +36,27 @@ log = logging.getLogger(__name__)
 #: A page without scripts carries whole messages, so it has to be small.
 PAGE_WITHOUT_SCRIPTS = 50
 
-#: Gives the message's length and the message itself, shortened so that `text.text_of` of it equals
-#: `text.text_of` of the whole: stripped, everything up to where its tail may begin, and that tail.
-#: Painless knows no escape for a line break, so that one comes as a parameter.
+#: Gives the length of the whole source, about, and the message, shortened so that `text.text_of` of
+#: it equals `text.text_of` of the whole: stripped, everything up to where its tail may begin, and
+#: that tail. Painless knows no escape for a line break, so that one comes as a parameter.
 _MESSAGE_SCRIPT = """
+int size = 0;
+for (def value : params._source.values()) {
+  if (value != null) { size += value.toString().length(); }
+}
 def m = params._source.message;
-if (!(m instanceof String)) { return [-1, null]; }
+if (!(m instanceof String)) { return [size, null]; }
 int n = m.length();
-if (n <= params.head + params.tail) { return [n, m]; }
+if (n <= params.head + params.tail) { return [size, m]; }
 int first = 0;
 int last = n;
 while (first < params.blank && params.white.contains(m.substring(first, first + 1))) { first++; }
 while (n - last < params.blank && params.white.contains(m.substring(last - 1, last))) { last--; }
-if (last - first <= params.head + params.tail) { return [n, m.substring(first, last)]; }
+if (last - first <= params.head + params.tail) { return [size, m.substring(first, last)]; }
 int cause = m.lastIndexOf('Caused by');
 int from = cause - first > params.head - params.tail ? cause : last - params.tail;
 int to = (int) Math.min(last, from + params.tail);
-return [n, m.substring(first, first + params.head) + params.gap + m.substring(from, to)];
+return [size, m.substring(first, first + params.head) + params.gap + m.substring(from, to)];
 """
 _MESSAGE_PARAMS = {
     "head": MAX_TEXT_BYTES + TAIL_BYTES,
@@ -81,6 +85,7 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
 
     reference: Reference
     message: str | None
+    #: Of its whole source, in characters, about; of its message where scripts are refused.
     size: int
 
 
@@ -323,11 +328,11 @@ def _found(hit: RawHit) -> Hit:
         size, message = hit.fields["message"]
     else:
         message = hit.source.get("message")
-        size = len(message) if isinstance(message, str) else -1
+        size = len(message) if isinstance(message, str) else 0
     return Hit(
         reference=Reference(hit.index, hit.id, hit.routing, hit.seq_no, hit.primary_term),
         message=message if isinstance(message, str) else None,
-        size=max(int(size), 0),
+        size=int(size),
     )
 
 

@@ -14,7 +14,7 @@ from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from enrich.log_store.connection import Connection
 from enrich.log_store.documents import OUR_FIELDS
-from enrich.models import RunRecord
+from enrich.models import MAX_CHUNK_BYTES, RunRecord
 from enrich.text import fingerprint
 from tests.conftest import PREFIX, Pipeline, Search
 
@@ -489,6 +489,29 @@ def test_two_deployments_divide_the_indices(pipeline: Build, search: Search, mod
     assert [first.ledger.totals().vectors, second.ledger.totals().vectors] == [60, 60]
     for index in projects:
         assert assert_right_vectors(search, index, model) == 30
+
+
+def test_a_chunk_is_bounded_by_all_that_its_logs_carry(
+    pipeline: Build, search: Search, model: Model
+) -> None:
+    """Short messages, and beside them bodies of a megabyte: a worker holds no more at once than a
+    few of them, and neither does OpenSearch when it answers."""
+    search.create(INDEX)
+    documents = logs(40, 40)
+    for document in documents:
+        document["request"] = {"parts": [{"body": "x" * 1_000_000}]}
+    search.index(INDEX, documents)
+    one = pipeline()
+    sizes = []
+    one.before = lambda name, given: (
+        sizes.append(len(given[0]["references"])) if name == "embed_and_update" else None
+    )
+
+    assert_adds_up(one.run())
+
+    assert sum(sizes) == 40
+    assert max(sizes) * 1_000_000 <= MAX_CHUNK_BYTES
+    assert assert_right_vectors(search, INDEX, model) == 40
 
 
 def test_routing_and_pipelines_are_respected(pipeline: Build, search: Search, model: Model) -> None:
