@@ -144,7 +144,7 @@ class Ledger:
     def count(self, run: str, *, micro_usd: int = 0, **amounts: int) -> None:
         """Add to a run's counters (api_requests, api_inputs, api_tokens, retries, …)."""
         pairs = [part for pair in amounts.items() if pair[1] for part in pair]
-        self._move("count", run, _today(), micro_usd, *pairs)
+        self._move("count", run, _today(), micro_usd, uuid.uuid4().hex, *pairs)
 
     def expire(self, run: str, deadline: float) -> tuple[int, Standing]:
         """Defer chunks past their deadline; how many, and where the run stands."""
