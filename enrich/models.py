@@ -25,6 +25,8 @@ MAX_CHUNK_BYTES = 16 * 1024 * 1024
 METHOD = "periodic_scheduler"
 
 _MONTH = re.compile(r"_\d{4}_\d{2}$")
+#: How OpenSearch names the indices behind a data stream.
+_GENERATION = re.compile(r"^\.ds-(.+)-\d{6,}$")
 
 
 class Outcome(StrEnum):
@@ -185,8 +187,9 @@ class Totals:
 
 @lru_cache(maxsize=10_000)
 def project_of(index: str) -> str:
-    """The index name without its month: `{project}_{YYYY}_{MM}` → `{project}`."""
-    return _MONTH.sub("", index)
+    """The index name without its month: `{project}_{YYYY}_{MM}` → `{project}`. Of an index behind a
+    data stream: the stream's, without a month as well."""
+    return _MONTH.sub("", _GENERATION.sub(r"\1", index))
 
 
 def outcome_line(outcomes: Mapping[str, int]) -> str:

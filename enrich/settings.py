@@ -199,6 +199,11 @@ class Settings(BaseSettings):
         return self.enrich_interval_minutes * 60
 
     @property
+    def index_patterns(self) -> tuple[str, ...]:
+        """Those of ENRICH_INDEX_PATTERN that take indices in."""
+        return tuple(name for name in self.enrich_index_pattern if not name.startswith("-"))
+
+    @property
     def index_expression(self) -> str:
         """The target of every search, in OpenSearch's syntax: patterns, then exclusions."""
         return ",".join(

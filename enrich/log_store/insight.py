@@ -42,6 +42,15 @@ class _CountsAnswer(msgspec.Struct):
     timed_out: bool = False
 
 
+class _Stream(msgspec.Struct):
+    name: str
+    backing_indices: list[str]
+
+
+class _Resolved(msgspec.Struct):
+    data_streams: list[_Stream] = []
+
+
 class Insight:
     """Searches whose answers are shown; changes nothing."""
 
@@ -50,6 +59,7 @@ class Insight:
         self._stored = stored
         self._queries = Queries(settings)
         self._expression = settings.index_expression
+        self._patterns = ",".join(settings.index_patterns)
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
 
@@ -62,6 +72,22 @@ class Insight:
             params={"fields": "level", **LENIENT},
         )
         return sorted([caps.indices] if isinstance(caps.indices, str) else caps.indices)
+
+    def streams_left_out(self) -> list[str]:
+        """Data streams whose name is searched for, but none of the indices behind it, since those
+        begin with a dot."""
+        answer = self._connection.ask(
+            _Resolved,
+            "GET",
+            f"/_resolve/index/{self._patterns}",
+            params={"expand_wildcards": "open"},
+        )
+        searched = set(self.names())
+        return sorted(
+            stream.name
+            for stream in answer.data_streams
+            if searched.isdisjoint(stream.backing_indices)
+        )
 
     def counts(self) -> Counts:
         """Count the ERROR logs. Exact at any size, where every shard answers."""

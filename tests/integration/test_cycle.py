@@ -4,7 +4,7 @@ changes. The witness is OpenSearch asked directly and the embedding model itself
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,13 @@ import pytest
 
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
+from dev.services import Services
+from enrich.log_store import index_template
 from enrich.log_store.connection import Connection
 from enrich.log_store.documents import OUR_FIELDS
 from enrich.models import MAX_CHUNK_BYTES, RunRecord
 from enrich.text import fingerprint
-from tests.conftest import PREFIX, Pipeline, Search
+from tests.conftest import DIMENSIONS, PREFIX, Pipeline, Search
 
 INDEX = "a_b_2026_11"
 Build = Callable[..., Pipeline]
@@ -489,6 +491,54 @@ def test_two_deployments_divide_the_indices(pipeline: Build, search: Search, mod
     assert [first.ledger.totals().vectors, second.ledger.totals().vectors] == [60, 60]
     for index in projects:
         assert assert_right_vectors(search, index, model) == 30
+
+
+@pytest.fixture
+def stream(clean: Services, search: Search) -> Iterator[str]:
+    """A data stream of ours."""
+    template = {**index_template(DIMENSIONS, ["pay_core*"]), "data_stream": {}}
+    search("PUT", "/_index_template/pay_core", template)
+    search("PUT", "/_data_stream/pay_core")
+    yield "pay_core"
+    search("DELETE", "/_data_stream/pay_core")
+
+
+def append(search: Search, stream: str, documents: list[dict[str, Any]]) -> None:
+    rows: list[Any] = []
+    for document in documents:
+        rows += [{"create": {}}, {**document, "@timestamp": document["timestamp"]}]
+    body = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    assert not search("POST", f"/{stream}/_bulk?refresh=true", body)["errors"]
+
+
+def test_a_data_stream_is_one_project_over_all_its_indices(
+    pipeline: Build, search: Search, model: Model, stream: str, redis_emptied: Any
+) -> None:
+    append(search, stream, logs(20, 10))
+    assert pipeline().run().found == 0, "the names of its indices begin with a dot"
+    one = pipeline(enrich_index_pattern="*_*,-.*,.ds-*_*")
+    assert_adds_up(one.run())
+    assert assert_right_vectors(search, stream, model) == 20
+    search("POST", f"/{stream}/_rollover")
+    append(search, stream, logs(20, 10))
+    redis_emptied()
+
+    record = one.run()
+
+    assert_adds_up(record)
+    assert (record.found, record.reused, record.duplicate, record.embedded) == (20, 10, 10, 0)
+    assert assert_right_vectors(search, stream, model) == 40
+
+
+def test_what_an_alias_names_is_found_once(pipeline: Build, search: Search, model: Model) -> None:
+    for index in (INDEX, "plain"):
+        search.create(index)
+        search.index(index, logs(5, 5))
+        action = {"add": {"index": index, "alias": "all_logs"}}
+        search("POST", "/_aliases", {"actions": [action]})
+    record = pipeline().run()
+    assert_adds_up(record)
+    assert record.vectors_written == 10
 
 
 def test_a_chunk_is_bounded_by_all_that_its_logs_carry(

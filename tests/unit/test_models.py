@@ -166,6 +166,9 @@ def test_chunk_carries_references_and_no_text() -> None:
         ("logs_2026_1", "logs_2026_1"),
         ("logs_2026_01_old", "logs_2026_01_old"),
         ("x_2025_01_2026_02", "x_2025_01"),
+        (".ds-pay_core-000012", "pay_core"),
+        (".ds-pay_2026_01-000001", "pay"),
+        (".ds-pay_core", ".ds-pay_core"),
     ],
 )
 def test_project_is_the_index_without_its_month(index: str, project: str) -> None:
