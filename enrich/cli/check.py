@@ -192,7 +192,7 @@ class Check:
         reasons = {**self._ready.skipped, **backlog.unreadable}
         self._ok(f"{_plural(len(self._indices), 'index')} match {self._settings.index_expression}")
         healthy: list[str] = []
-        for name in self._indices:
+        for name in sorted({*self._indices, *reasons}):
             of_index = counts.get(name, {})
             owed, errors = of_index.get("without_vector", 0), sum(of_index.values())
             told = f"{name}: {errors:,} ERROR logs, {owed:,} without a vector"

@@ -2,8 +2,8 @@
 
 `connection` speaks to the server, `finding` searches what is owed, `documents` reads and writes by
 reference, `stored_vectors` reads what others can take over, `preflight` decides which indices may
-be written, `templates` is for indices to come, `insight` looks for people. The rest of the program
-sees `LogStore` only.
+be written, `templates` is for indices to come, `insight` looks for people, `scope` is what both
+searchers mean by all indices. The rest of the program sees `LogStore` only.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from enrich.log_store.documents import (
 from enrich.log_store.finding import Backlog, Finder, Hit, IndexPage, Target
 from enrich.log_store.insight import Insight
 from enrich.log_store.preflight import Preflight, Readiness
+from enrich.log_store.scope import Scope
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.log_store.templates import Templates, index_template
 from enrich.settings import Settings
@@ -51,10 +52,11 @@ class LogStore:
 
     def __init__(self, settings: Settings) -> None:
         self.connection = Connection(settings)
-        self.finder = Finder(self.connection, settings)
+        scope = Scope(self.connection, settings)
+        self.finder = Finder(self.connection, scope, settings)
         self.documents = Documents(self.connection)
         self.stored_vectors = StoredVectors(self.connection, settings.embedding_dimensions)
-        self.insight = Insight(self.connection, self.stored_vectors, settings)
+        self.insight = Insight(self.connection, scope, self.stored_vectors, settings)
         self.preflight = Preflight(self.connection, settings)
         self.templates = Templates(self.connection)
 

@@ -27,6 +27,7 @@ from enrich.log_store.queries import (
     SearchAnswer,
     slices,
 )
+from enrich.log_store.scope import Scope
 from enrich.models import Donor, Reference
 from enrich.settings import Settings
 from enrich.text import MAX_TEXT_BYTES, TAIL_BYTES
@@ -117,9 +118,9 @@ class IndexPage:
 class Finder:
     """Searches; changes nothing."""
 
-    def __init__(self, connection: Connection, settings: Settings) -> None:
+    def __init__(self, connection: Connection, scope: Scope, settings: Settings) -> None:
         self._connection = connection
-        self._expression = settings.index_expression
+        self._scope = scope
         self._queries = Queries(settings)
         self._max_age_days = settings.enrich_max_age_days
         self._model = settings.embedding_model
@@ -133,21 +134,20 @@ class Finder:
         Raises:
             TransientError: a part of the indices was not counted, and which cannot be told.
         """
-        caps = self._connection.ask(
+        caps = self._scope.ask(
             FieldCaps,
             "GET",
-            f"/{self._expression}/_field_caps",
+            "_field_caps",
             params={
                 "fields": "level,level.keyword,timestamp",
                 # Else a field of one type would seem to be mapped in every index.
                 "include_unmapped": "true",
-                **LENIENT,
             },
         )
-        answer = self._connection.ask(
+        answer = self._scope.ask(
             BacklogAnswer,
             "POST",
-            f"/{self._expression}/_search",
+            "_search",
             {
                 "size": 0,
                 "query": self._queries.owed(),
@@ -159,15 +159,17 @@ class Finder:
                 # what the search itself does.
                 "pre_filter_shard_size": MAX_INDICES,
                 "request_cache": "false",
-                **LENIENT,
             },
         )
-        unreadable: dict[str, str] = {}
+        unreadable = dict(self._scope.left_out)
         text_only = caps.indices_with("level", ["text", "match_only_text"])
         for index in sorted(text_only - caps.indices_with("level.keyword")):
             unreadable[index] = (
                 "level is mapped as text without level.keyword, so ERROR cannot be searched exactly"
             )
+        for index, type_ in caps.types_of("level").items():
+            if type_ in _NO_WORDS:
+                unreadable[index] = f"level is mapped as {type_}, which holds no word such as ERROR"
         unsorted = caps.indices_with("timestamp") - caps.indices_with(
             "timestamp", ["date", "date_nanos"]
         )
@@ -177,11 +179,13 @@ class Finder:
                     "timestamp is not mapped as a date, so ENRICH_MAX_AGE_DAYS cannot be applied"
                 )
         if not answer.shards.complete or answer.timed_out:
-            silent = answer.shards.failing_indices.union(self.red_indices())
-            if answer.timed_out or not silent:
+            failing = answer.shards.failing_indices
+            red = self.red_indices()
+            if answer.timed_out or not (failing or red):
                 # Nobody can say whose logs were not counted; none is no answer.
                 raise TransientError("OpenSearch counted the backlog only in part")
-            unreadable.update(dict.fromkeys(sorted(silent), _NO_SHARD))
+            silent = {index: _refusal(kind) for index, kind in failing.items()}
+            unreadable = {**silent, **dict.fromkeys(red, _NO_SHARD), **unreadable}
         buckets = answer.aggregations["owed"].buckets if answer.aggregations else []
         return Backlog(
             counts={b.key: b.doc_count for b in buckets if b.key not in unreadable},
@@ -194,7 +198,7 @@ class Finder:
         answer = self._connection.ask(
             dict[str, Any],
             "GET",
-            f"/_cluster/health/{self._expression}",
+            f"/_cluster/health/{self._scope.expression}",
             params={"level": "indices", **LENIENT},
         )
         return sorted(n for n, i in answer.get("indices", {}).items() if i["status"] == "red")
@@ -259,7 +263,7 @@ class Finder:
             kind = error_type(answer.error)
             if kind == "index_not_found_exception":
                 return IndexPage(index=index, exhausted=True)
-            return IndexPage(index=index, trouble=f"it cannot be searched ({kind})")
+            return IndexPage(index=index, trouble=_refusal(kind))
         if not answer.shards.complete or answer.timed_out:
             return IndexPage(index=index, trouble=_NO_SHARD)
         hits = [_found(hit) for hit in answer.hits.hits]
@@ -281,7 +285,7 @@ class Finder:
             donors by project and fingerprint.
         """
         searches = [
-            (f"{project}_*,{project}" if project else self._expression, texts)
+            (f"{project}_*,{project}" if project else self._scope.expression, texts)
             for project, texts in wanted.items()
         ]
         rows: list[Any] = []
@@ -321,6 +325,16 @@ class Finder:
 
 #: Why an index is left out when its search is not complete.
 _NO_SHARD = "not every shard answers (red index)"
+
+#: Types of a field that cannot hold a level's name.
+_NO_WORDS = frozenset(
+    {"byte", "short", "integer", "long", "unsigned_long", "half_float", "float", "double"}
+    | {"scaled_float", "boolean", "date", "date_nanos", "ip", "binary", "object", "nested"}
+)
+
+
+def _refusal(kind: str) -> str:
+    return f"it cannot be searched ({kind})"
 
 
 def _found(hit: RawHit) -> Hit:

@@ -21,6 +21,7 @@ from enrich.log_store.queries import (
     Shards,
     slices,
 )
+from enrich.log_store.scope import Scope
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.models import Donor
 from enrich.settings import Settings
@@ -54,23 +55,20 @@ class _Resolved(msgspec.Struct):
 class Insight:
     """Searches whose answers are shown; changes nothing."""
 
-    def __init__(self, connection: Connection, stored: StoredVectors, settings: Settings) -> None:
+    def __init__(
+        self, connection: Connection, scope: Scope, stored: StoredVectors, settings: Settings
+    ) -> None:
         self._connection = connection
+        self._scope = scope
         self._stored = stored
         self._queries = Queries(settings)
-        self._expression = settings.index_expression
         self._patterns = ",".join(settings.index_patterns)
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
 
     def names(self) -> list[str]:
         """Open indices that a run would search."""
-        caps = self._connection.ask(
-            FieldCaps,
-            "GET",
-            f"/{self._expression}/_field_caps",
-            params={"fields": "level", **LENIENT},
-        )
+        caps = self._scope.ask(FieldCaps, "GET", "_field_caps", params={"fields": "level"})
         return sorted([caps.indices] if isinstance(caps.indices, str) else caps.indices)
 
     def streams_left_out(self) -> list[str]:
@@ -91,10 +89,10 @@ class Insight:
 
     def counts(self) -> Counts:
         """Count the ERROR logs. Exact at any size, where every shard answers."""
-        answer = self._connection.ask(
+        answer = self._scope.ask(
             _CountsAnswer,
             "POST",
-            f"/{self._expression}/_search",
+            "_search",
             {
                 "size": 0,
                 "query": {"bool": {"filter": self._queries.of_level()}},
@@ -112,7 +110,7 @@ class Insight:
                     }
                 },
             },
-            {"max_concurrent_shard_requests": 256, **LENIENT},
+            {"max_concurrent_shard_requests": 256},
         )
         by_index: dict[str, dict[str, int]] = {}
         for bucket in answer.aggregations.get("by_index", {}).get("buckets", []):
@@ -124,7 +122,7 @@ class Insight:
             }
         return Counts(
             by_index=dict(sorted(by_index.items())),
-            whole=answer.shards.complete and not answer.timed_out,
+            whole=answer.shards.complete and not answer.timed_out and not self._scope.left_out,
         )
 
     def oldest_owed(self) -> str | None:
@@ -135,9 +133,7 @@ class Insight:
             "aggs": {"oldest": {"min": {"field": "timestamp", "format": "strict_date_time"}}},
         }
         try:
-            answer = self._connection.ask(
-                dict[str, Any], "POST", f"/{self._expression}/_search", query, LENIENT
-            )
+            answer = self._scope.ask(dict[str, Any], "POST", "_search", query)
         except RequestRefused:
             return None  # no index maps `timestamp` as a date: none is the oldest
         value = answer.get("aggregations", {}).get("oldest", {}).get("value_as_string")
@@ -145,17 +141,17 @@ class Insight:
 
     def failures(self, index: str | None, size: int = 1000) -> list[dict[str, Any]]:
         """Documents marked failed, newest first: where, why, since when; never their text."""
-        answer = self._connection.ask(
+        answer = self._scope.ask(
             SearchAnswer,
             "POST",
-            f"/{index or self._expression}/_search",
+            "_search",
             {
                 "size": size,
                 "query": {"bool": {"filter": [IS_FAILED], "must_not": [HAS_VECTOR]}},
                 "sort": [{"ai_enriched_at": {"order": "desc", "unmapped_type": "date"}}],
                 "_source": ["ai_enrichment_error", "ai_enriched_at", "ai_enrichment_run"],
             },
-            LENIENT,
+            index=index,
         )
         return [
             {
@@ -175,12 +171,12 @@ class Insight:
         The cosine is computed here: OpenSearch's score is another in each space that an index may
         have.
         """
-        target = index or self._expression
-        caps = self._connection.ask(
+        caps = self._scope.ask(
             FieldCaps,
             "GET",
-            f"/{target}/_field_caps",
-            params={"fields": "log_vector", "include_unmapped": "true", **LENIENT},
+            "_field_caps",
+            params={"fields": "log_vector", "include_unmapped": "true"},
+            index=index,
         )
         searchable = sorted(caps.indices_with("log_vector", ["knn_vector"]))
         if not searchable:
@@ -214,12 +210,11 @@ class Insight:
 
     def sample(self, size: int) -> list[str]:
         """Messages of a few logs that are owed, for `check`."""
-        answer = self._connection.ask(
+        answer = self._scope.ask(
             SearchAnswer,
             "POST",
-            f"/{self._expression}/_search",
+            "_search",
             {"size": size, "query": self._queries.owed(), "_source": ["message"]},
-            LENIENT,
         )
         messages = (hit.source.get("message") for hit in answer.hits.hits)
         return [message for message in messages if isinstance(message, str)]
@@ -228,12 +223,8 @@ class Insight:
         """Some logs that we enriched: to see whether the space is the same."""
         query = {"bool": {"filter": self._queries.with_vector_of(self._model, self._dimensions)}}
         try:
-            answer = self._connection.ask(
-                SearchAnswer,
-                "POST",
-                f"/{self._expression}/_search",
-                {"size": size, "query": query, "_source": False},
-                LENIENT,
+            answer = self._scope.ask(
+                SearchAnswer, "POST", "_search", {"size": size, "query": query, "_source": False}
             )
         except RequestRefused:
             return []

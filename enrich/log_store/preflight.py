@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from enrich.errors import AccessRefused
+from enrich.log_store.blocks import blocked
 from enrich.log_store.connection import Connection, RequestRefused
 from enrich.settings import Settings
 
@@ -71,11 +72,15 @@ class Preflight:
         skipped: dict[str, str] = {}
         update_only: list[str] = []
         completed: dict[str, list[str]] = {}
+        blocks = self._blocks()
         for start in range(0, len(indices), 40):
             names = list(indices[start : start + 40])
-            for name, (mapping, settings) in self._described(names).items():
+            for name, (mapping, settings) in self._described(names, skipped).items():
                 missing = missing_mapping(mapping, self._dimensions)
                 reason = obstacle(mapping, settings, self._dimensions)
+                if not reason and name in blocks:
+                    # A searchable snapshot, say, or a follower of another cluster.
+                    reason = f"it takes no writes: {blocks[name]}"
                 if not reason and missing:
                     reason = "" if dry_run else self._complete(name, missing)
                     completed[name] = sorted(missing)
@@ -86,13 +91,41 @@ class Preflight:
                     update_only.append(name)
         return Readiness(skipped=skipped, update_only=sorted(update_only), completed=completed)
 
-    def _described(self, names: list[str]) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    def _blocks(self) -> dict[str, str]:
+        try:
+            return blocked(self._connection, "write")
+        except AccessRefused:
+            # Then a block is met item by item.
+            return {}
+
+    def _described(
+        self, names: list[str], skipped: dict[str, str]
+    ) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+        """Mapping and settings by index; those that may not be seen go to `skipped`."""
         path = ",".join(names)
         lenient = {"ignore_unavailable": "true"}
-        mappings = self._connection.ask(dict[str, Any], "GET", f"/{path}/_mapping", params=lenient)
-        settings = self._connection.ask(
-            dict[str, Any], "GET", f"/{path}/_settings", params={"flat_settings": "true", **lenient}
-        )
+        try:
+            mappings = self._connection.ask(
+                dict[str, Any], "GET", f"/{path}/_mapping", params=lenient
+            )
+            settings = self._connection.ask(
+                dict[str, Any],
+                "GET",
+                f"/{path}/_settings",
+                params={"flat_settings": "true", **lenient},
+            )
+        except RequestRefused as error:
+            # One that is blocked is enough for all to be refused.
+            if error.error_type != "cluster_block_exception":
+                raise
+            if len(names) == 1:
+                skipped[path] = "index.blocks.metadata is set: its mapping cannot be seen"
+                return {}
+            middle = len(names) // 2
+            return {
+                **self._described(names[:middle], skipped),
+                **self._described(names[middle:], skipped),
+            }
         return {
             name: (mappings[name]["mappings"], settings[name]["settings"])
             for name in names
@@ -182,6 +215,11 @@ def _wrong_field(properties: dict[str, Any], dimensions: int) -> str:
             return (
                 f"log_vector is mapped as {vector.get('type', 'object')}, not knn_vector: reindex "
                 "into an index made from `python -m enrich template`"
+            )
+        if (data_type := str(vector.get("data_type", "float")).lower()) != "float":
+            return (
+                f"log_vector is mapped with data_type {data_type}, not float: reindex into an "
+                "index made from `python -m enrich template`"
             )
         if vector.get("dimension") not in (None, dimensions):
             return (

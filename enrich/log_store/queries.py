@@ -30,8 +30,13 @@ class Queries:
     def of_level(self) -> list[dict[str, Any]]:
         """ERROR logs, not older than ENRICH_MAX_AGE_DAYS; as filters."""
         # Untemplated indices map `level` to text with a `.keyword` beside it; an unmapped field
-        # matches nothing, so that both can be asked for everywhere.
-        by_level = [{"terms": {name: self._levels}} for name in ("level", "level.keyword")]
+        # matches nothing, so that both can be asked for everywhere. `lenient`, because a word is
+        # an error where `level` is a number.
+        by_level = [
+            {"match": {name: {"query": level, "analyzer": "keyword", "lenient": True}}}
+            for name in ("level", "level.keyword")
+            for level in self._levels
+        ]
         clauses: list[dict[str, Any]] = [{"bool": {"should": by_level}}]
         if self._max_age_days:
             clauses.append({"range": {"timestamp": {"gte": f"now-{self._max_age_days * 24:.0f}h"}}})
@@ -57,6 +62,7 @@ class Queries:
 
 class ShardFailure(msgspec.Struct):
     index: str | None = None
+    reason: dict[str, Any] | None = None
 
 
 class Shards(msgspec.Struct):
@@ -71,9 +77,14 @@ class Shards(msgspec.Struct):
         return self.successful >= self.total
 
     @property
-    def failing_indices(self) -> set[str]:
-        """Those of which a shard answered with an error; unassigned shards are not named."""
-        return {failure.index for failure in self.failures if failure.index}
+    def failing_indices(self) -> dict[str, str]:
+        """Those of which a shard answered with an error, and its type; unassigned shards are not
+        named."""
+        return {
+            failure.index: str((failure.reason or {}).get("type", "unknown"))
+            for failure in self.failures
+            if failure.index
+        }
 
 
 class Bucket(msgspec.Struct):
@@ -104,6 +115,14 @@ class FieldCaps(msgspec.Struct):
                 # Without a list of its own, the type holds in every index.
                 found.update(caps.get("indices") or everywhere)
         return found
+
+    def types_of(self, name: str) -> dict[str, str]:
+        """The field's type in each index that maps it."""
+        return {
+            index: type_
+            for type_ in self.fields.get(name, {})
+            for index in self.indices_with(name, [type_])
+        }
 
 
 class RawHit(msgspec.Struct):

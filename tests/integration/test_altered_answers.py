@@ -97,7 +97,7 @@ def test_an_index_whose_shard_failed_to_count_is_named(
     record = one.run()
     assert_adds_up(record)
     assert record.vectors_written == 30
-    assert "not every shard answers" in record.skipped_indices[BAD]
+    assert "it cannot be searched (circuit_breaking_exception)" in record.skipped_indices[BAD]
 
     proxy.alter = unaltered
     assert one.run().vectors_written == 3

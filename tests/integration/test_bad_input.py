@@ -38,6 +38,10 @@ UNFIT = {
         "log_vector is mapped as float"),
     "dimension": ({"settings": KNN, "mappings": {"properties": {**LEVEL, "log_vector": {
         "type": "knn_vector", "dimension": 8}}}}, "dimension 8, not 1536"),
+    "bytes": ({"settings": KNN, "mappings": {"properties": {**LEVEL, "log_vector": {
+        "type": "knn_vector", "dimension": 1536, "data_type": "byte",
+        "method": {"name": "hnsw", "engine": "lucene", "space_type": "l2"}}}}},
+        "data_type byte, not float"),
     "no knn": ({"mappings": {"properties": LEVEL}}, "index.knn is not set"),
     "source excludes": ({"settings": KNN, "mappings": {"_source": {"excludes": ["secret"]},
         "properties": LEVEL}}, "leaves fields out of _source"),
@@ -71,27 +75,51 @@ def test_an_unfit_index_is_skipped_with_its_reason(
         assert all("ai_enriched_at" not in search.source(BAD, id) for id in ids)
 
 
+def test_levels_that_are_numbers_are_named_and_harm_no_other(
+    pipeline: Build, search: Search
+) -> None:
+    """As some logging libraries have them: to search a number for ERROR is an error."""
+    search.create(BAD, settings=KNN, mappings={"properties": {"level": {"type": "long"}}})
+    search.index(BAD, [{**log, "level": 50} for log in logs(3, 3)])
+    one = pipeline()
+    record = one.run()
+    assert (record.state, record.found) == ("finished", 0)
+    assert "level is mapped as long" in record.skipped_indices[BAD]
+    assert one.store.insight.counts().by_index == {}
+
+    search.create(INDEX)
+    search.index(INDEX, logs(3, 3))
+    assert one.run().vectors_written == 3
+
+
 @pytest.mark.parametrize(
     ("block", "reason"),
     [
         ("index.blocks.write", "index.blocks.write is set"),
         ("index.blocks.read_only", "index.blocks.read_only is set"),
         ("index.blocks.read_only_allow_delete", "index.blocks.read_only_allow_delete is set"),
+        ("index.blocks.read", "index read (api)"),
+        ("index.blocks.metadata", "index.blocks.metadata is set"),
     ],
 )
 def test_a_blocked_index_is_skipped_and_done_later(
     pipeline: Build, search: Search, model: Model, block: str, reason: str
 ) -> None:
-    search.create(BAD)
-    search.index(BAD, logs(3, 3))
+    for index in (BAD, INDEX):
+        search.create(index)
+        search.index(index, logs(3, 3))
     search("PUT", f"/{BAD}/_settings", {block: True})
     one = pipeline()
     try:
         record = one.run()
-        assert_adds_up(record)
-        assert reason in record.skipped_indices[BAD]
+        counts = one.store.insight.counts()
+        assert one.store.insight.enriched(5), "a sample of those that can be read"
     finally:
         search("PUT", f"/{BAD}/_settings", {block: None})
+    assert_adds_up(record)
+    assert reason in record.skipped_indices[BAD]
+    assert record.vectors_written == 3, "the other index is done"
+    assert counts.whole == (BAD in counts.by_index)
 
     assert one.run().vectors_written == 3
     assert_right_vectors(search, BAD, model)
