@@ -56,12 +56,18 @@ class Ask:
 
 
 def read_request(
-    body: bytes, model: Model, *, dimensions_ignored: bool = False, base64_ignored: bool = False
+    body: bytes,
+    model: Model,
+    *,
+    dimensions_ignored: bool = False,
+    only_dimensions: int | None = None,
+    base64_ignored: bool = False,
 ) -> Ask:
     """Parse and check a request as the real service does.
 
     Args:
         dimensions_ignored: answer with the model's native length whatever was asked for.
+        only_dimensions: the length of a model that has no other, and refuses to be asked for one.
         base64_ignored: answer with lists of numbers whatever was asked for.
 
     Raises:
@@ -80,11 +86,14 @@ def read_request(
     check_model(name)
 
     texts = _check_input(fields.get("input"))
-    dimensions = (
-        NATIVE_DIMENSIONS[name]
-        if dimensions_ignored
-        else _check_dimensions(name, fields.get("dimensions"))
-    )
+    if only_dimensions:
+        if fields.get("dimensions") is not None:
+            raise Refusal(400, f"{name} has one size: its dimensions cannot be chosen.")
+        dimensions = only_dimensions
+    elif dimensions_ignored:
+        dimensions = NATIVE_DIMENSIONS[name]
+    else:
+        dimensions = _check_dimensions(name, fields.get("dimensions"))
     encoding = fields.get("encoding_format", "float")
     if encoding not in ("float", "base64"):
         raise Refusal(

@@ -47,6 +47,8 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     api_key: str | None = None
     #: Answer with the model's native length whatever `dimensions` says, as some services do.
     dimensions_ignored: bool = False
+    #: The one length that the model has; `dimensions` is refused, as many services do.
+    only_dimensions: int | None = None
     #: Answer with lists of numbers although base64 was asked for, as many services do.
     base64_ignored: bool = False
     #: Refuse everything as an account without credit is refused.
@@ -254,6 +256,7 @@ class Service:
             body,
             self.model,
             dimensions_ignored=state.settings.dimensions_ignored,
+            only_dimensions=state.settings.only_dimensions,
             base64_ignored=state.settings.base64_ignored,
         )
         fault = state.faults.choose(ask.texts)

@@ -148,7 +148,7 @@ class Asking:
         expected = sum(map(_tokens, texts))
         # An endpoint that does not tell: budget and daily cost hold for it as well.
         tokens = answer.tokens or expected
-        self._count(run, api_requests=1, api_inputs=len(texts), api_tokens=tokens)
+        self._count(run, api_requests=answer.requests, api_inputs=len(texts), api_tokens=tokens)
         self._budget.learn(answer.limits)
         self._budget.correct(expected, tokens)
 

@@ -9,10 +9,12 @@ errors may quote the input, so only status and code ever leave this module.
 from __future__ import annotations
 
 import binascii
+import logging
 import math
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
@@ -35,6 +37,8 @@ from enrich.errors import (
 from enrich.settings import Settings
 from enrich.vectors import BYTES, Vector, is_usable
 
+log = logging.getLogger(__name__)
+
 #: A month: no quota is longer, and dates beyond would not fit into Redis or a calendar.
 MAX_RETRY_AFTER_SECONDS = 31 * 86_400.0
 
@@ -56,6 +60,8 @@ class Embedded:
     #: As billed; 0 where the endpoint does not tell.
     tokens: int
     limits: Limits = field(default_factory=Limits)
+    #: How many were sent to get it.
+    requests: int = 1
 
 
 class Embedder(Protocol):
@@ -66,6 +72,10 @@ class Embedder(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class _SizeRefused(InputRefused):
+    """Perhaps for no text, but because a number of dimensions was asked for."""
 
 
 class _Row(msgspec.Struct):
@@ -90,6 +100,8 @@ class OpenAIEmbedder:
         self._url = settings.openai_base_url
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
+        #: Whether `dimensions` is sent. Many models have one size, and their servers refuse it.
+        self._sized = True
         self._client = openai.OpenAI(
             api_key=settings.openai_api_key.get_secret_value(),
             base_url=settings.openai_base_url,
@@ -102,9 +114,17 @@ class OpenAIEmbedder:
         self._client.close()
 
     def embed(self, texts: Sequence[str]) -> Embedded:
-        options: dict[str, Any] = {}
-        if not self._model.endswith("ada-002"):  # it has one size and refuses the parameter
-            options["dimensions"] = self._dimensions
+        if not self._sized:
+            return self._ask(texts, {})
+        with suppress(_SizeRefused):
+            return self._ask(texts, {"dimensions": self._dimensions})
+        # Whether it was that, the same without it shows.
+        got = self._ask(texts, {})
+        self._sized = False
+        log.info("%s has one size: no dimensions are asked for from now on", self._model)
+        return replace(got, requests=2)
+
+    def _ask(self, texts: Sequence[str], options: dict[str, Any]) -> Embedded:
         try:
             answer = self._client.embeddings.with_raw_response.create(
                 input=[],
@@ -130,6 +150,11 @@ class OpenAIEmbedder:
                 f"the embeddings API at {self._url} cannot be reached: check OPENAI_BASE_URL"
             ) from None
         except openai.APIStatusError as error:
+            if options and self._is_about_dimensions(error):
+                raise _SizeRefused(
+                    f"the embeddings API at {self._url} refused a request for "
+                    f"{self._dimensions} dimensions ({error.status_code})"
+                ) from None
             raise self._translated(error, len(texts)) from None
         except openai.OpenAIError as error:
             raise TransientError(
@@ -137,6 +162,13 @@ class OpenAIEmbedder:
             ) from None
         vectors, tokens = read_answer(body, len(texts), self._dimensions)
         return Embedded(vectors=vectors, tokens=tokens, limits=_limits(headers))
+
+    def _is_about_dimensions(self, error: openai.APIStatusError) -> bool:
+        """Perhaps: the words may also be those of a text that is quoted."""
+        if error.param == "dimensions" and self._model.startswith("text-embedding-3"):
+            return False  # it has any size up to its own: this one is wrong
+        told = f"{error.param} {error.code} {error.message}".lower()
+        return error.status_code in (400, 422, 500) and "dimension" in told
 
     def _translated(self, error: openai.APIStatusError, inputs: int) -> EnrichError:
         status = error.status_code

@@ -28,6 +28,18 @@ Build = Callable[..., Pipeline]
 WORKERS = 4
 
 
+def test_a_model_of_one_size_is_served_and_its_requests_are_counted(
+    pipeline: Build, search: Search, embeddings: ApiControl
+) -> None:
+    """As most servers of open models have it: to ask for dimensions is refused."""
+    embeddings.set(only_dimensions=1536)
+    search.create(INDEX)
+    search.index(INDEX, logs(150, 150))
+    record = pipeline().run()
+    assert (record.state, record.vectors_written, record.api_inputs) == ("finished", 150, 150)
+    assert record.api_requests == embeddings.counts()["requests"] == 3
+
+
 def ask_from_all(asking: Callable[[], Asking], requests: int, texts: int) -> int:
     """Let all workers ask until so many requests were answered; how many 429 they got."""
     left = list(range(requests))

@@ -574,6 +574,33 @@ def test_nobody_there_names_the_setting() -> None:
     assert "check OPENAI_BASE_URL" in str(error)
 
 
-def test_model_of_one_size_is_not_asked_for_dimensions(url: str, control: ApiControl) -> None:
-    got = embed(url, embedding_model="text-embedding-ada-002", embedding_dimensions=1536)
-    assert all(vector is not None for vector in got.vectors)
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("text-embedding-ada-002", {}), ("text-embedding-3-large", {"only_dimensions": 1536})],
+)
+def test_model_of_one_size_is_asked_for_dimensions_once(
+    url: str, control: ApiControl, name: str, told: dict[str, Any]
+) -> None:
+    control.set(**told)
+    embedder = OpenAIEmbedder(settings_for(url, embedding_model=name, embedding_dimensions=1536))
+    try:
+        got = embedder.embed(TEXTS)
+        assert all(vector is not None for vector in got.vectors)
+        assert (got.requests, requests_served(control)) == (2, 2)
+        assert embedder.embed(TEXTS).requests == 1
+    finally:
+        embedder.close()
+    assert (requests_served(control), control.counts()["refused"]) == (3, 1)
+
+
+def test_model_of_another_size_halts(url: str, control: ApiControl) -> None:
+    control.set(only_dimensions=1024)
+    assert "1024 dimensions, not 16" in str(refusal(url))
+
+
+def test_text_about_dimensions_that_is_refused_is_refused(url: str, control: ApiControl) -> None:
+    """The refusal quotes the text, and the text has the word."""
+    quoted = {"error": {"message": "cannot embed 'dimension mismatch'", "type": "x"}}
+    control.faults({"kind": "status", "status": 400, "body": quoted, "times": 2})
+    assert isinstance(refusal(url), InputRefused)
+    assert embed(url).requests == 1, "it is still asked for"
