@@ -60,6 +60,8 @@ class Asking:
         self._embedder = embedder
         self._budget = budget
         self._count = count
+        #: Some services take fewer inputs than others, and say it in words of their own.
+        self._most_inputs = MAX_INPUTS_PER_REQUEST
 
     def ask(
         self, run: str, texts: Mapping[str, str], keep: Callable[[dict[str, Vector]], None]
@@ -76,7 +78,9 @@ class Asking:
         answers = Answers()
         # A task that has many requests waits for all their turns together no longer than for one.
         patience = MAX_WAIT_SECONDS
-        waiting = requests_of(texts.items(), self._most_bytes())[::-1]
+        waiting = requests_of(texts.items(), self._most_bytes(), self._most_inputs)[::-1]
+        halved = False
+        largest = 0
         while waiting:
             batch = waiting.pop()
             texts_of_batch = [text for _, text in batch]
@@ -92,6 +96,7 @@ class Asking:
                         # others are tried one by one as well.
                         self._tell_apart(run, patience)
                     continue
+                halved |= not too_large
                 middle = half_of_bytes(batch) if too_large else len(batch) // 2
                 waiting += [batch[middle:], batch[:middle]]
                 continue
@@ -104,6 +109,10 @@ class Asking:
             keep(got)
             self._count_answer(run, texts_of_batch, answer)
             answers.vectors.update(got)
+            largest = max(largest, len(batch))
+        if halved and largest and not answers.refused:
+            # None of them was at fault: they were too many.
+            self._most_inputs = largest
         if len(answers.refused) == 1 and not answers.vectors:
             self._tell_apart(run, patience)
         if answers.invalid:
@@ -153,13 +162,15 @@ class Asking:
         self._budget.correct(expected, tokens)
 
 
-def requests_of(texts: Iterable[tuple[str, str]], max_bytes: int) -> list[list[tuple[str, str]]]:
+def requests_of(
+    texts: Iterable[tuple[str, str]], max_bytes: int, max_inputs: int = MAX_INPUTS_PER_REQUEST
+) -> list[list[tuple[str, str]]]:
     """Cut texts into requests within the provider's limits, in order."""
     requests: list[list[tuple[str, str]]] = [[]]
     size = 0
     for fingerprint, text in texts:
         length = len(text.encode())
-        full = len(requests[-1]) == MAX_INPUTS_PER_REQUEST or size + length > max_bytes
+        full = len(requests[-1]) == max_inputs or size + length > max_bytes
         if requests[-1] and full:
             requests.append([])
             size = 0

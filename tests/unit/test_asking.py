@@ -287,6 +287,25 @@ def test_nothing_is_split_for_trouble_that_is_not_the_texts(error: EnrichError) 
     assert desk.kept == []
 
 
+def test_how_many_inputs_an_endpoint_takes_is_learned_once() -> None:
+    desk = Desk(lambda texts: InputRefused("too many inputs") if len(texts) > 10 else None)
+    texts = texts_of(100)
+    assert_right(desk.ask(texts), texts)
+    assert len(desk.embedder.requests) == 31
+    assert_right(desk.ask(texts), texts)
+    assert max(map(len, desk.embedder.requests[31:])) == 7
+    assert len(desk.embedder.requests) == 31 + 15
+
+
+def test_a_culprit_does_not_make_requests_smaller() -> None:
+    texts = texts_of(64)
+    desk = Desk(refuse({texts[5]}))
+    desk.ask(texts)
+    before = len(desk.embedder.requests)
+    desk.ask(texts[6:])
+    assert len(desk.embedder.requests) == before + 1
+
+
 @pytest.mark.parametrize(("asked", "held"), [(3.0, 3.0), (0.0, 0.0), (400.0, 400.0)])
 def test_pause_asked_for_holds_everybody(asked: float, held: float) -> None:
     desk = Desk(lambda texts: RateLimited("asks for a pause (429)", asked))
