@@ -530,6 +530,26 @@ def test_a_data_stream_is_one_project_over_all_its_indices(
     assert assert_right_vectors(search, stream, model) == 40
 
 
+def test_a_level_is_found_as_its_mapping_has_it(pipeline: Build, search: Search) -> None:
+    """As a word, as a word in small letters, and as text with the word beside it."""
+    small = {"type": "custom", "filter": ["lowercase"]}
+    mappings = {
+        "small_2026_11": {"type": "keyword", "normalizer": "small"},
+        "text_2026_11": {"type": "text", "fields": {"keyword": {"type": "keyword"}}},
+        "constant_2026_11": {"type": "constant_keyword", "value": "ERROR"},
+    }
+    for index, level in mappings.items():
+        search.create(
+            index,
+            settings={"index.knn": True, "analysis": {"normalizer": {"small": small}}},
+            mappings={"properties": {"level": level}},
+        )
+        search.index(index, logs(5, 5))
+    record = pipeline().run()
+    assert_adds_up(record)
+    assert (record.vectors_written, record.skipped_indices) == (15, {})
+
+
 def test_what_an_alias_names_is_found_once(pipeline: Build, search: Search, model: Model) -> None:
     for index in (INDEX, "plain"):
         search.create(index)
