@@ -74,8 +74,8 @@ class Embedder(Protocol):
     def close(self) -> None: ...
 
 
-class _SizeRefused(InputRefused):
-    """Perhaps for no text, but because a number of dimensions was asked for."""
+class _SizeRefused(Exception):
+    """Perhaps for no text, but because a number of dimensions was asked for. Never leaves here."""
 
 
 class _Row(msgspec.Struct):
@@ -151,10 +151,7 @@ class OpenAIEmbedder:
             ) from None
         except openai.APIStatusError as error:
             if options and self._is_about_dimensions(error):
-                raise _SizeRefused(
-                    f"the embeddings API at {self._url} refused a request for "
-                    f"{self._dimensions} dimensions ({error.status_code})"
-                ) from None
+                raise _SizeRefused from None
             raise self._translated(error, len(texts)) from None
         except openai.OpenAIError as error:
             raise TransientError(
