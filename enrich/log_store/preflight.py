@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from enrich.errors import AccessRefused
-from enrich.log_store.blocks import blocked
 from enrich.log_store.connection import Connection, RequestRefused
 from enrich.settings import Settings
 
@@ -72,15 +71,11 @@ class Preflight:
         skipped: dict[str, str] = {}
         update_only: list[str] = []
         completed: dict[str, list[str]] = {}
-        blocks = self._blocks()
         for start in range(0, len(indices), 40):
             names = list(indices[start : start + 40])
             for name, (mapping, settings) in self._described(names, skipped).items():
                 missing = missing_mapping(mapping, self._dimensions)
                 reason = obstacle(mapping, settings, self._dimensions)
-                if not reason and name in blocks:
-                    # A searchable snapshot, say, or a follower of another cluster.
-                    reason = f"it takes no writes: {blocks[name]}"
                 if not reason and missing:
                     reason = "" if dry_run else self._complete(name, missing)
                     completed[name] = sorted(missing)
@@ -90,13 +85,6 @@ class Preflight:
                 elif settings.get("index.final_pipeline", "_none") != "_none":
                     update_only.append(name)
         return Readiness(skipped=skipped, update_only=sorted(update_only), completed=completed)
-
-    def _blocks(self) -> dict[str, str]:
-        try:
-            return blocked(self._connection, "write")
-        except AccessRefused:
-            # Then a block is met item by item.
-            return {}
 
     def _described(
         self, names: list[str], skipped: dict[str, str]
@@ -200,6 +188,8 @@ def obstacle(mapping: dict[str, Any], settings: dict[str, Any], dimensions: int)
     for block in ("read_only", "read_only_allow_delete", "write"):
         if _is_true(settings, f"index.blocks.{block}"):
             return f"index.blocks.{block} is set: it takes no writes until that is removed"
+    if settings.get("index.store.type") == "remote_snapshot":
+        return "it is a searchable snapshot, which takes no writes: restore it as an index"
     if not _is_true(settings, "index.knn"):
         return (
             "index.knn is not set, and cannot be on an open index: create its next month from "

@@ -64,6 +64,7 @@ def test_index_that_can_take_vectors(mapping: dict[str, Any], settings: dict[str
         ({}, {**KNN, "index.derived_source.enabled": "true"}, "index.derived_source.enabled"),
         ({}, {**KNN, "index.blocks.write": "true"}, "index.blocks.write"),
         ({}, {**KNN, "index.blocks.read_only": "true"}, "index.blocks.read_only"),
+        ({}, {**KNN, "index.store.type": "remote_snapshot"}, "searchable snapshot"),
         (
             {},
             {**KNN, "index.blocks.read_only_allow_delete": "true"},
@@ -176,13 +177,8 @@ class Cluster:
         self.indices = indices
         self.put: dict[str, Any] = {}
         self.refusal: Exception | None = None
-        self.blocks: dict[str, Any] | Exception = {}
 
     def request(self, method: str, path: str, body: Any = None, params: Any = None) -> str:
-        if path == "/_cluster/state/blocks":
-            if isinstance(self.blocks, Exception):
-                raise self.blocks
-            return json.dumps({"blocks": {"indices": self.blocks}})
         names, kind = path.strip("/").split("/")
         if method == "PUT":
             if self.refusal:
@@ -249,14 +245,3 @@ def test_index_whose_mapping_cannot_be_completed_is_skipped(refusal: Exception) 
 def test_hundreds_of_indices_are_all_looked_at() -> None:
     cluster = Cluster({f"i_{n}": ({}, KNN) for n in range(130)})
     assert len(preflight(cluster).inspect(list(cluster.indices)).completed) == 130
-
-
-def test_index_that_takes_no_writes_by_what_it_is_is_skipped() -> None:
-    cluster = Cluster({name: (mapped(**index_mapping(4)), KNN) for name in ("snapshot", "whole")})
-    reads = {"description": "index read (api)", "retryable": False, "levels": ["read"]}
-    remote = {"description": "remote index is read-only", "levels": ["write", "metadata_write"]}
-    cluster.blocks = {"snapshot": {"13": remote}, "whole": {"7": reads}, "other": {"13": remote}}
-    ready = preflight(cluster).inspect(["snapshot", "whole"])
-    assert ready.skipped == {"snapshot": "it takes no writes: remote index is read-only"}
-    cluster.blocks = AccessRefused("not allowed")
-    assert preflight(cluster).inspect(["snapshot", "whole"]).skipped == {}
