@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -199,11 +200,6 @@ class Settings(BaseSettings):
         return self.enrich_interval_minutes * 60
 
     @property
-    def index_patterns(self) -> tuple[str, ...]:
-        """Those of ENRICH_INDEX_PATTERN that take indices in."""
-        return tuple(name for name in self.enrich_index_pattern if not name.startswith("-"))
-
-    @property
     def index_expression(self) -> str:
         """The target of every search, in OpenSearch's syntax: patterns, then exclusions."""
         return ",".join(
@@ -283,3 +279,8 @@ def _sentence(detail: Any) -> str:
         return f"{variable} is not set: set it in the environment or in .env"
     reason = detail["msg"].removeprefix("Value error, ")
     return f"{variable}: {reason}" if variable else reason
+
+
+def without_exclusions(patterns: Iterable[str]) -> list[str]:
+    """Those of index patterns that take indices in."""
+    return [pattern for pattern in patterns if not pattern.startswith("-")]

@@ -228,6 +228,16 @@ def clean(stack: Services, search: Search, embeddings: ApiControl) -> Services:
 
 
 @pytest.fixture
+def stream(clean: Services, search: Search) -> Iterator[str]:
+    """A data stream of ours."""
+    template = {**index_template(DIMENSIONS, ["pay_core*"]), "data_stream": {}}
+    search("PUT", "/_index_template/pay_core", template)
+    search("PUT", "/_data_stream/pay_core")
+    yield "pay_core"
+    search("DELETE", "/_data_stream/pay_core")
+
+
+@pytest.fixture
 def settings(clean: Services, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Settings]:
     """Settings that reach the clean stack; keyword arguments override them."""
     monkeypatch.chdir(clean.folder)

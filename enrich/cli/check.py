@@ -132,7 +132,7 @@ class Check:
         self._look_at_cluster(store)
         self._indices = store.insight.names()
         with self._or_unseen("whether there are data streams"):
-            if streams := store.insight.streams_left_out():
+            if streams := store.insight.streams_left_out(self._indices):
                 self._warn(
                     f"data streams are left out: {', '.join(streams)}; the names of their indices "
                     f"begin with a dot: to take them in, add .ds-{streams[0]}-* and the like to "

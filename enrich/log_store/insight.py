@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from enrich.log_store.queries import (
 from enrich.log_store.scope import Scope
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.models import Donor
-from enrich.settings import Settings
+from enrich.settings import Settings, without_exclusions
 from enrich.vectors import cosine
 
 
@@ -62,7 +62,7 @@ class Insight:
         self._scope = scope
         self._stored = stored
         self._queries = Queries(settings)
-        self._patterns = ",".join(settings.index_patterns)
+        self._patterns = ",".join(without_exclusions(settings.enrich_index_pattern))
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
 
@@ -71,20 +71,20 @@ class Insight:
         caps = self._scope.ask(FieldCaps, "GET", "_field_caps", params={"fields": "level"})
         return sorted([caps.indices] if isinstance(caps.indices, str) else caps.indices)
 
-    def streams_left_out(self) -> list[str]:
+    def streams_left_out(self, searched: Iterable[str]) -> list[str]:
         """Data streams whose name is searched for, but none of the indices behind it, since those
-        begin with a dot."""
+        begin with a dot. `searched` is what `names` gave."""
         answer = self._connection.ask(
             _Resolved,
             "GET",
             f"/_resolve/index/{self._patterns}",
             params={"expand_wildcards": "open"},
         )
-        searched = set(self.names())
+        known = set(searched)
         return sorted(
             stream.name
             for stream in answer.data_streams
-            if searched.isdisjoint(stream.backing_indices)
+            if known.isdisjoint(stream.backing_indices)
         )
 
     def counts(self) -> Counts:

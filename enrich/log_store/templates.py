@@ -12,6 +12,7 @@ from typing import Any
 
 from enrich.log_store.connection import Connection
 from enrich.log_store.preflight import index_mapping
+from enrich.settings import without_exclusions
 
 #: What of `*_*` a template is for: `{project}_{YYYY}_{MM}`.
 MONTHLY_INDICES = "*_20*_*"
@@ -67,8 +68,7 @@ def index_template(dimensions: int, patterns: Sequence[str]) -> dict[str, Any]:
         "index_patterns": [
             # Templates know no exclusions, and `*_*` would take in `.kibana_1`.
             MONTHLY_INDICES if pattern == "*_*" else pattern
-            for pattern in patterns
-            if not pattern.startswith("-")
+            for pattern in without_exclusions(patterns)
         ],
         # Low, so that a template made later for some of these indices needs no thought of ours.
         "priority": 1,

@@ -4,7 +4,7 @@ changes. The witness is OpenSearch asked directly and the embedding model itself
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,11 @@ import pytest
 
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
-from dev.services import Services
-from enrich.log_store import index_template
 from enrich.log_store.connection import Connection
 from enrich.log_store.documents import OUR_FIELDS
 from enrich.models import MAX_CHUNK_BYTES, RunRecord
 from enrich.text import fingerprint
-from tests.conftest import DIMENSIONS, PREFIX, Pipeline, Search
+from tests.conftest import PREFIX, Pipeline, Search
 
 INDEX = "a_b_2026_11"
 Build = Callable[..., Pipeline]
@@ -491,16 +489,6 @@ def test_two_deployments_divide_the_indices(pipeline: Build, search: Search, mod
     assert [first.ledger.totals().vectors, second.ledger.totals().vectors] == [60, 60]
     for index in projects:
         assert assert_right_vectors(search, index, model) == 30
-
-
-@pytest.fixture
-def stream(clean: Services, search: Search) -> Iterator[str]:
-    """A data stream of ours."""
-    template = {**index_template(DIMENSIONS, ["pay_core*"]), "data_stream": {}}
-    search("PUT", "/_index_template/pay_core", template)
-    search("PUT", "/_data_stream/pay_core")
-    yield "pay_core"
-    search("DELETE", "/_data_stream/pay_core")
 
 
 def append(search: Search, stream: str, documents: list[dict[str, Any]]) -> None:
