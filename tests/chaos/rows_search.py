@@ -16,7 +16,7 @@ from typing import Any
 
 from dev.http_proxy import Answered, Asked, Forward, HttpProxy
 from tests.chaos.matrix import redis_lost, row
-from tests.chaos.world import SHOP, Stuck, World
+from tests.chaos.world import PATIENCE, SHOP, Stuck, World
 
 Key = tuple[str, str]
 Spoil = Callable[[Asked, Forward], Answered]
@@ -258,12 +258,13 @@ def shard_lost(w: World) -> None:
     try:
         reroute("cancel", allow_primary=True)
         before = set(runs(w))
-        w.until(lambda: len(set(runs(w)) - before) >= 2, "two more runs were begun", 60.0)
+        # The run that met the loss, and one that began with it: each may back off for a minute.
+        w.until(lambda: len(set(runs(w)) - before) >= 2, "two more runs were begun", 2 * PATIENCE)
         nothing_said_to_be_empty(w)
     finally:
         away.rename(files)
-    reroute("allocate_stale_primary", accept_data_loss=True)
-    w.search("GET", f"/_cluster/health/{name}?wait_for_status=yellow&timeout=20s")
+        reroute("allocate_stale_primary", accept_data_loss=True)
+        w.search("GET", f"/_cluster/health/{name}?wait_for_status=yellow&timeout=20s")
 
 
 def runs(w: World) -> list[str]:
