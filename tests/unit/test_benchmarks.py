@@ -293,8 +293,10 @@ def measured(machine: model.Machine, tokens: float = 500.0) -> dict[str, Any]:
         setup = model.Setup(**{"distinct": 0.3, "shard": 20_000.0, **changes})
         return model.plan(setup, machine).vectors_per_second
 
-    def ours(rate: float) -> dict[str, Any]:
-        return {"rate": rate, "api": {"tokens": tokens * 10, "inputs": 10}}
+    def ours(rate: float, own: float = 0.2) -> dict[str, Any]:
+        api = {"tokens": tokens * 10, "inputs": 10}
+        cpu = {"worker": own, "flower": 0.1}
+        return {"rate": rate, "api": api, "vectors": 1_000, "cpu": cpu, "opensearch_cpu": 0.7}
 
     alone = {"distinct": 1.0, "processes": 1, "latency": 2.0}
     return {
@@ -309,8 +311,9 @@ def measured(machine: model.Machine, tokens: float = 500.0) -> dict[str, Any]:
             "latency_ms": 500,
             "in_flight": 8,
             "rounds": {
-                "index": [{"rate": 4_000.0 * machine.all_distinct_factor}],
-                "product": [ours(rate(distinct=1.0, latency=0.5))],
+                # Of 1 / 0.8: a tenth because OpenSearch takes longer, the rest is our own.
+                "index": [{"rate": 4_000.0 / 1.1}],
+                "product": [ours(rate(distinct=1.0, latency=0.5), own=0.2 + 0.15)],
             },
         },
         "scale": {
