@@ -54,10 +54,12 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
 #: cut_json      answer 200 with a complete response whose JSON ends half-way
 #: wrong_dimension, nan, inf, zeros          vectors that must not be stored
 #: too_few, too_many, duplicate_index, shuffled_index, empty_data   an answer that does not line up
+#: without_index, without_index_0      rows that do not name their index, or only the first does not
 FAULT_KINDS = frozenset(
     {"status", "html", "hang", "poison", "reset", "trickle", "cut_json"}
     | {"wrong_dimension", "nan", "inf", "zeros"}
     | {"too_few", "too_many", "duplicate_index", "shuffled_index", "empty_data"}
+    | {"without_index", "without_index_0"}
 )
 
 
@@ -133,7 +135,7 @@ async def fail_early(fault: Fault, request: Request) -> Response | None:
 def fail_late(fault: Fault, ask: Ask, vectors: Vectors) -> Response:
     """The faults of an answer that was computed, and would be paid for."""
     kind = fault.kind
-    rows: list[tuple[int, Vectors]] = list(enumerate(vectors))
+    rows: list[tuple[int | None, Vectors]] = list(enumerate(vectors))
     if kind in ("nan", "inf", "zeros"):
         struck = [i for i, text in enumerate(ask.texts) if fault.match and fault.match in text]
         for index in range(len(rows)) if fault.all else (struck or [0]):
@@ -155,6 +157,8 @@ def fail_late(fault: Fault, ask: Ask, vectors: Vectors) -> Response:
             rows[-1] = (0, vectors[-1])
     elif kind == "shuffled_index":
         rows.reverse()
+    elif kind.startswith("without_index"):
+        rows = [(None if kind == "without_index" or i == 0 else i, row) for i, row in rows]
     elif kind == "empty_data":
         rows = []
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import orjson
@@ -19,6 +20,11 @@ from dev.embedding_model import DEFAULT_DIMENSIONS, NATIVE_DIMENSIONS, Model, Re
 MAX_INPUTS = 2048
 MAX_TOKENS_PER_INPUT = 8192
 MAX_TOKENS_PER_REQUEST = 300_000
+
+
+#: What a service makes of a request for base64: most serve it, some answer with lists of numbers
+#: all the same, some refuse it, and some answer with no vectors.
+Base64Support = Literal["served", "ignored", "refused", "unanswered"]
 
 
 class Refusal(Exception):
@@ -61,14 +67,14 @@ def read_request(
     *,
     dimensions_ignored: bool = False,
     only_dimensions: int | None = None,
-    base64_ignored: bool = False,
+    base64_support: Base64Support = "served",
 ) -> Ask:
     """Parse and check a request as the real service does.
 
     Args:
         dimensions_ignored: answer with the model's native length whatever was asked for.
         only_dimensions: the length of a model that has no other, and refuses to be asked for one.
-        base64_ignored: answer with lists of numbers whatever was asked for.
+        base64_support: what becomes of a request for it.
 
     Raises:
         Refusal: with the error body that the real service answers.
@@ -102,6 +108,8 @@ def read_request(
             param="encoding_format",
             code="invalid_value",
         )
+    if encoding == "base64" and base64_support == "refused":
+        raise Refusal(400, "base64 encoding is not supported.")
 
     readings = model.read(texts)
     longest = max(reading.tokens for reading in readings)
@@ -117,7 +125,7 @@ def read_request(
         texts=texts,
         readings=readings,
         dimensions=dimensions,
-        base64=encoding == "base64" and not base64_ignored,
+        base64=encoding == "base64" and base64_support != "ignored",
     )
     if ask.token_count > MAX_TOKENS_PER_REQUEST:
         raise Refusal(
@@ -187,8 +195,9 @@ def _check_dimensions(model: str, dimensions: object) -> int:
     return dimensions
 
 
-def render(ask: Ask, rows: list[tuple[int, Vectors]]) -> bytes:
-    """The body of an answer: each row a vector under the `index` that it shall be named with."""
+def render(ask: Ask, rows: Sequence[tuple[int | None, Vectors]]) -> bytes:
+    """The body of an answer: each row a vector under the `index` that it shall be named with, if
+    with any."""
     if ask.base64:
         # The protocol's byte order, whatever this machine's is.
         encoded: list[Any] = [
@@ -199,7 +208,11 @@ def render(ask: Ask, rows: list[tuple[int, Vectors]]) -> bytes:
     answer = {
         "object": "list",
         "data": [
-            {"object": "embedding", "index": index, "embedding": vector}
+            {
+                "object": "embedding",
+                **({} if index is None else {"index": index}),
+                "embedding": vector,
+            }
             for (index, _), vector in zip(rows, encoded, strict=True)
         ],
         "model": ask.model,

@@ -30,7 +30,14 @@ from starlette.routing import Route
 
 from dev.api_faults import Faults, fail_early, fail_late
 from dev.embedding_model import NATIVE_DIMENSIONS, Model
-from dev.embeddings_protocol import Ask, Refusal, check_model, read_request, render
+from dev.embeddings_protocol import (
+    Ask,
+    Base64Support,
+    Refusal,
+    check_model,
+    read_request,
+    render,
+)
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
@@ -49,8 +56,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
     dimensions_ignored: bool = False
     #: The one length that the model has; `dimensions` is refused, as many services do.
     only_dimensions: int | None = None
-    #: Answer with lists of numbers although base64 was asked for, as many services do.
-    base64_ignored: bool = False
+    base64_support: Base64Support = "served"
     #: Refuse everything as an account without credit is refused.
     quota_exhausted: bool = False
 
@@ -257,7 +263,7 @@ class Service:
             self.model,
             dimensions_ignored=state.settings.dimensions_ignored,
             only_dimensions=state.settings.only_dimensions,
-            base64_ignored=state.settings.base64_ignored,
+            base64_support=state.settings.base64_support,
         )
         fault = state.faults.choose(ask.texts)
         if fault is not None:
@@ -271,7 +277,9 @@ class Service:
         state.count_paid(ask.texts, ask.token_count)
         if fault is not None:
             return fail_late(fault, ask, vectors)
-        return _json_bytes(await run_in_threadpool(render, ask, list(enumerate(vectors))))
+        unanswered = ask.base64 and state.settings.base64_support == "unanswered"
+        rows = [] if unanswered else list(enumerate(vectors))
+        return _json_bytes(await run_in_threadpool(render, ask, rows))
 
     def _check_key(self, request: Request) -> None:
         expected = self.state.settings.api_key

@@ -13,7 +13,6 @@ import logging
 import math
 import ssl
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -74,22 +73,37 @@ class Embedder(Protocol):
     def close(self) -> None: ...
 
 
-class _SizeRefused(Exception):
-    """Perhaps for no text, but because a number of dimensions was asked for. Never leaves here."""
+#: Options of a request that not every endpoint knows: what goes out in place of each where it is
+#: refused, and the words by which a refusal is perhaps about it.
+_INSTEAD = {"dimensions": openai.omit, "encoding_format": "float"}
+_WORDS = {"dimensions": ("dimension",), "encoding_format": ("base64", "encoding_format")}
+
+
+class _OptionRefused(Exception):
+    """Perhaps for no text, but for an option of the request. Never leaves here."""
+
+    def __init__(self, option: str) -> None:
+        super().__init__(option)
+        self.option = option
+
+
+class _NoVectors(TransientError):
+    """An answer in which there are none at all."""
 
 
 class _Row(msgspec.Struct):
-    index: int
     embedding: str | list[float | None]
+    #: Some endpoints leave out a 0, others every one.
+    index: int | None = None
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int = 0
-    total_tokens: int = 0
+    prompt_tokens: int | None = None
+    total_tokens: int | None = None
 
 
 class _Answer(msgspec.Struct):
-    data: list[_Row]
+    data: list[_Row] | None = None
     usage: _Usage | None = None
 
 
@@ -100,8 +114,12 @@ class OpenAIEmbedder:
         self._url = settings.openai_base_url
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
-        #: Whether `dimensions` is sent. Many models have one size, and their servers refuse it.
-        self._sized = True
+        #: Many models have one size, and their servers refuse to be asked for it; some gateways
+        #: know no base64, and refuse it or answer nothing.
+        self._options: dict[str, Any] = {
+            "dimensions": self._dimensions,
+            "encoding_format": "base64",
+        }
         self._client = openai.OpenAI(
             api_key=settings.openai_api_key.get_secret_value(),
             base_url=settings.openai_base_url,
@@ -114,22 +132,27 @@ class OpenAIEmbedder:
         self._client.close()
 
     def embed(self, texts: Sequence[str]) -> Embedded:
-        if not self._sized:
-            return self._ask(texts, {})
-        with suppress(_SizeRefused):
-            return self._ask(texts, {"dimensions": self._dimensions})
-        # Whether it was that, the same without it shows.
-        got = self._ask(texts, {})
-        self._sized = False
-        log.info("%s has one size: no dimensions are asked for from now on", self._model)
-        return replace(got, requests=2)
+        options = self._options
+        refused: list[str] = []
+        while True:
+            try:
+                got = self._ask(texts, options)
+                break
+            except _OptionRefused as error:
+                refused.append(error.option)
+                options = {**options, error.option: _INSTEAD[error.option]}
+        if refused:
+            # Whether it was that, the answer without it has shown.
+            self._options = options
+            told = " and ".join(refused)
+            log.info("%s: %s refused, and not asked for from now on", self._model, told)
+        return replace(got, requests=1 + len(refused))
 
     def _ask(self, texts: Sequence[str], options: dict[str, Any]) -> Embedded:
         try:
             answer = self._client.embeddings.with_raw_response.create(
                 input=[],
                 model=self._model,
-                encoding_format="base64",
                 # Here, because the client looks at each text of `input` for types to convert.
                 extra_body={"input": list(texts)},
                 **options,
@@ -150,22 +173,34 @@ class OpenAIEmbedder:
                 f"the embeddings API at {self._url} cannot be reached: check OPENAI_BASE_URL"
             ) from None
         except openai.APIStatusError as error:
-            if options and self._is_about_dimensions(error):
-                raise _SizeRefused from None
+            if option := self._refused_option(error, options):
+                raise _OptionRefused(option) from None
             raise self._translated(error, len(texts)) from None
         except openai.OpenAIError as error:
             raise TransientError(
                 f"the embeddings API at {self._url} failed ({type(error).__name__})"
             ) from None
-        vectors, tokens = read_answer(body, len(texts), self._dimensions)
+        try:
+            vectors, tokens = read_answer(body, len(texts), self._dimensions)
+        except _NoVectors:
+            if options["encoding_format"] == _INSTEAD["encoding_format"]:
+                raise
+            raise _OptionRefused("encoding_format") from None
         return Embedded(vectors=vectors, tokens=tokens, limits=_limits(headers))
 
-    def _is_about_dimensions(self, error: openai.APIStatusError) -> bool:
+    def _refused_option(
+        self, error: openai.APIStatusError, options: Mapping[str, Any]
+    ) -> str | None:
         """Perhaps: the words may also be those of a text that is quoted."""
+        if error.status_code not in (400, 422, 500):
+            return None
         if error.param == "dimensions" and self._model.startswith("text-embedding-3"):
-            return False  # it has any size up to its own: this one is wrong
+            return None  # it has any size up to its own: this one is wrong
         told = f"{error.param} {error.code} {error.message}".lower()
-        return error.status_code in (400, 422, 500) and "dimension" in told
+        for option, words in _WORDS.items():
+            if options[option] != _INSTEAD[option] and any(word in told for word in words):
+                return option
+        return None
 
     def _translated(self, error: openai.APIStatusError, inputs: int) -> EnrichError:
         status = error.status_code
@@ -207,23 +242,28 @@ def read_answer(body: bytes, count: int, dimensions: int) -> tuple[list[Vector |
     """Decode and check an answer: vectors by input, and tokens.
 
     A vector counts only if its `index` is named once, all its numbers are finite and not all are
-    zero; one that fails alone is None, and its neighbours stand.
+    zero; one that fails alone is None, and its neighbours stand. Without `index` it is that of the
+    text in its place, as long as no other one claims to be.
 
     Raises:
-        TransientError: cut JSON, another shape, a wrong number of vectors, a doubled `index`.
+        TransientError: cut JSON, another shape, a wrong number of vectors or none, a doubled
+            `index`.
         Halt: vectors of another dimension than asked for.
     """
     try:
         answer = msgspec.json.decode(body, type=_Answer)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise TransientError("the embeddings API's answer is not what it should be") from None
-    if sorted(row.index for row in answer.data) != list(range(count)):
+    rows = answer.data or []
+    indices = [n if row.index is None else row.index for n, row in enumerate(rows)]
+    if count and not rows:
+        raise _NoVectors(f"the embeddings API answered no vectors for {count} texts")
+    if sorted(indices) != list(range(count)):
         raise TransientError(
-            f"the embeddings API answered {len(answer.data)} vectors for {count} texts, "
-            "or named one twice"
+            f"the embeddings API answered {len(rows)} vectors for {count} texts, or named one twice"
         )
     vectors: list[Vector | None] = [None] * count
-    for row in answer.data:
+    for index, row in zip(indices, rows, strict=True):
         vector = _numbers(row.embedding)
         if vector is not None and vector.shape != (dimensions,):
             raise Halt(
@@ -231,9 +271,9 @@ def read_answer(body: bytes, count: int, dimensions: int) -> tuple[list[Vector |
                 f"{dimensions}: set EMBEDDING_DIMENSIONS or EMBEDDING_MODEL to what it serves"
             )
         if vector is not None and is_usable(vector):
-            vectors[row.index] = vector
+            vectors[index] = vector
     usage = answer.usage or _Usage()
-    return vectors, max(0, usage.prompt_tokens or usage.total_tokens)
+    return vectors, max(0, usage.prompt_tokens or usage.total_tokens or 0)
 
 
 def _numbers(embedding: str | list[float | None]) -> Vector | None:

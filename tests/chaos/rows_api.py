@@ -37,7 +37,7 @@ api(
 
 @row("api", "a service that answers lists of numbers though base64 was asked for")
 def api_float(w: World) -> None:
-    w.api.set(base64_ignored=True)
+    w.api.set(base64_support="ignored")
     w.start()
     w.under_way()
 

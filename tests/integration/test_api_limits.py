@@ -28,11 +28,12 @@ Build = Callable[..., Pipeline]
 WORKERS = 4
 
 
-def test_a_model_of_one_size_is_served_and_its_requests_are_counted(
-    pipeline: Build, search: Search, embeddings: ApiControl
+@pytest.mark.parametrize("told", [{"only_dimensions": 1536}, {"base64_support": "refused"}])
+def test_an_endpoint_that_knows_less_is_served_and_its_requests_are_counted(
+    pipeline: Build, search: Search, embeddings: ApiControl, told: dict[str, Any]
 ) -> None:
-    """As most servers of open models have it: to ask for dimensions is refused."""
-    embeddings.set(only_dimensions=1536)
+    """As servers of open models and gateways have it: one size, or no base64."""
+    embeddings.set(**told)
     search.create(INDEX)
     search.index(INDEX, logs(150, 150))
     record = pipeline().run()

@@ -326,10 +326,16 @@ def test_trouble_that_passes_never_marks_a_document(
     assert_right_vectors(search, INDEX, model)
 
 
-def test_shuffled_answers_are_put_in_order(
-    pipeline: Build, search: Search, embeddings: ApiControl, model: Model, three_hundred: list[str]
+@pytest.mark.parametrize("kind", ["shuffled_index", "without_index", "without_index_0"])
+def test_each_vector_is_put_to_its_text_however_its_index_is_told(
+    pipeline: Build,
+    search: Search,
+    embeddings: ApiControl,
+    model: Model,
+    three_hundred: list[str],
+    kind: str,
 ) -> None:
-    embeddings.faults({"kind": "shuffled_index", "times": 0})
+    embeddings.faults({"kind": kind, "times": 0})
     assert pipeline().run().vectors_written == 300
     assert_right_vectors(search, INDEX, model)
 

@@ -83,9 +83,23 @@ def assert_verdict(body: bytes, count: int) -> None:
 # -- answers
 
 
-@pytest.mark.parametrize("rows", [[0, 1, 2], [2, 1, 0], [1, 2, 0]])
-def test_vectors_are_put_by_index_whatever_the_order(rows: list[int]) -> None:
-    vectors, tokens = read_answer(answer(*(row(index) for index in rows)), 3, DIMENSIONS)
+def unnamed(index: int) -> dict[str, Any]:
+    return {name: value for name, value in row(index).items() if name != "index"}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [row(0), row(1), row(2)],
+        [row(2), row(1), row(0)],
+        [row(1), row(2), row(0)],
+        [unnamed(0), row(1), row(2)],
+        [unnamed(0), unnamed(1), unnamed(2)],
+        [{**row(0), "index": None}, row(2), row(1)],
+    ],
+)
+def test_vectors_are_put_by_index_and_without_one_in_order(rows: list[Any]) -> None:
+    vectors, tokens = read_answer(answer(*rows), 3, DIMENSIONS)
     assert tokens == 7
     for index, vector in enumerate(vectors):
         assert vector is not None
@@ -150,7 +164,10 @@ def test_vector_that_fails_alone_leaves_its_neighbours(embedding: Any) -> None:
         answer(row(0), row(-1)),
         answer(row(0), row(1), row(1)),
         answer(row(0), row(2**80)),
-        answer(row(0), {"embedding": encoded(1, 1, 1)}),
+        answer(row(1), unnamed(0)),
+        answer(unnamed(0), row(0)),
+        answer(unnamed(0)),
+        answer(unnamed(0), unnamed(1), unnamed(2)),
         answer(row(0), {"index": 1}),
         answer(row(0), row(1, {"QQQ": 1})),
         answer(row(0), row(1, ["QQQ"])),
@@ -187,6 +204,8 @@ def test_another_dimension_halts_and_names_both(embedding: Any) -> None:
         ({"prompt_tokens": 9, "total_tokens": 11}, 9),
         ({"prompt_tokens": 9}, 9),
         ({"total_tokens": 11}, 11),
+        ({"prompt_tokens": None, "total_tokens": 11}, 11),
+        ({"prompt_tokens": None, "total_tokens": None}, 0),
         ({}, 0),
         (None, 0),
         # Would take money back.
@@ -531,7 +550,7 @@ def test_pause_without_a_length_is_none(url: str, control: ApiControl) -> None:
         ({"kind": "too_few"}, TransientError),
         ({"kind": "too_many"}, TransientError),
         ({"kind": "duplicate_index"}, TransientError),
-        ({"kind": "empty_data"}, TransientError),
+        ({"kind": "empty_data", "times": 2}, TransientError),
         ({"kind": "wrong_dimension"}, Halt),
         ({"kind": "poison", "match": "second", "times": 1}, InputRefused),
     ],
@@ -593,14 +612,41 @@ def test_model_of_one_size_is_asked_for_dimensions_once(
     assert (requests_served(control), control.counts()["refused"]) == (3, 1)
 
 
+@pytest.mark.parametrize("support", ["refused", "unanswered"])
+def test_endpoint_without_base64_is_asked_for_it_once(
+    url: str, control: ApiControl, model: Model, support: str
+) -> None:
+    control.set(base64_support=support)
+    embedder = OpenAIEmbedder(settings_for(url))
+    try:
+        got = embedder.embed(TEXTS)
+        assert np.array_equal(got.vectors, model.embed(TEXTS, 16))
+        assert (got.requests, requests_served(control)) == (2, 2)
+        assert embedder.embed(TEXTS).requests == 1
+    finally:
+        embedder.close()
+
+
+def test_endpoint_with_neither_base64_nor_a_choice_of_size(url: str, control: ApiControl) -> None:
+    control.set(base64_support="refused", only_dimensions=16)
+    embedder = OpenAIEmbedder(settings_for(url))
+    try:
+        assert [embedder.embed(TEXTS).requests for _ in range(2)] == [3, 1]
+    finally:
+        embedder.close()
+
+
 def test_model_of_another_size_halts(url: str, control: ApiControl) -> None:
     control.set(only_dimensions=1024)
     assert "1024 dimensions, not 16" in str(refusal(url))
 
 
-def test_text_about_dimensions_that_is_refused_is_refused(url: str, control: ApiControl) -> None:
-    """The refusal quotes the text, and the text has the word."""
-    quoted = {"error": {"message": "cannot embed 'dimension mismatch'", "type": "x"}}
+@pytest.mark.parametrize("text", ["dimension mismatch", "invalid base64 in a cookie"])
+def test_text_with_the_words_of_an_option_that_is_refused_is_refused(
+    url: str, control: ApiControl, text: str
+) -> None:
+    """The refusal quotes the text."""
+    quoted = {"error": {"message": f"cannot embed '{text}'", "type": "x"}}
     control.faults({"kind": "status", "status": 400, "body": quoted, "times": 2})
     assert isinstance(refusal(url), InputRefused)
     assert embed(url).requests == 1, "it is still asked for"

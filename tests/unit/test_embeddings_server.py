@@ -191,14 +191,28 @@ def test_a_limit_may_give_less_than_a_minute_s_worth_at_once(
     assert 1 <= int(refused.value.response.headers["retry-after"]) <= 2
 
 
-def test_base64_ignored(api: openai.OpenAI, control: httpx2.Client, model: Model) -> None:
-    configure(control, base64_ignored=True)
-    answer = control.post(
+def ask_for_base64(control: httpx2.Client) -> httpx2.Response:
+    return control.post(
         "/v1/embeddings",
         json={"model": LARGE, "input": "x", "encoding_format": "base64"},
         headers={"Authorization": f"Bearer {KEY}"},
-    ).json()
-    assert np.array_equal(np.float32(answer["data"][0]["embedding"]), model.embed(["x"])[0])
+    )
+
+
+def test_base64_ignored(control: httpx2.Client, model: Model) -> None:
+    configure(control, base64_support="ignored")
+    row = ask_for_base64(control).json()["data"][0]
+    assert np.array_equal(np.float32(row["embedding"]), model.embed(["x"])[0])
+
+
+def test_base64_refused_or_unanswered_and_numbers_served(
+    api: openai.OpenAI, control: httpx2.Client
+) -> None:
+    configure(control, base64_support="refused")
+    assert ask_for_base64(control).status_code == 400
+    configure(control, base64_support="unanswered")
+    assert ask_for_base64(control).json()["data"] == []
+    assert api.embeddings.create(model=LARGE, input="x", encoding_format="float").data
 
 
 @pytest.mark.parametrize(
@@ -290,10 +304,12 @@ def test_numbers_not_to_be_stored(
         ("too_many", [0, 1, 2, 3]),
         ("duplicate_index", [0, 1, 0]),
         ("shuffled_index", [2, 1, 0]),
+        ("without_index", [None, None, None]),
+        ("without_index_0", [None, 1, 2]),
     ],
 )
 def test_answers_that_do_not_line_up(
-    api: openai.OpenAI, control: httpx2.Client, model: Model, kind: str, indexes: list[int]
+    api: openai.OpenAI, control: httpx2.Client, model: Model, kind: str, indexes: list[int | None]
 ) -> None:
     add_fault(control, kind=kind)
     answer = api.embeddings.create(model=LARGE, input=["a", "b", "c"])
