@@ -13,6 +13,7 @@ import logging
 import math
 import ssl
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -85,10 +86,6 @@ class _OptionRefused(Exception):
     def __init__(self, option: str) -> None:
         super().__init__(option)
         self.option = option
-
-
-class _NoVectors(TransientError):
-    """An answer in which there are none at all."""
 
 
 class _Row(msgspec.Struct):
@@ -182,8 +179,9 @@ class OpenAIEmbedder:
             ) from None
         try:
             vectors, tokens = read_answer(body, len(texts), self._dimensions)
-        except _NoVectors:
-            if options["encoding_format"] == _INSTEAD["encoding_format"]:
+        except TransientError:
+            as_numbers = options["encoding_format"] == _INSTEAD["encoding_format"]
+            if as_numbers or not _is_empty(body):
                 raise
             raise _OptionRefused("encoding_format") from None
         return Embedded(vectors=vectors, tokens=tokens, limits=_limits(headers))
@@ -250,14 +248,9 @@ def read_answer(body: bytes, count: int, dimensions: int) -> tuple[list[Vector |
             `index`.
         Halt: vectors of another dimension than asked for.
     """
-    try:
-        answer = msgspec.json.decode(body, type=_Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise TransientError("the embeddings API's answer is not what it should be") from None
+    answer = _decoded(body)
     rows = answer.data or []
     indices = [n if row.index is None else row.index for n, row in enumerate(rows)]
-    if count and not rows:
-        raise _NoVectors(f"the embeddings API answered no vectors for {count} texts")
     if sorted(indices) != list(range(count)):
         raise TransientError(
             f"the embeddings API answered {len(rows)} vectors for {count} texts, or named one twice"
@@ -274,6 +267,20 @@ def read_answer(body: bytes, count: int, dimensions: int) -> tuple[list[Vector |
             vectors[index] = vector
     usage = answer.usage or _Usage()
     return vectors, max(0, usage.prompt_tokens or usage.total_tokens or 0)
+
+
+def _decoded(body: bytes) -> _Answer:
+    try:
+        return msgspec.json.decode(body, type=_Answer)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise TransientError("the embeddings API's answer is not what it should be") from None
+
+
+def _is_empty(body: bytes) -> bool:
+    """Whether an answer has no rows at all, and is one."""
+    with suppress(TransientError):
+        return not _decoded(body).data
+    return False
 
 
 def _numbers(embedding: str | list[float | None]) -> Vector | None:
