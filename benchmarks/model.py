@@ -24,6 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.rounds import median
 from enrich.models import MAX_CHUNK_DOCUMENTS
 from enrich.settings import PRICE_PER_MILLION_TOKENS
 
@@ -200,7 +201,7 @@ def points(data: Mapping[str, Any]) -> list[Point]:
         tokens_per_text=tokens,
         shard=machine.measured_shard,
     )
-    rate = _middle([one["rate"] for one in distinct["rounds"]["product"]])
+    rate = median([one["rate"] for one in distinct["rounds"]["product"]])
     found.append(_point("distinct", rate, setup, machine))
     scale = data["scale"]
     for processes, rate in scale["rates"].items():
@@ -212,7 +213,7 @@ def points(data: Mapping[str, Any]) -> list[Point]:
         # Smaller ones are over before they have begun.
         if int(size) >= 20_000:
             setup = replace(_setup_of_drain(data, tokens), shard=float(size))
-            rate = _middle([each["rate"] for each in one["rounds"]["product"]])
+            rate = median([each["rate"] for each in one["rounds"]["product"]])
             found.append(_point(f"growth, {int(size):,} logs", rate, setup, machine))
     return found
 
@@ -249,10 +250,10 @@ def _all_distinct_factor(drain: Mapping[str, Any], distinct: Mapping[str, Any]) 
     OpenSearch may take longer for a vector, as the ceilings show; and a new text costs more of our
     own processors' time than a known one, which OpenSearch has less where they share a machine.
     """
-    ceiling = _middle([one["rate"] for one in distinct["rounds"]["index"]])
+    ceiling = median([one["rate"] for one in distinct["rounds"]["index"]])
     slower = float(drain["rates"]["index"]) / ceiling
     known, new = drain["rounds"]["product"], distinct["rounds"]["product"]
-    all_of_it = _own_seconds(known) + _middle(
+    all_of_it = _own_seconds(known) + median(
         [one["opensearch_cpu"] / one["vectors"] for one in known]
     )
     return 1.0 / (slower + (_own_seconds(new) - _own_seconds(known)) / all_of_it)
@@ -260,7 +261,7 @@ def _all_distinct_factor(drain: Mapping[str, Any], distinct: Mapping[str, Any]) 
 
 def _own_seconds(drains: Sequence[Mapping[str, Any]]) -> float:
     """Processor time of our programs by vector."""
-    return _middle([sum(one["cpu"].values()) / one["vectors"] for one in drains])
+    return median([sum(one["cpu"].values()) / one["vectors"] for one in drains])
 
 
 def _finds(growth: Mapping[str, Any]) -> float:
@@ -276,17 +277,11 @@ def _slowing(growth: Mapping[str, Any]) -> float:
     if len(sizes) < 2:
         return 0.0
     first, last = (
-        _middle([one["rate"] for one in growth[str(size)]["rounds"]["index"]])
+        median([one["rate"] for one in growth[str(size)]["rounds"]["index"]])
         for size in (sizes[0], sizes[-1])
     )
     tenfolds = math.log10(sizes[-1] / sizes[0])
     return min(0.9, max(0.0, 1.0 - float((last / first) ** (1 / tenfolds))))
-
-
-def _middle(values: Sequence[float]) -> float:
-    ordered = sorted(values)
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 # -- the program

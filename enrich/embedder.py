@@ -180,10 +180,9 @@ class OpenAIEmbedder:
         try:
             vectors, tokens = read_answer(body, len(texts), self._dimensions)
         except TransientError:
-            as_numbers = options["encoding_format"] == _INSTEAD["encoding_format"]
-            if as_numbers or not _is_empty(body):
-                raise
-            raise _OptionRefused("encoding_format") from None
+            if options["encoding_format"] == "base64" and _is_empty(body):
+                raise _OptionRefused("encoding_format") from None
+            raise
         return Embedded(vectors=vectors, tokens=tokens, limits=_limits(headers))
 
     def _refused_option(

@@ -10,6 +10,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -601,14 +602,13 @@ def test_model_of_one_size_is_asked_for_dimensions_once(
     url: str, control: ApiControl, name: str, told: dict[str, Any]
 ) -> None:
     control.set(**told)
-    embedder = OpenAIEmbedder(settings_for(url, embedding_model=name, embedding_dimensions=1536))
-    try:
+    with closing(
+        OpenAIEmbedder(settings_for(url, embedding_model=name, embedding_dimensions=1536))
+    ) as embedder:
         got = embedder.embed(TEXTS)
         assert all(vector is not None for vector in got.vectors)
         assert (got.requests, requests_served(control)) == (2, 2)
         assert embedder.embed(TEXTS).requests == 1
-    finally:
-        embedder.close()
     assert (requests_served(control), control.counts()["refused"]) == (3, 1)
 
 
@@ -617,23 +617,17 @@ def test_endpoint_without_base64_is_asked_for_it_once(
     url: str, control: ApiControl, model: Model, support: str
 ) -> None:
     control.set(base64_support=support)
-    embedder = OpenAIEmbedder(settings_for(url))
-    try:
+    with closing(OpenAIEmbedder(settings_for(url))) as embedder:
         got = embedder.embed(TEXTS)
         assert np.array_equal(got.vectors, model.embed(TEXTS, 16))
         assert (got.requests, requests_served(control)) == (2, 2)
         assert embedder.embed(TEXTS).requests == 1
-    finally:
-        embedder.close()
 
 
 def test_endpoint_with_neither_base64_nor_a_choice_of_size(url: str, control: ApiControl) -> None:
     control.set(base64_support="refused", only_dimensions=16)
-    embedder = OpenAIEmbedder(settings_for(url))
-    try:
+    with closing(OpenAIEmbedder(settings_for(url))) as embedder:
         assert [embedder.embed(TEXTS).requests for _ in range(2)] == [3, 1]
-    finally:
-        embedder.close()
 
 
 def test_model_of_another_size_halts(url: str, control: ApiControl) -> None:
