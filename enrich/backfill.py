@@ -147,10 +147,10 @@ class Backfill:
             self._publisher.scan_page(run, standing.page)
 
     def _room(self, standing: Standing) -> int:
-        """Chunks that may be added; 0 below a quarter of the limit, so that pages stay large."""
+        """Chunks that may be added; 0 below half of the limit, so that pages stay large."""
         most = self._settings.enrich_max_chunks_in_flight
         room = most - standing.open_chunks
-        return room if room >= max(1, most // 4) else 0
+        return room if room >= max(1, most // 2) else 0
 
     # -- page
 

@@ -10,17 +10,17 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-from enrich.chunking import Found, fit_page
+from enrich.chunking import Found
 from enrich.errors import Halt, InputRefused, TextUnusable
 from enrich.ledger import Ledger, Scan
-from enrich.log_store import IndexPage, LogStore, Target
+from enrich.log_store import LogStore
 from enrich.masking import masker_of
 from enrich.models import Chunk, Donor
+from enrich.paging import Pager, has_text
 from enrich.settings import Settings
 from enrich.text import fingerprint, text_of
 from enrich.vector_cache import VectorCache
@@ -30,32 +30,12 @@ from enrich.written_vectors import WrittenVectors
 
 log = logging.getLogger(__name__)
 
-#: Most documents of one round of searches: with twice as many, a process that reads one only now
-#: and then grew by 10 %. The first rounds are a quarter and a half, so that workers begin at once.
-PAGE_DOCUMENTS = 2000
-_PAGES_OF_GROWTH = 3
-
-#: Most indices searched in one round; the others have their turn in the next.
-PAGE_INDICES = 50
-
-#: An index keeps its turn for so many pages, and all have had one after about so many turns. A
-#: shard that is written for a while and then left alone is refreshed and merged less than one that
-#: is written a little each second: OpenSearch needs a tenth less for the same logs.
-_PAGES_OF_A_TURN = 3
-_TURNS_OF_A_ROUND = 12
-
 #: Cosine between a stored vector and the same text embedded now, below which the endpoint has
 #: another vector space. Providers' own noise stays above 0.999.
 SAME_SPACE_COSINE = 0.99
 
 #: Logs that are looked at for one whose vector can be compared.
 SAMPLES_OF_A_SPACE = 20
-
-#: An index still to be searched, and the cursor behind the last log read.
-_Pending = tuple[str, list[Any] | None]
-
-#: Stands in a fingerprint's place for a log without usable text, which shares it with no other.
-_UNUSABLE = "unusable"
 
 
 class ChunkPublisher(Protocol):
@@ -85,6 +65,7 @@ class Scanner:
         self._sources = sources
         self._publisher = publisher
         self._mask = masker_of(settings.enrich_mask)
+        self._pager = Pager(store.finder, settings)
 
     def read_page(self, run: str, page: int, room: int) -> str:
         """Read, register and publish the run's next page; one line about it.
@@ -113,28 +94,23 @@ class Scanner:
             self._say_found(run, skipped)
             return f"nothing more to find{f' now ({stop})' if more else ''}"
 
-        large = PAGE_DOCUMENTS >> max(0, _PAGES_OF_GROWTH - page)
-        wanted = int(min(large, room * self._settings.enrich_batch_size * 4, most))
-        share = math.ceil(wanted / _abreast(len(pending), scan.nodes))
-        targets = _targets(pending, scan.left, share, wanted)
-        pages = self._store.finder.page(targets, frozenset(scan.unsorted))
-        troubled = {p.index: p.trouble for p in pages if p.trouble}
-        rows = self._in_turn(pages)
-        found = [row.found for row in rows if row.found is not None][: int(min(most, len(rows)))]
-        taken, chunks = fit_page(found, room=room, texts=self._settings.enrich_batch_size)
-        rest = _behind(pages, dict(pending), _reached(rows, len(taken)))
-        left = _left(scan.left, taken)
-        later = pending[len(targets) :]
-        pending = _in_order(rest, later, left, share, turn_over=page % _PAGES_OF_A_TURN == 0)
-        messages = self._messages(run, page, chunks, scan.update_only)
+        read = self._pager.read(
+            replace(scan, pending=pending),
+            page,
+            room=room,
+            most=most,
+            refused=self._ledger.refused(),
+        )
+        pending = read.scan.pending
+        messages = self._messages(run, page, read.chunks, scan.update_only)
         verdict = self._ledger.register(
             run,
             page,
-            scan=replace(scan, pending=pending, left=left),
+            scan=read.scan,
             chunks={m["id"]: len(m["references"]) for m in messages},
             messages=messages,
-            indices=sorted({found.reference.index for found in taken}),
-            skipped=troubled,
+            indices=sorted({found.reference.index for found in read.found}),
+            skipped=read.troubled,
             scan_done=not pending,
         )
         # Where the outbox is ours, this very call has registered it, and its first answer was lost.
@@ -145,32 +121,12 @@ class Scanner:
             self._publisher.embed_and_update(message)
         self._ledger.sent(run, page)
         if not pending:
-            self._say_found(run, {**skipped, **troubled})
+            self._say_found(run, {**skipped, **read.troubled})
         log.debug(
-            "page %d: %d logs in %d chunks", page, len(taken), len(chunks), extra={"run": run}
-        )
-        return f"page {page}: {len(taken)} logs in {len(chunks)} chunks"
-
-    def _in_turn(self, pages: Sequence[IndexPage]) -> list[_Row]:
-        """Logs of all indices in turn, the newest of each first."""
-        refused = self._ledger.refused()
-        order = sorted(
-            (nth, which) for which, page in enumerate(pages) for nth in range(len(page.hits))
-        )
-        rows = []
-        for nth, which in order:
-            hit = pages[which].hits[nth]
-            found = None
-            if (hit.reference.index, hit.reference.id) not in refused:
-                try:
-                    # Of a message shortened by OpenSearch: where the cut parts what would be
-                    # masked, the worker's text may be another. It only travels in other company.
-                    digest = fingerprint(text_of({"message": hit.message}, self._mask))
-                except TextUnusable:
-                    digest = f"{_UNUSABLE} {which} {nth}"
-                found = Found(reference=hit.reference, fingerprint=digest, size=hit.size)
-            rows.append(_Row(which, nth, found))
-        return rows
+            "page %d: %d logs in %d chunks",
+            page, len(read.found), len(read.chunks), extra={"run": run},
+        )  # fmt: skip
+        return f"page {page}: {len(read.found)} logs in {len(read.chunks)} chunks"
 
     def _messages(
         self, run: str, page: int, chunks: list[list[Found]], update_only: Iterable[str]
@@ -194,13 +150,13 @@ class Scanner:
         return messages
 
     def _donors(self, page: Sequence[Found]) -> dict[tuple[str, str], Donor]:
-        texts = sorted({f.fingerprint for f in page if not f.fingerprint.startswith(_UNUSABLE)})
+        texts = sorted({found.fingerprint for found in page if has_text(found)})
         known = self._cache.known(texts)
         # Where a worker finds these itself, none has to be searched.
         known |= self._written.find([text for text in texts if text not in known]).keys()
         wanted: dict[str, set[str]] = {}
         for found in page:
-            if found.fingerprint in known or found.fingerprint.startswith(_UNUSABLE):
+            if found.fingerprint in known or not has_text(found):
                 continue
             wanted.setdefault(self._settings.donor_scope(found.reference.index), set()).add(
                 found.fingerprint
@@ -314,88 +270,3 @@ class Scanner:
 def _same(one: Sequence[Any], other: Sequence[Any]) -> bool:
     """Whether messages are the same once they were sent."""
     return json.dumps(one) == json.dumps(other)
-
-
-def _abreast(pending: int, nodes: int) -> int:
-    """How many of the pending indices share a page evenly: as few as give every data node work, but
-    enough that the next turn is near."""
-    near = math.ceil(pending / _TURNS_OF_A_ROUND)
-    return min(PAGE_INDICES, pending, max(nodes, near))
-
-
-def _targets(
-    pending: Sequence[_Pending], left: Mapping[str, int], share: int, wanted: int
-) -> list[Target]:
-    """The first indices, each with its share, or with what is left of it where that is less; and
-    further ones until the page is full."""
-    targets = []
-    for index, cursor in pending[:PAGE_INDICES]:
-        most = min(share, wanted)
-        if most <= 0:
-            break
-        # None left is no count: such an index has more than the survey knew of.
-        last = 0 < left.get(index, 0) <= most
-        expected = left[index] if last else most
-        # One more than is left shows that none is.
-        targets.append(Target(index, cursor, expected + last))
-        wanted -= expected
-    return targets
-
-
-def _in_order(
-    rest: Sequence[_Pending],
-    later: Sequence[_Pending],
-    left: Mapping[str, int],
-    share: int,
-    *,
-    turn_over: bool,
-) -> list[_Pending]:
-    """Which indices the next page begins with. When a turn is over, those whose turn it was go to
-    the back, but for what another turn would bring to its end."""
-    if not turn_over:
-        return [*rest, *later]
-    kept = [p for p in rest if 0 < left.get(p[0], 0) <= share * _PAGES_OF_A_TURN]
-    return [*kept, *later, *(p for p in rest if p not in kept)]
-
-
-def _left(left: Mapping[str, int], taken: Sequence[Found]) -> dict[str, int]:
-    """What each index still owes, as the survey counted it."""
-    gone = Counter(found.reference.index for found in taken)
-    return {index: owed - gone[index] for index, owed in left.items() if owed > gone[index]}
-
-
-class _Row(NamedTuple):
-    """One hit of a round of searches."""
-
-    #: Which of the pages, and which hit of it.
-    page: int
-    nth: int
-    #: None for a document that is passed over, because it is known to fail and cannot be marked.
-    found: Found | None
-
-
-def _reached(rows: Sequence[_Row], taken: int) -> dict[int, int]:
-    """The last hit of each page that is done with, when so many logs were taken."""
-    last: dict[int, int] = {}
-    for row in rows:
-        if row.found is not None:
-            if taken == 0:
-                break
-            taken -= 1
-        last[row.page] = row.nth
-    return last
-
-
-def _behind(
-    pages: Sequence[IndexPage],
-    cursors: Mapping[str, list[Any] | None],
-    reached: Mapping[int, int],
-) -> list[_Pending]:
-    """The indices that have more, each with the cursor behind its last hit that is done with."""
-    rest: list[_Pending] = []
-    for which, page in enumerate(pages):
-        last = reached.get(which, -1)
-        if page.trouble or (page.exhausted and last == len(page.hits) - 1):
-            continue
-        rest.append((page.index, page.cursors[last] if last >= 0 else cursors[page.index]))
-    return rest

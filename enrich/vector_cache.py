@@ -9,7 +9,7 @@ once pay for it once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import redis
@@ -133,6 +133,17 @@ end
 """
 
 
+#: Names that a script is given at once. Redis' Lua hands some 8,000 values to a command at most,
+#: and a name may bring two.
+_NAMES_AT_ONCE = 2000
+
+
+def in_parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many of a page's names as a script can take, one part after the other."""
+    for start in range(0, len(names), _NAMES_AT_ONCE):
+        yield names[start : start + _NAMES_AT_ONCE]
+
+
 class VectorCache:
     """`vector:{space}:{fingerprint}` → little-endian float32."""
 
@@ -176,11 +187,12 @@ class VectorCache:
 
     def known(self, fingerprints: Sequence[str]) -> set[str]:
         """Those that are known, without reading their vectors."""
-        if not fingerprints or not self._max_entries:
-            return set()
-        with translated():
-            known = self._known(keys=[self._uses, self._vectors], args=[",".join(fingerprints)])
-        return {fingerprints[position - 1] for position in known}
+        known: set[str] = set()
+        for some in in_parts(fingerprints if self._max_entries else []):
+            with translated():
+                found = self._known(keys=[self._uses, self._vectors], args=[",".join(some)])
+            known.update(some[position - 1] for position in found)
+        return known
 
     def put(self, vectors: Mapping[str, Vector]) -> None:
         """Keep vectors and let the longest unused go beyond ENRICH_CACHE_MAX_ENTRIES."""

@@ -18,7 +18,7 @@ import redis
 from enrich.models import Donor, Reference
 from enrich.redis_connection import translated
 from enrich.settings import Settings
-from enrich.vector_cache import space
+from enrich.vector_cache import in_parts, space
 from enrich.vectors import BYTES, Vector
 
 #: Places for each vector that the cache has room for. One takes 170 bytes, a vector 7 kB.
@@ -110,13 +110,12 @@ class WrittenVectors:
 
     def find(self, fingerprints: Sequence[str]) -> dict[str, Place]:
         """The places of those that are known; what stands there now is for the caller to see."""
-        if not fingerprints or not self._half:
-            return {}
-        with translated():
-            found = self._find(keys=self._keys, args=[",".join(fingerprints)])
         places: dict[str, Place] = {}
-        for position, place in zip(found[::2], found[1::2], strict=True):
-            # What cannot be read counts as unknown, as everywhere in the cache.
-            with suppress(msgspec.DecodeError):
-                places[fingerprints[position - 1]] = msgspec.json.decode(place, type=Place)
+        for some in in_parts(fingerprints if self._half else []):
+            with translated():
+                found = self._find(keys=self._keys, args=[",".join(some)])
+            for position, place in zip(found[::2], found[1::2], strict=True):
+                # What cannot be read counts as unknown, as everywhere in the cache.
+                with suppress(msgspec.DecodeError):
+                    places[some[position - 1]] = msgspec.json.decode(place, type=Place)
         return places

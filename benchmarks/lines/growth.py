@@ -35,7 +35,7 @@ from benchmarks.rounds import (
 )
 from benchmarks.stage import Options, Stage, StageFailed
 from enrich.log_store import LogStore, Target
-from enrich.scanning import PAGE_DOCUMENTS
+from enrich.paging import ROUND_DOCUMENTS
 
 LATENCY_MS = 50.0
 _READS = 40
@@ -191,14 +191,14 @@ def _page_costs(stage: Stage, corpus: Corpus, pages: Sequence[tuple[float, int]]
     versions = fresh(stage.cluster, corpus)
     index, _ = Counter(log.index for log in corpus.logs).most_common(1)[0]
     there = [n for n, log in enumerate(corpus.logs) if log.index == index]
-    if len(there) < 10 * PAGE_DOCUMENTS:
+    if len(there) < 10 * ROUND_DOCUMENTS:
         return [
             not_measured(
                 "growth", name, f"{index} has only {len(there)} logs, of which one page is much"
             )
         ]
     there.sort(key=lambda n: orjson.loads(corpus.logs[n].source)["timestamp"])
-    last = set(there[:PAGE_DOCUMENTS])
+    last = set(there[:ROUND_DOCUMENTS])
     others = [n for n in range(len(corpus.logs)) if n not in last]
     store = LogStore(settings_of(stage.stack))
     try:
@@ -226,9 +226,9 @@ def _seconds_a_page(store: LogStore, index: str) -> list[float]:
     seconds = []
     for _ in range(_READS):
         begun = time.perf_counter()
-        (page,) = store.finder.page([Target(index, None, PAGE_DOCUMENTS)], frozenset())
+        (page,) = store.finder.page([Target(index, None, ROUND_DOCUMENTS)], frozenset())
         seconds.append(time.perf_counter() - begun)
-        if len(page.hits) != PAGE_DOCUMENTS:
+        if len(page.hits) != ROUND_DOCUMENTS:
             raise StageFailed(f"a page of {index} has {len(page.hits)} logs")
     return seconds[_READS // 2 :]
 

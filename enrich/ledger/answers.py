@@ -56,6 +56,8 @@ class Scan:
     nodes: int = 1
     #: Logs left in each pending index, as far as the survey counted them.
     left: dict[str, int] = field(default_factory=dict)
+    #: Logs taken since the last turn was over.
+    in_turn: int = 0
 
     def to_json(self) -> str:
         return json.dumps(vars(self))
@@ -70,4 +72,5 @@ class Scan:
             unsorted=fields["unsorted"],
             nodes=fields.get("nodes", 1),
             left=fields.get("left", {}),
+            in_turn=fields.get("in_turn", 0),
         )

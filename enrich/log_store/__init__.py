@@ -32,6 +32,7 @@ __all__ = [
     "Addition",
     "Backlog",
     "Document",
+    "Finder",
     "Hit",
     "IndexPage",
     "LogStore",

@@ -15,7 +15,6 @@ from dev.embedding_model import Model
 from enrich.chunk_work import MAX_LOSSES
 from enrich.errors import ServerUnavailable
 from enrich.ledger import Ledger
-from enrich.log_store.preflight import Nodes, Preflight
 from enrich.models import Chunk
 from enrich.text import fingerprint
 from tests.conftest import Pipeline, Search
@@ -33,18 +32,6 @@ def three_hundred(search: Search) -> list[str]:
 
 def chunks(one: Pipeline) -> list[Any]:
     return [message for message in one.messages if message[0] == "embed_and_update"]
-
-
-def indices_of_chunks(one: Pipeline) -> list[tuple[str, ...]]:
-    """Which indices the logs of each chunk are in, as chunks are delivered."""
-    seen: list[tuple[str, ...]] = []
-
-    def watch(name: str, arguments: Any) -> None:
-        if name == "embed_and_update":
-            seen.append(tuple(sorted({reference[0] for reference in arguments[0]["references"]})))
-
-    one.before = watch
-    return seen
 
 
 # -- messages
@@ -472,87 +459,6 @@ def test_open_chunks_stay_within_their_limit_and_a_small_project_is_not_starved(
     assert most <= 4
     last_small = max(n for n, index in enumerate(first_chunks) if index == "small_2026_11")
     assert last_small < 0.05 * 3050
-
-
-@pytest.mark.parametrize(("nodes", "abreast"), [(1, 1), (2, 2)])
-def test_indices_keep_their_turn_for_some_pages_as_many_at_once_as_there_are_nodes(
-    pipeline: Build,
-    search: Search,
-    monkeypatch: pytest.MonkeyPatch,
-    nodes: int,
-    abreast: int,
-) -> None:
-    names = [f"{project}_2026_11" for project in "abcd"]
-    for name in names:
-        search.create(name)
-        search.index(name, logs(200, 3))
-    monkeypatch.setattr(Preflight, "nodes", lambda self: Nodes(data=nodes, obstacle=""))
-    one = pipeline(enrich_batch_size=5, enrich_max_chunks_in_flight=1)
-    pages = indices_of_chunks(one)
-
-    record = one.run()
-
-    assert_adds_up(record)
-    assert record.vectors_written == 800
-    turns = [tuple(names[start : start + abreast]) for start in range(0, 4, abreast)]
-    assert pages[:15] == [turn for turn in (turns * 5)[:5] for _ in range(3)]
-
-
-def test_an_index_that_another_turn_brings_to_its_end_is_not_left_for_later(
-    pipeline: Build, search: Search
-) -> None:
-    for name, owed in (("a_2026_11", 70), ("b_2026_11", 200)):
-        search.create(name)
-        search.index(name, logs(owed, 3))
-    one = pipeline(enrich_batch_size=5, enrich_max_chunks_in_flight=1)
-    pages = indices_of_chunks(one)
-
-    record = one.run()
-
-    assert_adds_up(record)
-    assert record.vectors_written == 270
-    # Twenty logs a page; what the small one leaves of its last page goes to the other.
-    assert pages[:4] == [("a_2026_11",)] * 3 + [("a_2026_11", "b_2026_11")]
-    assert set(pages[4:]) == {("b_2026_11",)}
-
-
-def test_more_logs_than_were_counted_are_found_and_go_behind_the_others(
-    pipeline: Build, search: Search
-) -> None:
-    for name, owed in (("a_2026_11", 40), ("b_2026_11", 100)):
-        search.create(name)
-        search.index(name, logs(owed, 3))
-    one = pipeline(enrich_batch_size=5, enrich_max_chunks_in_flight=1)
-    pages = indices_of_chunks(one)
-    watch = one.before
-
-    def arrive(name: str, arguments: Any) -> None:
-        watch(name, arguments)
-        if len(pages) == 1 and name == "embed_and_update":
-            late = {"timestamp": "2001-01-01T00:00:00Z"}
-            older = [{**log, **late, "_id": f"late{n}"} for n, log in enumerate(logs(50, 3))]
-            search.index("a_2026_11", older)
-
-    one.before = arrive
-    record = one.run()
-
-    assert_adds_up(record)
-    assert record.vectors_written == 190
-    assert pages[3:6] == [("b_2026_11",)] * 3
-
-
-def test_small_indices_fill_a_page_together(pipeline: Build, search: Search) -> None:
-    for n in range(12):
-        search.create(f"p{n}_2026_11")
-        search.index(f"p{n}_2026_11", logs(30, 3))
-    one = pipeline(enrich_batch_size=50, enrich_max_chunks_in_flight=1)
-
-    record = one.run()
-
-    assert_adds_up(record)
-    assert record.vectors_written == 360
-    # Three of up to 200 logs; an index at a time, it would be twelve more.
-    assert record.chunks <= 4
 
 
 def test_excluded_indices_and_old_logs_are_left_alone(pipeline: Build, search: Search) -> None:

@@ -68,6 +68,13 @@ def test_vectors_come_back_as_they_were(cache: VectorCache) -> None:
     assert cache.known(["bb", "unknown"]) == {"bb"}
 
 
+def test_a_page_of_any_size_can_be_asked_about(cache: VectorCache) -> None:
+    names = [f"{n:04}" for n in range(6000)]
+    for start in range(0, 6000, 1000):
+        cache.put(vectors_of(*names[start : start + 1000]))
+    assert cache.known(["unknown", *names]) == set(names)
+
+
 def test_nothing_asked_nothing_done(cache: VectorCache) -> None:
     cache.put({})
     cache.unclaim([], "me")

@@ -52,6 +52,14 @@ def test_places_come_back_as_they_were(connection: redis.Redis) -> None:
     assert written.find(["aa", "bb"]) == {**wanted, **moved}
 
 
+def test_a_page_of_any_size_can_be_asked_about(connection: redis.Redis) -> None:
+    written = WrittenVectors(connection, settings_with())
+    wanted = {name: place(name) for name in ("first", "last")}
+    written.remember(wanted)
+    unknown = [f"{n}" for n in range(9000)]
+    assert written.find(["first", *unknown, "last"]) == wanted
+
+
 def test_nothing_asked_nothing_done(connection: redis.Redis) -> None:
     wanted = settings_with()
     written = WrittenVectors(connection, wanted)
