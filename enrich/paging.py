@@ -11,6 +11,7 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import msgspec
@@ -61,7 +62,7 @@ class Page:
     #: Indices that could not be searched, and why.
     troubled: dict[str, str]
 
-    @property
+    @cached_property
     def found(self) -> list[Found]:
         return [found for chunk in self.chunks for found in chunk]
 

@@ -1,8 +1,7 @@
-"""Finding what is owed: a run's survey of the indices, and its pages cut into chunks.
+"""Finding what is owed: a run's survey of the indices, and its pages, registered and published.
 
-Decides which indices a run may enrich, before a token is spent, and which logs travel together;
-registers each page with the ledger and publishes its chunks. What happens to a chunk is not known
-here.
+Decides which indices a run may enrich, before a token is spent; registers each page with the ledger
+and publishes its chunks. What happens to a chunk is not known here.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from enrich.ledger import Ledger, Scan
 from enrich.log_store import LogStore
 from enrich.masking import masker_of
 from enrich.models import Chunk, Donor
-from enrich.paging import Pager, has_text
+from enrich.paging import Page, Pager, has_text
 from enrich.settings import Settings
 from enrich.text import fingerprint, text_of
 from enrich.vector_cache import VectorCache
@@ -102,7 +101,7 @@ class Scanner:
             refused=self._ledger.refused(),
         )
         pending = read.scan.pending
-        messages = self._messages(run, page, read.chunks, scan.update_only)
+        messages = self._messages(run, page, read, scan.update_only)
         verdict = self._ledger.register(
             run,
             page,
@@ -129,11 +128,11 @@ class Scanner:
         return f"page {page}: {len(read.found)} logs in {len(read.chunks)} chunks"
 
     def _messages(
-        self, run: str, page: int, chunks: list[list[Found]], update_only: Iterable[str]
+        self, run: str, page: int, read: Page, update_only: Iterable[str]
     ) -> list[dict[str, Any]]:
-        donors = self._donors([found for chunk in chunks for found in chunk])
+        donors = self._donors(read.found)
         messages = []
-        for k, members in enumerate(chunks):
+        for k, members in enumerate(read.chunks):
             wanted = {
                 (self._settings.donor_scope(found.reference.index), found.fingerprint)
                 for found in members

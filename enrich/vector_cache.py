@@ -9,13 +9,14 @@ once pay for it once.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import redis
 
 from enrich.redis_connection import translated
 from enrich.settings import Settings
+from enrich.slices import slices
 from enrich.vectors import BYTES, Vector, is_usable
 
 # Each move on many texts is one script with one argument for all of them, joined by commas: of what
@@ -135,13 +136,7 @@ end
 
 #: Names that a script is given at once. Redis' Lua hands some 8,000 values to a command at most,
 #: and a name may bring two.
-_NAMES_AT_ONCE = 2000
-
-
-def in_parts(names: Sequence[str]) -> Iterator[Sequence[str]]:
-    """As many of a page's names as a script can take, one part after the other."""
-    for start in range(0, len(names), _NAMES_AT_ONCE):
-        yield names[start : start + _NAMES_AT_ONCE]
+NAMES_AT_ONCE = 2000
 
 
 class VectorCache:
@@ -188,7 +183,7 @@ class VectorCache:
     def known(self, fingerprints: Sequence[str]) -> set[str]:
         """Those that are known, without reading their vectors."""
         known: set[str] = set()
-        for some in in_parts(fingerprints if self._max_entries else []):
+        for some in slices(fingerprints if self._max_entries else [], NAMES_AT_ONCE):
             with translated():
                 found = self._known(keys=[self._uses, self._vectors], args=[",".join(some)])
             known.update(some[position - 1] for position in found)

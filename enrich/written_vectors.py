@@ -18,7 +18,8 @@ import redis
 from enrich.models import Donor, Reference
 from enrich.redis_connection import translated
 from enrich.settings import Settings
-from enrich.vector_cache import in_parts, space
+from enrich.slices import slices
+from enrich.vector_cache import NAMES_AT_ONCE, space
 from enrich.vectors import BYTES, Vector
 
 #: Places for each vector that the cache has room for. One takes 170 bytes, a vector 7 kB.
@@ -111,7 +112,7 @@ class WrittenVectors:
     def find(self, fingerprints: Sequence[str]) -> dict[str, Place]:
         """The places of those that are known; what stands there now is for the caller to see."""
         places: dict[str, Place] = {}
-        for some in in_parts(fingerprints if self._half else []):
+        for some in slices(fingerprints if self._half else [], NAMES_AT_ONCE):
             with translated():
                 found = self._find(keys=self._keys, args=[",".join(some)])
             for position, place in zip(found[::2], found[1::2], strict=True):

@@ -25,11 +25,11 @@ from enrich.log_store.queries import (
     Queries,
     RawHit,
     SearchAnswer,
-    slices,
 )
 from enrich.log_store.scope import Scope
 from enrich.models import Donor, Reference
 from enrich.settings import Settings
+from enrich.slices import slices
 from enrich.text import MAX_TEXT_BYTES, TAIL_BYTES
 
 log = logging.getLogger(__name__)
@@ -306,7 +306,7 @@ class Finder:
             for hit in answer.hits.hits
         }
 
-    def _donor_query(self, fingerprints: list[str]) -> dict[str, Any]:
+    def _donor_query(self, fingerprints: Sequence[str]) -> dict[str, Any]:
         return {
             "size": len(fingerprints),
             "_source": False,
@@ -314,7 +314,7 @@ class Finder:
             "query": {
                 "bool": {
                     "filter": [
-                        {"terms": {"ai_text_sha256": fingerprints}},
+                        {"terms": {"ai_text_sha256": list(fingerprints)}},
                         *self._queries.with_vector_of(self._model, self._dimensions),
                     ]
                 }

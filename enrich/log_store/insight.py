@@ -19,12 +19,12 @@ from enrich.log_store.queries import (
     RawHit,
     SearchAnswer,
     Shards,
-    slices,
 )
 from enrich.log_store.scope import Scope
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.models import Donor
 from enrich.settings import Settings, without_exclusions
+from enrich.slices import slices
 from enrich.vectors import cosine
 
 

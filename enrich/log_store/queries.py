@@ -150,7 +150,3 @@ class SearchAnswer(msgspec.Struct):
 
 class MsearchAnswer(msgspec.Struct):
     responses: list[SearchAnswer]
-
-
-def slices(values: list[str], size: int) -> list[list[str]]:
-    return [values[start : start + size] for start in range(0, len(values), size)]

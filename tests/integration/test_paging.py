@@ -34,6 +34,13 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return rounds
 
 
+def fill(search: Search, **owed: int) -> None:
+    """Give each index so many logs of three texts."""
+    for name, count in owed.items():
+        search.create(name)
+        search.index(name, logs(count, 3))
+
+
 def indices_of_chunks(one: Pipeline) -> list[tuple[str, ...]]:
     """Which indices the logs of each chunk are in, as chunks are delivered."""
     seen: list[tuple[str, ...]] = []
@@ -55,9 +62,7 @@ def test_indices_keep_their_turn_for_some_pages_as_many_at_once_as_there_are_nod
     abreast: int,
 ) -> None:
     names = [f"{project}_2026_11" for project in "abcd"]
-    for name in names:
-        search.create(name)
-        search.index(name, logs(200, 3))
+    fill(search, **dict.fromkeys(names, 200))
     monkeypatch.setattr(Preflight, "nodes", lambda self: Nodes(data=nodes, obstacle=""))
     one = pipeline(enrich_batch_size=5, enrich_max_chunks_in_flight=1)
     pages = indices_of_chunks(one)
@@ -73,9 +78,7 @@ def test_indices_keep_their_turn_for_some_pages_as_many_at_once_as_there_are_nod
 def test_an_index_that_another_turn_brings_to_its_end_is_not_left_for_later(
     pipeline: Build, search: Search
 ) -> None:
-    for name, owed in (("a_2026_11", 70), ("b_2026_11", 200)):
-        search.create(name)
-        search.index(name, logs(owed, 3))
+    fill(search, a_2026_11=70, b_2026_11=200)
     one = pipeline(enrich_batch_size=5, enrich_max_chunks_in_flight=1)
     pages = indices_of_chunks(one)
 
@@ -91,9 +94,7 @@ def test_an_index_that_another_turn_brings_to_its_end_is_not_left_for_later(
 def test_more_logs_than_were_counted_are_found_and_go_behind_the_others(
     pipeline: Build, search: Search
 ) -> None:
-    for name, owed in (("a_2026_11", 40), ("b_2026_11", 100)):
-        search.create(name)
-        search.index(name, logs(owed, 3))
+    fill(search, a_2026_11=40, b_2026_11=100)
     one = pipeline(enrich_batch_size=5, enrich_max_chunks_in_flight=1)
     pages = indices_of_chunks(one)
     watch = one.before
@@ -114,9 +115,7 @@ def test_more_logs_than_were_counted_are_found_and_go_behind_the_others(
 
 
 def test_small_indices_fill_a_page_together(pipeline: Build, search: Search) -> None:
-    for n in range(12):
-        search.create(f"p{n}_2026_11")
-        search.index(f"p{n}_2026_11", logs(30, 3))
+    fill(search, **{f"p{n}_2026_11": 30 for n in range(12)})
     one = pipeline(enrich_batch_size=50, enrich_max_chunks_in_flight=1)
 
     record = one.run()
@@ -158,9 +157,7 @@ def test_no_more_rounds_are_read_than_find_room(
 def test_further_rounds_stay_with_the_indices_of_the_first(
     pipeline: Build, search: Search, read: list[int]
 ) -> None:
-    for name, owed in (("a_2026_11", 80), ("b_2026_11", 100), ("c_2026_11", 200)):
-        search.create(name)
-        search.index(name, logs(owed, 3))
+    fill(search, a_2026_11=80, b_2026_11=100, c_2026_11=200)
     one = pipeline()
     pages = indices_of_chunks(one)
 
