@@ -13,7 +13,13 @@ from datetime import timedelta
 from typing import Any
 
 from celery import Celery
-from celery.signals import beat_init, celeryd_init, setup_logging, worker_shutting_down
+from celery.signals import (
+    beat_init,
+    celeryd_after_setup,
+    celeryd_init,
+    setup_logging,
+    worker_shutting_down,
+)
 
 from enrich import broker
 from enrich.errors import EnrichError, SettingsError
@@ -60,6 +66,22 @@ def _before_the_pool(**_: Any) -> None:
     # Half a million objects of the libraries, which live as long as the process: without this the
     # collector looks at all of them again and again, and once more for each process that is made.
     gc.freeze()
+
+
+@celeryd_after_setup.connect
+def _say_if_processes_may_wait(instance: Any, **_: Any) -> None:
+    # The next page is asked for when half of the chunks are done. With as many chunks as processes
+    # a worker had 0.76 of its speed, with twice as many all of it (docs/performance.md).
+    processes = max(instance.concurrency, instance.max_concurrency or 0)
+    most = settings.enrich_max_chunks_in_flight
+    if most < 2 * processes:
+        log.warning(
+            "%d processes with ENRICH_MAX_CHUNKS_IN_FLIGHT=%d: some will wait for chunks while the "
+            "API answers the others; set it to %d, twice the processes of all hosts, or more",
+            processes,
+            most,
+            2 * processes,
+        )
 
 
 @beat_init.connect

@@ -87,7 +87,8 @@ class Settings(BaseSettings):
     enrich_batch_size: int = Field(256, ge=1, le=MAX_INPUTS_PER_REQUEST)
     enrich_max_logs_per_run: int = Field(0, ge=0)
     enrich_max_cost_per_day: float = Field(0, ge=0)
-    enrich_max_chunks_in_flight: int = Field(48, ge=1)
+    #: Twice the most processes that a worker has by default, see enrich/app.py.
+    enrich_max_chunks_in_flight: int = Field(64, ge=1)
     enrich_price_per_million_tokens: float | None = Field(None, ge=0)
     enrich_requests_per_minute: int = Field(0, ge=0)
     enrich_tokens_per_minute: int = Field(0, ge=0)

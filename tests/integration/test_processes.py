@@ -342,6 +342,27 @@ def test_a_wrong_setting_stops_the_start_with_one_sentence(
     assert ended.stdout == ""
 
 
+@pytest.mark.parametrize(
+    ("options", "most", "advised"),
+    [
+        (("--concurrency", "3"), "5", "6"),
+        (("--autoscale", "4,1"), "5", "8"),
+        (("--concurrency", "3"), "6", None),
+    ],
+)
+def test_a_worker_with_too_few_chunks_for_its_processes_says_so(
+    deployment: Deployment, options: tuple[str, ...], most: str, advised: str | None
+) -> None:
+    deployment.worker(*options, ENRICH_MAX_CHUNKS_IN_FLIGHT=most)
+    warnings = [line for line in deployment.log.read_text().splitlines() if "WARNING" in line]
+    if advised is None:
+        assert warnings == []
+    else:
+        assert len(warnings) == 1
+        assert f"ENRICH_MAX_CHUNKS_IN_FLIGHT={most}: " in warnings[0]
+        assert f"set it to {advised}, " in warnings[0]
+
+
 def test_json_logs_are_one_object_a_line(
     deployment: Deployment, search: Search, ledger: Ledger
 ) -> None:

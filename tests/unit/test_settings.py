@@ -162,7 +162,7 @@ def test_defaults_are_those_of_the_design() -> None:
     assert loaded.index_expression == "*_*,-.*"
     assert loaded.enrich_levels == ("ERROR",)
     assert loaded.interval_seconds == 600
-    assert (loaded.enrich_batch_size, loaded.enrich_max_chunks_in_flight) == (256, 48)
+    assert (loaded.enrich_batch_size, loaded.enrich_max_chunks_in_flight) == (256, 64)
     assert (loaded.enrich_cache_max_entries, loaded.enrich_cache_ttl_seconds) == (30_000, 3600)
     assert loaded.redis_url.get_secret_value() == "redis://localhost:6379/0"
     assert loaded.vector_cache_url == "redis://localhost:6379/0"
