@@ -21,6 +21,14 @@ class ClusterRefused(RuntimeError):
     """OpenSearch did not do what a benchmark needs; the text says what it answered."""
 
 
+class ClusterBusy(ClusterRefused):
+    """It took nothing of a request, and says to come again."""
+
+
+#: How long a node that is busy is asked again.
+_PATIENCE_SECONDS = 30.0
+
+
 class Cluster:
     """Plain HTTP to one node, safe to use from a few threads."""
 
@@ -52,12 +60,14 @@ class Cluster:
             ) from None
         if ok and answer.status >= 300:
             told = answer.data[:300].decode(errors="replace")
-            raise ClusterRefused(f"OpenSearch answered {answer.status} to {method} {path}: {told}")
+            raise (ClusterBusy if answer.status == 429 else ClusterRefused)(
+                f"OpenSearch answered {answer.status} to {method} {path}: {told}"
+            )
         return orjson.loads(answer.data)
 
     def bulk(self, body: bytes, fields: str = "errors") -> Any:
         """Send one body; `fields` of the answer. Raises ClusterRefused if any item failed."""
-        answer = self("POST", f"/_bulk?filter_path={fields},items.*.error.type", body)
+        answer = self._until_taken("POST", f"/_bulk?filter_path={fields},items.*.error.type", body)
         if answer["errors"]:
             kinds = {
                 each["error"]["type"]
@@ -67,6 +77,18 @@ class Cluster:
             }
             raise ClusterRefused(f"OpenSearch refused items of a bulk: {', '.join(sorted(kinds))}")
         return answer
+
+    def _until_taken(self, method: str, path: str, body: bytes) -> Any:
+        # After minutes of writing, Java's heap may be full of what was not yet collected. To wait
+        # for that is part of what OpenSearch can take, and every client does.
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                return self(method, path, body)
+            except ClusterBusy:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
 
     def names(self) -> list[str]:
         """Every index but the system's."""

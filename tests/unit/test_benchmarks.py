@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+import benchmarks.cluster
 from benchmarks import __main__ as program
 from benchmarks import model, stage
 from benchmarks.cluster import Cluster, ClusterRefused
@@ -45,6 +46,7 @@ from benchmarks.rounds import (
     turn,
 )
 from benchmarks.stage import Options, StageFailed, check_room
+from dev.http_proxy import Answered, Asked, Forward, HttpProxy
 from dev.service import ServiceFailed
 
 REPEATABLE = settings(deadline=None, max_examples=100, derandomize=True)
@@ -421,6 +423,34 @@ def test_a_server_that_is_not_there_is_told_in_a_sentence() -> None:
     cluster = Cluster("http://127.0.0.1:1", os.getpid())
     with pytest.raises(ClusterRefused, match="does not answer any more"):
         cluster("GET", "/")
+
+
+def test_a_body_that_finds_a_busy_node_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    busy = Answered(status=429, body=b'{"error":{"type":"circuit_breaking_exception"}}')
+    taken = Answered(body=b'{"errors":false}')
+    answers = [busy, busy, taken]
+    sent: list[bytes] = []
+
+    def answer(asked: Asked, _: Forward) -> Answered:
+        sent.append(asked.body)
+        return answers.pop(0)
+
+    with HttpProxy("http://127.0.0.1:1") as node:
+        node.alter = answer
+        cluster = Cluster(f"http://127.0.0.1:{node.port}", os.getpid())
+        assert cluster.bulk(b"body") == {"errors": False}
+        assert sent == [b"body"] * 3
+        answers.append(busy)
+        monkeypatch.setattr(benchmarks.cluster, "_PATIENCE_SECONDS", -1)
+        with pytest.raises(ClusterRefused, match=r"429 to POST .*circuit_breaking_exception"):
+            cluster.bulk(b"body")
+        answers[:] = [Answered(status=400, body=b"{}")]
+        with pytest.raises(ClusterRefused, match="answered 400"):
+            cluster.bulk(b"body")
+        assert answers == []
+        cluster.close()
 
 
 @pytest.mark.parametrize(
