@@ -15,6 +15,7 @@ import orjson
 
 from benchmarks.cluster import Cluster
 from benchmarks.corpus import Corpus, Log, Version
+from enrich.slices import slices
 
 Way = Literal["index", "update"]
 
@@ -62,10 +63,8 @@ def _bodies(
 ) -> Iterator[bytes]:
     row = _index_row if way == "index" else _update_row
     pairs = list(zip(logs, versions, strict=True))
-    for start in range(0, len(pairs), BODY):
-        yield b"".join(
-            row(log, version, vectors[log.text]) for log, version in pairs[start : start + BODY]
-        )
+    for some in slices(pairs, BODY):
+        yield b"".join(row(log, version, vectors[log.text]) for log, version in some)
 
 
 def _index_row(log: Log, version: Version, vector: bytes) -> bytes:

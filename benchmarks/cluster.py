@@ -12,21 +12,32 @@ import orjson
 import psutil  # type: ignore[import-untyped]
 import urllib3
 
+from enrich.slices import slices
+
 #: Counting by ourselves must not count ourselves; these are the only handlers asked while the
 #: product runs, and the product uses neither.
 OWN_HANDLERS = frozenset({"indices_stats_action", "nodes_usage_action"})
 
+#: After minutes of writing Java's heap may be full of what was not yet collected. To wait for that,
+#: half a minute at most, is part of what OpenSearch can take, and every client does. Nothing else
+#: is tried again.
+_WHILE_BUSY = urllib3.Retry(
+    total=None,
+    connect=False,
+    read=False,
+    redirect=False,
+    other=False,
+    status=30,
+    status_forcelist=(429,),
+    allowed_methods=None,
+    backoff_factor=0.2,
+    backoff_max=1.0,
+    raise_on_status=False,
+)
+
 
 class ClusterRefused(RuntimeError):
     """OpenSearch did not do what a benchmark needs; the text says what it answered."""
-
-
-class ClusterBusy(ClusterRefused):
-    """It took nothing of a request, and says to come again."""
-
-
-#: How long a node that is busy is asked again.
-_PATIENCE_SECONDS = 30.0
 
 
 class Cluster:
@@ -36,7 +47,7 @@ class Cluster:
         self.url = url
         self._process = psutil.Process(pid)
         self._pool = urllib3.connection_from_url(
-            url, maxsize=8, retries=False, timeout=urllib3.Timeout(300)
+            url, maxsize=8, retries=_WHILE_BUSY, timeout=urllib3.Timeout(300)
         )
 
     def close(self) -> None:
@@ -60,14 +71,12 @@ class Cluster:
             ) from None
         if ok and answer.status >= 300:
             told = answer.data[:300].decode(errors="replace")
-            raise (ClusterBusy if answer.status == 429 else ClusterRefused)(
-                f"OpenSearch answered {answer.status} to {method} {path}: {told}"
-            )
+            raise ClusterRefused(f"OpenSearch answered {answer.status} to {method} {path}: {told}")
         return orjson.loads(answer.data)
 
     def bulk(self, body: bytes, fields: str = "errors") -> Any:
         """Send one body; `fields` of the answer. Raises ClusterRefused if any item failed."""
-        answer = self._until_taken("POST", f"/_bulk?filter_path={fields},items.*.error.type", body)
+        answer = self("POST", f"/_bulk?filter_path={fields},items.*.error.type", body)
         if answer["errors"]:
             kinds = {
                 each["error"]["type"]
@@ -78,18 +87,6 @@ class Cluster:
             raise ClusterRefused(f"OpenSearch refused items of a bulk: {', '.join(sorted(kinds))}")
         return answer
 
-    def _until_taken(self, method: str, path: str, body: bytes) -> Any:
-        # After minutes of writing, Java's heap may be full of what was not yet collected. To wait
-        # for that is part of what OpenSearch can take, and every client does.
-        deadline = time.monotonic() + _PATIENCE_SECONDS
-        while True:
-            try:
-                return self(method, path, body)
-            except ClusterBusy:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.2)
-
     def names(self) -> list[str]:
         """Every index but the system's."""
         rows = self("GET", "/_cat/indices?format=json&h=index&expand_wildcards=all")
@@ -98,8 +95,8 @@ class Cluster:
     def clear(self) -> None:
         """Delete every index and wait until the node has come to rest."""
         names = self.names()
-        for start in range(0, len(names), 40):
-            self("DELETE", "/" + ",".join(names[start : start + 40]))
+        for some in slices(names, 40):
+            self("DELETE", "/" + ",".join(some))
         self.rest()
 
     def rest(self, below: float = 0.15, patience: float = 60.0) -> None:

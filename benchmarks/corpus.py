@@ -20,6 +20,7 @@ from dev.embedding_model import Model
 from dev.failures import Failure, capture_all
 from dev.sample_logs import generate
 from enrich.log_store import index_template
+from enrich.slices import slices
 from enrich.text import text_of
 
 DIMENSIONS = 1536
@@ -115,10 +116,7 @@ def make_corpus(
 
 def _embedded(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     # In slices, because the pooling's temporaries are twice as large as the result.
-    rows = [
-        model().embed(list(texts[start : start + 1000])) for start in range(0, len(texts), 1000)
-    ]
-    return np.concatenate(rows)
+    return np.concatenate([model().embed(list(some)) for some in slices(texts, 1000)])
 
 
 def create_indices(cluster: Cluster, names: Sequence[str], **settings: str) -> None:
@@ -157,9 +155,9 @@ def fresh(cluster: Cluster, corpus: Corpus) -> list[Version]:
 
 
 def _bodies(logs: Sequence[Log]) -> Iterator[bytes]:
-    for start in range(0, len(logs), _BODY):
+    for some in slices(logs, _BODY):
         rows: list[bytes] = []
-        for log in logs[start : start + _BODY]:
+        for log in some:
             rows.append(orjson.dumps({"index": {"_index": log.index, "_id": log.id}}))
             rows.append(log.source)
         yield b"\n".join(rows) + b"\n"

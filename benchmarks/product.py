@@ -27,6 +27,7 @@ from dev.services import CHECKOUT, Services, free_ports
 from enrich.assembly import build_ledger
 from enrich.models import RunRecord
 from enrich.settings import Settings, load_settings
+from enrich.slices import slices
 
 PREFIX = "enrich:"
 QUEUE = PREFIX + "broker:enrich.embed"
@@ -186,8 +187,8 @@ class Product:
             for key in self.redis.scan_iter(PREFIX + "*", count=1000)
             if not key.startswith(kept)
         ]
-        for start in range(0, len(keys), 1000):
-            self.redis.unlink(*keys[start : start + 1000])
+        for some in slices(keys, 1000):
+            self.redis.unlink(*some)
 
     def until(
         self, condition: Callable[[], bool], what: str, patience: float = 60.0, every: float = 0.05

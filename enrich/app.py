@@ -73,14 +73,14 @@ def _say_if_processes_may_wait(instance: Any, **_: Any) -> None:
     # The next page is asked for when half of the chunks are done. With as many chunks as processes
     # a worker had 0.76 of its speed, with twice as many all of it (docs/performance.md).
     processes = max(instance.concurrency, instance.max_concurrency or 0)
-    most = settings.enrich_max_chunks_in_flight
-    if most < 2 * processes:
+    most, enough = settings.enrich_max_chunks_in_flight, 2 * processes
+    if most < enough:
         log.warning(
             "%d processes with ENRICH_MAX_CHUNKS_IN_FLIGHT=%d: some will wait for chunks while the "
             "API answers the others; set it to %d, twice the processes of all hosts, or more",
             processes,
             most,
-            2 * processes,
+            enough,
         )
 
 

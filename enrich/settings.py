@@ -32,9 +32,11 @@ PRICE_PER_MILLION_TOKENS = {
     "text-embedding-ada-002": 0.10,
 }
 
+#: On one host, more would rather need more memory than do more.
+MOST_DEFAULT_PROCESSES = 32
 #: Of a worker, unless `-c` says otherwise: a process waits for the API half of its time, and for
-#: OpenSearch another part. More than 32 on one host would rather need more memory than do more.
-DEFAULT_PROCESSES = min(4 * (os.cpu_count() or 1), 32)
+#: OpenSearch another part.
+DEFAULT_PROCESSES = min(4 * (os.cpu_count() or 1), MOST_DEFAULT_PROCESSES)
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
@@ -87,8 +89,8 @@ class Settings(BaseSettings):
     enrich_batch_size: int = Field(256, ge=1, le=MAX_INPUTS_PER_REQUEST)
     enrich_max_logs_per_run: int = Field(0, ge=0)
     enrich_max_cost_per_day: float = Field(0, ge=0)
-    #: Twice the most processes that a worker has by default, see enrich/app.py.
-    enrich_max_chunks_in_flight: int = Field(64, ge=1)
+    #: Enough for the largest worker that there is by default, see enrich/app.py.
+    enrich_max_chunks_in_flight: int = Field(2 * MOST_DEFAULT_PROCESSES, ge=1)
     enrich_price_per_million_tokens: float | None = Field(None, ge=0)
     enrich_requests_per_minute: int = Field(0, ge=0)
     enrich_tokens_per_minute: int = Field(0, ge=0)

@@ -13,6 +13,7 @@ from typing import TypeVar
 import redis
 
 from enrich.settings import Settings
+from enrich.slices import slices
 from enrich.turns import MAX_WAIT_SECONDS, Turns
 
 T = TypeVar("T")
@@ -49,8 +50,7 @@ class WritePace:
             return
         size = max(1, self._per_second // BODIES_PER_SECOND)
         patience = MAX_WAIT_SECONDS
-        for start in range(0, len(writes), size):
-            portion = writes[start : start + size]
+        for portion in slices(writes, size):
             patience -= self._turns.wait(self._limits, len(portion), patience)
             yield portion
 

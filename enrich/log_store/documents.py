@@ -20,6 +20,7 @@ import orjson
 from enrich.errors import TransientError
 from enrich.log_store.connection import Connection, RequestRefused
 from enrich.models import Donor, Reference
+from enrich.slices import slices
 from enrich.vectors import Vector
 
 #: Our fields; whatever a source already has of them is replaced.
@@ -193,9 +194,9 @@ class Documents:
         """Take the failure marks off documents; how many were changed."""
         changed = 0
         script = {"script": {"source": _UNMARK, "lang": "painless"}}
-        for start in range(0, len(references), 1000):
+        for some in slices(references, 1000):
             rows: list[bytes] = []
-            for reference in references[start : start + 1000]:
+            for reference in some:
                 rows.append(orjson.dumps({"update": address(reference)}))
                 rows.append(orjson.dumps(script))
             answer = self._connection.ask(
@@ -206,10 +207,9 @@ class Documents:
 
     def refresh(self, indices: Sequence[str]) -> None:
         """Make what was written visible to searches. Best effort for indices that are gone."""
-        for start in range(0, len(indices), 40):
-            names = ",".join(indices[start : start + 40])
+        for names in slices(indices, 40):
             self._connection.request(
-                "POST", f"/{names}/_refresh", params={"ignore_unavailable": "true"}
+                "POST", f"/{','.join(names)}/_refresh", params={"ignore_unavailable": "true"}
             )
 
 

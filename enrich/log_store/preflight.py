@@ -13,6 +13,7 @@ from typing import Any
 from enrich.errors import AccessRefused
 from enrich.log_store.connection import Connection, RequestRefused
 from enrich.settings import Settings
+from enrich.slices import slices
 
 #: How the vector is mapped where it is not mapped yet. Lucene's engine needs no native library.
 KNN_METHOD = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
@@ -71,9 +72,8 @@ class Preflight:
         skipped: dict[str, str] = {}
         update_only: list[str] = []
         completed: dict[str, list[str]] = {}
-        for start in range(0, len(indices), 40):
-            names = list(indices[start : start + 40])
-            for name, (mapping, settings) in self._described(names, skipped).items():
+        for names in slices(indices, 40):
+            for name, (mapping, settings) in self._described(list(names), skipped).items():
                 missing = missing_mapping(mapping, self._dimensions)
                 reason = obstacle(mapping, settings, self._dimensions)
                 if not reason and missing:

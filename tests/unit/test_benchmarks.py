@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from rich.console import Console
 import benchmarks.cluster
 from benchmarks import __main__ as program
 from benchmarks import model, stage
-from benchmarks.cluster import Cluster, ClusterRefused
+from benchmarks.cluster import _WHILE_BUSY, Cluster, ClusterRefused
 from benchmarks.corpus import Log
 from benchmarks.lines import LINES
 from benchmarks.lines.growth import Series, pages_of, sizes
@@ -418,16 +419,12 @@ def test_too_little_room_is_told_with_numbers(
 
 
 def test_a_server_that_is_not_there_is_told_in_a_sentence() -> None:
-    import os
-
     cluster = Cluster("http://127.0.0.1:1", os.getpid())
     with pytest.raises(ClusterRefused, match="does not answer any more"):
         cluster("GET", "/")
 
 
 def test_a_body_that_finds_a_busy_node_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     busy = Answered(status=429, body=b'{"error":{"type":"circuit_breaking_exception"}}')
     taken = Answered(body=b'{"errors":false}')
     answers = [busy, busy, taken]
@@ -442,8 +439,10 @@ def test_a_body_that_finds_a_busy_node_is_sent_again(monkeypatch: pytest.MonkeyP
         cluster = Cluster(f"http://127.0.0.1:{node.port}", os.getpid())
         assert cluster.bulk(b"body") == {"errors": False}
         assert sent == [b"body"] * 3
+        cluster.close()
         answers.append(busy)
-        monkeypatch.setattr(benchmarks.cluster, "_PATIENCE_SECONDS", -1)
+        monkeypatch.setattr(benchmarks.cluster, "_WHILE_BUSY", _WHILE_BUSY.new(status=0))
+        cluster = cluster.another()
         with pytest.raises(ClusterRefused, match=r"429 to POST .*circuit_breaking_exception"):
             cluster.bulk(b"body")
         answers[:] = [Answered(status=400, body=b"{}")]
