@@ -13,6 +13,7 @@ from typing import Any
 from enrich.errors import AccessRefused
 from enrich.log_store import LogStore, RequestRefused
 from enrich.log_store.connection import ndjson
+from enrich.log_store.paths import in_path
 
 #: Indices tried: a role or a block usually concerns all of one pattern.
 MAX_INDICES = 20
@@ -65,7 +66,7 @@ def try_mapping(store: LogStore, indices: Sequence[str]) -> str:
     """What speaks against completing a mapping; putting no field changes none."""
     try:
         for name in indices[:MAX_INDICES]:
-            store.connection.request("PUT", f"/{name}/_mapping", {"properties": {}})
+            store.connection.request("PUT", f"/{in_path(name)}/_mapping", {"properties": {}})
     except AccessRefused:
         return f"the user may not put mappings (403): {_ROLE}"
     except RequestRefused as error:

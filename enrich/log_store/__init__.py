@@ -1,9 +1,10 @@
 """The log store: everything that enrich asks of OpenSearch, by rooms.
 
-`connection` speaks to the server, `finding` searches what is owed, `documents` reads and writes by
-reference, `stored_vectors` reads what others can take over, `preflight` decides which indices may
-be written, `templates` is for indices to come, `insight` looks for people, `scope` is what both
-searchers mean by all indices. The rest of the program sees `LogStore` only.
+`connection` speaks to the server and `paths` names indices to it, `finding` searches what is owed,
+`documents` reads and writes by reference, `stored_vectors` reads what others can take over,
+`preflight` decides which indices may be written, `templates` is for indices to come, `insight`
+looks for people, `scope` is what both searchers mean by all indices. The rest of the program sees
+`LogStore` only.
 """
 
 from __future__ import annotations

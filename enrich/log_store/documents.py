@@ -19,6 +19,7 @@ import orjson
 
 from enrich.errors import TransientError
 from enrich.log_store.connection import Connection, RequestRefused
+from enrich.log_store.paths import in_path, parts
 from enrich.models import Donor, Reference
 from enrich.slices import slices
 from enrich.vectors import Vector
@@ -207,10 +208,9 @@ class Documents:
 
     def refresh(self, indices: Sequence[str]) -> None:
         """Make what was written visible to searches. Best effort for indices that are gone."""
-        for names in slices(indices, 40):
-            self._connection.request(
-                "POST", f"/{','.join(names)}/_refresh", params={"ignore_unavailable": "true"}
-            )
+        for names in parts(indices):
+            path = f"/{in_path(*names)}/_refresh"
+            self._connection.request("POST", path, params={"ignore_unavailable": "true"})
 
 
 _UNMARK = (

@@ -16,6 +16,7 @@ import msgspec
 
 from enrich.errors import TransientError
 from enrich.log_store.connection import LENIENT, Connection, error_type, ndjson
+from enrich.log_store.paths import in_path
 from enrich.log_store.queries import (
     LENIENT_ROW,
     MAX_INDICES,
@@ -198,7 +199,7 @@ class Finder:
         answer = self._connection.ask(
             dict[str, Any],
             "GET",
-            f"/_cluster/health/{self._scope.expression}",
+            f"/_cluster/health/{in_path(self._scope.expression)}",
             params={"level": "indices", **LENIENT},
         )
         return sorted(n for n, i in answer.get("indices", {}).items() if i["status"] == "red")

@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 
 from enrich.log_store.connection import LENIENT, Connection, RequestRefused
+from enrich.log_store.paths import in_path, parts
 from enrich.log_store.queries import (
     HAS_VECTOR,
     IS_FAILED,
     MAX_INDICES,
-    NAMES_IN_URL,
     FieldCaps,
     Queries,
     RawHit,
@@ -24,7 +24,6 @@ from enrich.log_store.scope import Scope
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.models import Donor
 from enrich.settings import Settings, without_exclusions
-from enrich.slices import slices
 from enrich.vectors import cosine
 
 
@@ -77,7 +76,7 @@ class Insight:
         answer = self._connection.ask(
             _Resolved,
             "GET",
-            f"/_resolve/index/{self._patterns}",
+            f"/_resolve/index/{in_path(self._patterns)}",
             params={"expand_wildcards": "open"},
         )
         known = set(searched)
@@ -183,11 +182,11 @@ class Insight:
             return []
         knn = {"vector": vector, "k": k}
         nearest: list[dict[str, Any]] = []
-        for names in slices(searchable, NAMES_IN_URL):
+        for names in parts(searchable):
             answer = self._connection.ask(
                 SearchAnswer,
                 "POST",
-                f"/{','.join(names)}/_search",
+                f"/{in_path(*names)}/_search",
                 {
                     "size": k,
                     "query": {"knn": {"log_vector": knn}},

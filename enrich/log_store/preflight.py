@@ -12,8 +12,8 @@ from typing import Any
 
 from enrich.errors import AccessRefused
 from enrich.log_store.connection import Connection, RequestRefused
+from enrich.log_store.paths import in_path, parts
 from enrich.settings import Settings
-from enrich.slices import slices
 
 #: How the vector is mapped where it is not mapped yet. Lucene's engine needs no native library.
 KNN_METHOD = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
@@ -72,8 +72,8 @@ class Preflight:
         skipped: dict[str, str] = {}
         update_only: list[str] = []
         completed: dict[str, list[str]] = {}
-        for names in slices(indices, 40):
-            for name, (mapping, settings) in self._described(list(names), skipped).items():
+        for names in parts(indices):
+            for name, (mapping, settings) in self._described(names, skipped).items():
                 missing = missing_mapping(mapping, self._dimensions)
                 reason = obstacle(mapping, settings, self._dimensions)
                 if not reason and missing:
@@ -90,7 +90,7 @@ class Preflight:
         self, names: list[str], skipped: dict[str, str]
     ) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
         """Mapping and settings by index; those that may not be seen go to `skipped`."""
-        path = ",".join(names)
+        path = in_path(*names)
         lenient = {"ignore_unavailable": "true"}
         try:
             mappings = self._connection.ask(
@@ -107,7 +107,7 @@ class Preflight:
             if error.error_type != "cluster_block_exception":
                 raise
             if len(names) == 1:
-                skipped[path] = "index.blocks.metadata is set: its mapping cannot be seen"
+                skipped[names[0]] = "index.blocks.metadata is set: its mapping cannot be seen"
                 return {}
             middle = len(names) // 2
             return {
@@ -123,7 +123,7 @@ class Preflight:
     def _complete(self, index: str, missing: dict[str, Any]) -> str:
         """Put the missing fields; "" or why that failed."""
         try:
-            self._connection.request("PUT", f"/{index}/_mapping", {"properties": missing})
+            self._connection.request("PUT", f"/{in_path(index)}/_mapping", {"properties": missing})
         except RequestRefused as error:
             return f"its mapping cannot be completed ({error.error_type})"
         except AccessRefused:

@@ -16,9 +16,6 @@ HAS_VECTOR = {"exists": {"field": "log_vector"}}
 IS_FAILED = {"term": {"ai_enrichment_status": "failed"}}
 LENIENT_ROW = {"ignore_unavailable": True, "allow_no_indices": True, "expand_wildcards": "open"}
 
-#: Names of indices in one URL, which holds 4 KB.
-NAMES_IN_URL = 40
-
 
 class Queries:
     """The queries that depend on settings."""

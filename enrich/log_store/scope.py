@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from enrich.log_store.connection import LENIENT, Connection, RequestRefused
+from enrich.log_store.paths import in_path
 from enrich.settings import Settings
 
 T = TypeVar("T")
@@ -44,7 +45,7 @@ class Scope:
         """As `Connection.ask`, for an operation such as `_search` on all indices, or on `index`."""
 
         def ask() -> T:
-            path = f"/{index or self.expression}/{operation}"
+            path = f"/{in_path(index or self.expression)}/{operation}"
             return self._connection.ask(type_, method, path, body, {**LENIENT, **(params or {})})
 
         self.left_out = {}

@@ -1,0 +1,52 @@
+"""Names of indices in a request's path: percent-encoded, in parts that OpenSearch takes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from urllib.parse import quote
+
+from enrich.errors import Halt
+
+#: Of the 4,096 bytes that OpenSearch takes as a request's first line by default
+#: (http.max_initial_line_length); the rest is for the operation, its parameters and a proxy's path.
+MOST_BYTES = 3_500
+
+#: An answer tells about each of them.
+MOST_NAMES = 40
+
+
+def in_path(*names: str) -> str:
+    """Names, patterns and exclusions, each alone or with commas between them, as a part of a path.
+
+    Raises Halt where they are longer than a path may be.
+    """
+    expression = ",".join(names)
+    encoded = _encoded(expression)
+    if len(encoded) > MOST_BYTES:
+        raise Halt(
+            f"{expression.count(',') + 1} names of indices, blocked ones that have to be left out "
+            "among them, are more than one request to OpenSearch has room for: use wildcards in "
+            "ENRICH_INDEX_PATTERN and ENRICH_EXCLUDE_INDICES, and leave out by them what takes no "
+            "reads"
+        )
+    return encoded
+
+
+def parts(names: Sequence[str]) -> Iterator[list[str]]:
+    """`names` in order, in parts of which each fits into one path."""
+    part: list[str] = []
+    size = 0
+    for name in names:
+        more = len(_encoded(name)) + 1
+        if part and (len(part) == MOST_NAMES or size + more > MOST_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(name)
+        size += more
+    if part:
+        yield part
+
+
+def _encoded(expression: str) -> str:
+    # A percent sign may be part of a name, and would else make it that of another index.
+    return quote(expression, safe="*,")
