@@ -194,9 +194,7 @@ class Ledger:
 
     def skip(self, run: str, index: str, reason: str) -> None:
         """Leave an index out of the rest of this run."""
-        with translated():
-            if self._redis.exists(self._run_key(run)):
-                self._redis.hset(self._run_key(run, "skipped"), index, reason)
+        self._amend(run, "skipped", {index: reason})
 
     def skipped(self, run: str) -> dict[str, str]:
         with translated():
@@ -210,9 +208,7 @@ class Ledger:
 
     def out_of_budget(self, run: str) -> None:
         """Note that the run leaves logs because the day's budget is used up."""
-        with translated():
-            if self._redis.exists(self._run_key(run)):
-                self._redis.hset(self._run_key(run), mapping={"more": 1, "stopped_by": "budget"})
+        self._amend(run, "", {"more": 1, "stopped_by": "budget"})
 
     def scan_seconds_left(self, run: str) -> float:
         """Of the time that `open` gave the scan, by Redis TIME; ≤ 0 ends it."""
@@ -389,6 +385,12 @@ class Ledger:
         with translated():
             seconds, micros = self._redis.time()
         return float(seconds + micros / 1e6)
+
+    def _amend(self, run: str, part: str, fields: Mapping[Any, str | int]) -> None:
+        """Set fields of a run, unless it is forgotten: its keys would then stay for ever."""
+        with translated():
+            if self._redis.exists(self._run_key(run)):
+                self._redis.hset(self._run_key(run, part), mapping=fields)
 
     def _run_key(self, run: str, part: str = "") -> str:
         return self._key(f"run:{run}" + (f":{part}" if part else ""))
