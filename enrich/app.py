@@ -70,18 +70,10 @@ def _before_the_pool(**_: Any) -> None:
 
 @celeryd_after_setup.connect
 def _say_if_processes_may_wait(instance: Any, **_: Any) -> None:
-    # The next page is asked for when half of the chunks are done. With as many chunks as processes
-    # a worker had 0.76 of its speed, with twice as many all of it (docs/performance.md).
+    # This worker's own; `check` looks at those of all.
     processes = max(instance.concurrency, instance.max_concurrency or 0)
-    most, enough = settings.enrich_max_chunks_in_flight, 2 * processes
-    if most < enough:
-        log.warning(
-            "%d processes with ENRICH_MAX_CHUNKS_IN_FLIGHT=%d: some will wait for chunks while the "
-            "API answers the others; set it to %d, twice the processes of all hosts, or more",
-            processes,
-            most,
-            enough,
-        )
+    if advice := settings.too_few_chunks_for(processes):
+        log.warning("%s", advice)
 
 
 @beat_init.connect

@@ -89,7 +89,7 @@ class Settings(BaseSettings):
     enrich_batch_size: int = Field(256, ge=1, le=MAX_INPUTS_PER_REQUEST)
     enrich_max_logs_per_run: int = Field(0, ge=0)
     enrich_max_cost_per_day: float = Field(0, ge=0)
-    #: Enough for the largest worker that there is by default, see enrich/app.py.
+    #: Enough for the largest worker that there is by default, see `too_few_chunks_for`.
     enrich_max_chunks_in_flight: int = Field(2 * MOST_DEFAULT_PROCESSES, ge=1)
     enrich_price_per_million_tokens: float | None = Field(None, ge=0)
     enrich_requests_per_minute: int = Field(0, ge=0)
@@ -215,6 +215,21 @@ class Settings(BaseSettings):
         if self.enrich_price_per_million_tokens is not None:
             return self.enrich_price_per_million_tokens
         return PRICE_PER_MILLION_TOKENS.get(self.embedding_model, 0.0)
+
+    def too_few_chunks_for(self, processes: int) -> str:
+        """Why some of so many worker processes would wait and what to set; "" if none would.
+
+        The next page is read when half of the chunks are done. With as many chunks as processes a
+        worker had 0.76 of its speed, with twice as many all of it (docs/performance.md).
+        """
+        most, enough = self.enrich_max_chunks_in_flight, 2 * processes
+        if most >= enough:
+            return ""
+        return (
+            f"{processes} processes with ENRICH_MAX_CHUNKS_IN_FLIGHT={most}: some will wait for "
+            f"chunks while the API answers the others; set it to {enough}, twice the processes of "
+            "all hosts, or more"
+        )
 
     def donor_scope(self, index: str) -> str:
         """Within which donors are looked for: the index's project, or "" where any may give."""

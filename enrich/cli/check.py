@@ -117,12 +117,17 @@ class Check:
                 )
         if assembly.build_ledger(settings).paused():
             self._warn("enrichment is paused: `python -m enrich resume` lets it go on")
+        workers = Workers()
         try:
-            Workers().require()
+            workers.require()
         except NoWorker as error:
             self._warn(str(error))
-        else:
-            self._ok("a worker answers")
+            return
+        count, processes = workers.processes()
+        told = f"{_plural(count, 'worker')} with {_plural(processes, 'process')} answer"
+        self._ok(told + ("s" if count == 1 else ""))
+        if advice := settings.too_few_chunks_for(processes):
+            self._warn(advice)
 
     def _look_at_opensearch(self) -> None:
         settings = self._settings
@@ -330,6 +335,5 @@ def _version(info: dict[str, Any]) -> str:
 
 
 def _plural(count: int, noun: str) -> str:
-    if noun == "index":
-        return f"{count:,} {'index' if count == 1 else 'indices'}"
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+    many = {"index": "indices", "process": "processes"}.get(noun, f"{noun}s")
+    return f"{count:,} {noun if count == 1 else many}"

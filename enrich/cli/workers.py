@@ -57,6 +57,13 @@ class Workers:
             answers: dict[str, list[dict[str, Any]]] = inspect.active_queues() or {}
         return frozenset(queue["name"] for queues in answers.values() for queue in queues)
 
+    def processes(self) -> tuple[int, int]:
+        """How many workers answer, and how many processes they may have together."""
+        with _broker():
+            inspect = self._app.control.inspect(timeout=PATIENCE_SECONDS)
+            answers: dict[str, dict[str, Any]] = inspect.stats() or {}
+        return len(answers), sum(map(_most_processes, answers.values()))
+
     # -- moves
 
     def find_unvectorized(self, trigger: str) -> None:
@@ -74,6 +81,11 @@ class Workers:
     def _send(self, move: str, *arguments: Any, **options: Any) -> None:
         with _broker():
             self._app.send_task(f"enrich.{move}", arguments, **options)
+
+
+def _most_processes(stats: dict[str, Any]) -> int:
+    autoscaler, pool = stats.get("autoscaler") or {}, stats.get("pool") or {}
+    return int(autoscaler.get("max") or pool.get("max-concurrency") or 1)
 
 
 @contextmanager

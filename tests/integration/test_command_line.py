@@ -231,8 +231,9 @@ def test_check_passes_and_changes_nothing(search: Any, worker: Service, enrich: 
     assert told.returncode == 0, told.stdout
     assert _state(search) == before
     for words in (
-        "Valkey", "noeviction", "a worker answers", "opensearch 3.", "k-NN plugin is installed",
-        "2 indices match", "6 ERROR logs can be given a vector", "1536 dimensions", "tokens",
+        "Valkey", "noeviction", "1 worker with 2 processes answers", "opensearch 3.",
+        "k-NN plugin is installed", "2 indices match",
+        "6 ERROR logs can be given a vector", "1536 dimensions", "tokens",
         "add to its mapping: ai_embedding_dimensions", "final pipeline",
         "an update would be allowed in 2 indices", "missing fields may be added",
     ):  # fmt: skip

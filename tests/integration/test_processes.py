@@ -363,6 +363,25 @@ def test_a_worker_with_too_few_chunks_for_its_processes_says_so(
         assert f"set it to {advised}, " in warnings[0]
 
 
+def test_check_adds_up_the_processes_of_all_workers(
+    deployment: Deployment, clean: Services
+) -> None:
+    """Alone each has enough chunks."""
+    deployment.worker("--concurrency", "2")
+    deployment.worker("--autoscale", "3,1")
+
+    def check(most: str) -> str:
+        env = {**clean.environment(), **deployment.env, "ENRICH_MAX_CHUNKS_IN_FLIGHT": most}
+        return deployment.run("enrich", "check", **env).stdout
+
+    told = check("9")
+    assert "2 workers with 5 processes answer\n" in told
+    assert "5 processes with ENRICH_MAX_CHUNKS_IN_FLIGHT=9: " in told and "set it to 10, " in told
+    told = check("10")
+    assert "2 workers with 5 processes answer\n" in told
+    assert "some will wait" not in told
+
+
 def test_json_logs_are_one_object_a_line(
     deployment: Deployment, search: Search, ledger: Ledger
 ) -> None:
