@@ -8,6 +8,7 @@ Every item of a bulk answer is judged by its error's type.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -23,6 +24,8 @@ from enrich.log_store.paths import in_path, parts
 from enrich.models import Donor, Reference
 from enrich.slices import slices
 from enrich.vectors import Vector
+
+log = logging.getLogger(__name__)
 
 #: Our fields; whatever a source already has of them is replaced.
 OUR_FIELDS = frozenset(
@@ -145,6 +148,8 @@ class Documents:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        #: Of one bulk; less where something before OpenSearch takes less.
+        self._body_bytes = MAX_BODY_BYTES
         self._bulk_params = {
             "filter_path": "errors,items.*.status,items.*.error.type,items.*.error.caused_by.type",
             "timeout": connection.write_timeout,
@@ -174,22 +179,44 @@ class Documents:
         """Write all; for each its verdict and the error's type ("" when written).
 
         Raises:
-            ServerUnavailable, TransientError, AccessRefused: a whole request failed; documents of
-                earlier requests may have been written, which a new reading shows.
+            ServerUnavailable, TransientError, AccessRefused, RequestRefused: a whole request
+                failed; documents of earlier requests may have been written, which a new reading
+                shows.
         """
         verdicts: list[tuple[Verdict, str]] = []
-        for body, count in _bodies(writes):
-            try:
-                answer = self._connection.ask(_Bulk, "POST", "/_bulk", body, self._bulk_params)
-            except RequestRefused as error:
-                if error.error_type == "cluster_block_exception":
-                    verdicts += [(Verdict.BLOCKED, error.error_type)] * count
-                    continue
-                raise
-            if len(answer.items) != count:
-                raise TransientError("OpenSearch's bulk answer has another number of items")
-            verdicts += [_judge(next(iter(item.values()))) for item in answer.items]
+        for body, count in _bodies(writes, self._body_bytes):
+            verdicts += self._write(body, writes[len(verdicts) : len(verdicts) + count])
         return verdicts
+
+    def _write(self, body: bytes, writes: Sequence[Write]) -> list[tuple[Verdict, str]]:
+        try:
+            answer = self._connection.ask(_Bulk, "POST", "/_bulk", body, self._bulk_params)
+        except RequestRefused as error:
+            if error.status == 413 and (smaller := self._smaller(writes, len(body))):
+                return self.write(smaller)
+            if error.error_type == "cluster_block_exception":
+                return [(Verdict.BLOCKED, error.error_type)] * len(writes)
+            raise
+        if len(answer.items) != len(writes):
+            raise TransientError("OpenSearch's bulk answer has another number of items")
+        return [_judge(next(iter(item.values()))) for item in answer.items]
+
+    def _smaller(self, writes: Sequence[Write], size: int) -> Sequence[Write]:
+        """What to send in place of a body that was too large; nothing if that cannot be smaller."""
+        if len(writes) > 1:
+            self._body_bytes = min(self._body_bytes, size // 2)
+            log.warning(
+                "a bulk of %d bytes is too large for OpenSearch or what stands before it (413): "
+                "from now on they have %d at most",
+                size,
+                self._body_bytes,
+            )
+            return writes
+        (only,) = writes
+        if only.by_update or only.document.raw is None:
+            return ()
+        # Without the source that is there already, but at half the speed.
+        return (msgspec.structs.replace(only, by_update=True),)
 
     def unmark(self, references: Sequence[Donor]) -> int:
         """Take the failure marks off documents; how many were changed."""
@@ -302,13 +329,14 @@ def _without_ours(document: Document, raw: bytes) -> bytes:
     return b"{" + b"".join(kept)
 
 
-def _bodies(writes: Sequence[Write]) -> Iterator[tuple[bytes, int]]:
+def _bodies(writes: Sequence[Write], most: int) -> Iterator[tuple[bytes, int]]:
+    """Bodies of at most so many bytes, or of one document, and how many each has."""
     pieces: list[bytes] = []
     count = size = 0
     for write in writes:
         row = _encode(write)
         length = sum(map(len, row))
-        if count and (count == MAX_BODY_DOCUMENTS or size + length > MAX_BODY_BYTES):
+        if count and (count == MAX_BODY_DOCUMENTS or size + length > most):
             yield b"".join(pieces), count
             pieces, count, size = [], 0, 0
         pieces += row

@@ -23,11 +23,11 @@ def in_path(*names: str) -> str:
     expression = ",".join(names)
     encoded = _encoded(expression)
     if len(encoded) > MOST_BYTES:
+        count = expression.count(",") + 1
         raise Halt(
-            f"{expression.count(',') + 1} names of indices, blocked ones that have to be left out "
-            "among them, are more than one request to OpenSearch has room for: use wildcards in "
-            "ENRICH_INDEX_PATTERN and ENRICH_EXCLUDE_INDICES, and leave out by them what takes no "
-            "reads"
+            f"{count} names of indices are more than one request to OpenSearch has room for: use "
+            "wildcards in ENRICH_INDEX_PATTERN and ENRICH_EXCLUDE_INDICES, in the latter also for "
+            "indices that are blocked for reading, since each of them has to be left out by name"
         )
     return encoded
 

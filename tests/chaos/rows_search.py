@@ -136,6 +136,23 @@ def bulk_429(w: World) -> None:
     struck(w, Strikes("bulk", 6, _refused_whole, after=2))
 
 
+@row("opensearch", "413 for bulks beyond 60 kB, as a proxy may have it, to the end of the drain")
+def bulk_413(w: World) -> None:
+    refused: list[int] = []
+
+    def alter(asked: Asked, forward: Forward) -> Answered:
+        if asked.path.startswith("/_bulk") and len(asked.body) > 60_000:
+            refused.append(len(asked.body))
+            return Answered(status=413, content_type="text/html", body=b"<h1>Too large</h1>")
+        return forward(asked)
+
+    proxy = w.until_judged(HttpProxy(w.stack.opensearch.url))
+    proxy.alter = alter
+    w.env["OPENSEARCH_PORT"] = str(proxy.port)
+    w.start()
+    w.until(lambda: bool(refused), "a bulk was refused", 60.0)
+
+
 @row("opensearch", "429 for every second item of some bulks, which is not written")
 def bulk_items_429(w: World) -> None:
     struck(w, Strikes("bulk", 6, _refused_items, after=2))

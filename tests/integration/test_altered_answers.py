@@ -268,3 +268,49 @@ def test_a_mark_that_cannot_be_written_is_not_tried_again(
     assert [one.run().found for _ in range(3)] == [0, 0, 0]
     assert embeddings.seen["inputs"] == 6, "once more, since Redis had forgotten them"
     assert search.sources(BAD) == before
+
+
+def taking_at_most(most: int, refused: list[int]) -> Callable[[Asked, Forward], Answered]:
+    """Refuses larger bulks as web servers do before what they pass on; nginx from a megabyte on."""
+
+    def alter(asked: Asked, forward: Forward) -> Answered:
+        if asked.path.startswith("/_bulk") and len(asked.body) > most:
+            refused.append(len(asked.body))
+            page = b"<html><h1>413 Request Entity Too Large</h1></html>"
+            return Answered(status=413, content_type="text/html", body=page)
+        return forward(asked)
+
+    return alter
+
+
+def test_a_bulk_that_a_proxy_finds_too_large_is_halved(
+    one: Pipeline, proxy: HttpProxy, search: Search, model: Model
+) -> None:
+    (large,) = logs(1, 1)
+    large |= {"message": "too large by itself", "dump": "x" * 400_000}
+    search.index(INDEX, [{**large, "_id": "large"}])
+    refused: list[int] = []
+    proxy.alter = taking_at_most(200_000, refused)
+    record = one.run()
+    assert_adds_up(record)
+    assert record.vectors_written == 31
+    assert assert_right_vectors(search, INDEX, model) == 31
+    assert search.source(INDEX, "large").items() >= large.items()
+
+    refused.clear()
+    search.create(BAD)
+    search.index(BAD, logs(30, 30))
+    assert one.run().vectors_written == 30
+    assert refused == [], "what was learnt is kept in mind"
+
+
+def test_a_proxy_that_takes_no_vector_at_all_marks_no_log_as_failed(
+    one: Pipeline, proxy: HttpProxy, search: Search
+) -> None:
+    proxy.alter = taking_at_most(10_000, [])
+    record = one.run()
+    assert_adds_up(record)
+    assert (record.deferred, record.failed) == (30, 0)
+
+    proxy.alter = unaltered
+    assert one.run().vectors_written == 30
