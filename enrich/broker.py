@@ -19,6 +19,7 @@ from typing import Any
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
+from kombu.utils.json import dumps
 from redis import exceptions
 
 from enrich.dropping import drop
@@ -40,10 +41,6 @@ class Message(virtual.Message):
         super().__init__(payload, channel=channel, **kwargs)
 
 
-#: Seconds that a host's clock may be off before it matters for when messages come back.
-_TOLERATED_SECONDS = 1.0
-
-
 class QoS(kombu_redis.QoS):
     """What this process took and has not finished, noted in Redis."""
 
@@ -51,17 +48,20 @@ class QoS(kombu_redis.QoS):
     ahead = 0.0
 
     def append(self, message: Any, delivery_tag: str) -> None:
+        # kombu notes the host's time. Put right afterwards, the message of a host that is killed
+        # between the two would come back an hour late after all.
+        route = message.delivery_info
+        taken = (message._raw, route["exchange"], route["routing_key"])
         try:
-            super().append(message, delivery_tag)
-            if abs(QoS.ahead) > _TOLERATED_SECONDS:
-                taken_at = {delivery_tag: time.time() - QoS.ahead}
-                with self.channel.conn_or_acquire() as client:
-                    client.zadd(self.unacked_index_key, taken_at, xx=True)
+            with self.pipe_or_acquire() as pipe:
+                pipe.zadd(self.unacked_index_key, {delivery_tag: time.time() - QoS.ahead})
+                pipe.hset(self.unacked_key, delivery_tag, dumps(taken))
+                pipe.execute()
         except _NOT_DONE:
             # Perhaps it was noted after all; delivered twice, it is done once.
-            route = message.delivery_info
-            _taken.append((message._raw, route["exchange"], route["routing_key"]))
+            _taken.append(taken)
             raise
+        virtual.QoS.append(self, message, delivery_tag)
 
     def ack(self, delivery_tag: str) -> None:
         try:

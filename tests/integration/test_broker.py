@@ -166,6 +166,26 @@ def test_what_a_host_with_a_wrong_clock_took_comes_back_by_redis_clock(
     assert valkey.llen(PREFIX + "work") == 1
 
 
+def test_at_no_moment_is_a_wrong_clock_noted(
+    valkey: redis.Redis, connect: Callable[..., Connection]
+) -> None:
+    """The host could be killed at that moment."""
+    send(connect(), "one")
+    with valkey.monitor() as seen:
+        with time_machine.travel(datetime.now(UTC) + timedelta(hours=1), tick=True):
+            wrong = connect(visibility_timeout=600)
+            taking(wrong)
+            drain(wrong)
+        valkey.echo("that is all")
+        commands = []
+        for command in seen.listen():
+            commands.append(command["command"].split())
+            if commands[-1][0] == "ECHO":
+                break
+    noted = [float(c[-2]) for c in commands if c[:2] == ["ZADD", PREFIX + "unacked_index"]]
+    assert noted and all(abs(at - valkey.time()[0]) < 60 for at in noted)
+
+
 def restore(connection: Connection) -> None:
     """Fetch back what was held for too long, as a worker does every few seconds."""
     connection.default_channel.qos.restore_visible(interval=1)
