@@ -12,7 +12,7 @@ import orjson
 import psutil  # type: ignore[import-untyped]
 import urllib3
 
-from enrich.slices import slices
+from enrich.log_store.paths import in_path, parts
 
 #: Counting by ourselves must not count ourselves; these are the only handlers asked while the
 #: product runs, and the product uses neither.
@@ -95,8 +95,8 @@ class Cluster:
     def clear(self) -> None:
         """Delete every index and wait until the node has come to rest."""
         names = self.names()
-        for some in slices(names, 40):
-            self("DELETE", "/" + ",".join(some))
+        for some in parts(names):
+            self("DELETE", f"/{in_path(*some)}")
         self.rest()
 
     def rest(self, below: float = 0.15, patience: float = 60.0) -> None:

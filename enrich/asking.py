@@ -20,6 +20,7 @@ from enrich.errors import (
 )
 from enrich.rate_budget import RateBudget
 from enrich.settings import MAX_INPUTS_PER_REQUEST
+from enrich.slices import bounded
 from enrich.turns import MAX_WAIT_SECONDS
 from enrich.vectors import Vector
 
@@ -166,17 +167,9 @@ def requests_of(
     texts: Iterable[tuple[str, str]], max_bytes: int, max_inputs: int = MAX_INPUTS_PER_REQUEST
 ) -> list[list[tuple[str, str]]]:
     """Cut texts into requests within the provider's limits, in order."""
-    requests: list[list[tuple[str, str]]] = [[]]
-    size = 0
-    for fingerprint, text in texts:
-        length = len(text.encode())
-        full = len(requests[-1]) == max_inputs or size + length > max_bytes
-        if requests[-1] and full:
-            requests.append([])
-            size = 0
-        requests[-1].append((fingerprint, text))
-        size += length
-    return requests if requests[-1] else []
+    return list(
+        bounded(texts, lambda text: len(text[1].encode()), size=max_bytes, count=max_inputs)
+    )
 
 
 def half_of_bytes(batch: list[tuple[str, str]]) -> int:

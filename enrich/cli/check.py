@@ -15,6 +15,7 @@ from rich.console import Console
 
 from enrich import assembly
 from enrich.cli import screen, trial
+from enrich.cli.screen import plural
 from enrich.cli.workers import NoWorker, Workers
 from enrich.errors import EnrichError, InputRefused, TextUnusable
 from enrich.log_store import LogStore, Readiness
@@ -124,7 +125,7 @@ class Check:
             self._warn(str(error))
             return
         count, processes = workers.processes()
-        told = f"{_plural(count, 'worker')} with {_plural(processes, 'process')} answer"
+        told = f"{plural(count, 'worker')} with {plural(processes, 'process')} answer"
         self._ok(told + ("s" if count == 1 else ""))
         if advice := settings.too_few_chunks_for(processes):
             self._warn(advice)
@@ -195,7 +196,7 @@ class Check:
         counts = store.insight.counts().by_index
         self._ready = store.preflight.inspect(self._indices, dry_run=True)
         reasons = {**self._ready.skipped, **backlog.unreadable}
-        self._ok(f"{_plural(len(self._indices), 'index')} match {self._settings.index_expression}")
+        self._ok(f"{plural(len(self._indices), 'index')} match {self._settings.index_expression}")
         healthy: list[str] = []
         for name in sorted({*self._indices, *reasons}):
             of_index = counts.get(name, {})
@@ -279,7 +280,7 @@ class Check:
             self._bad(f"{name}: {reason}", 3)
         if len(told) > len(refused):
             self._ok(
-                f"an update would be allowed in {_plural(len(told) - len(refused), 'index')} "
+                f"an update would be allowed in {plural(len(told) - len(refused), 'index')} "
                 "(tried under a version that cannot be: nothing was changed)"
             )
         if not told:
@@ -332,8 +333,3 @@ def _version(info: dict[str, Any]) -> str:
     if "valkey_version" in info:
         return f"Valkey {info['valkey_version']}"
     return f"Redis {info.get('redis_version', '?')}"
-
-
-def _plural(count: int, noun: str) -> str:
-    many = {"index": "indices", "process": "processes"}.get(noun, f"{noun}s")
-    return f"{count:,} {noun if count == 1 else many}"

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from enrich import assembly
 from enrich.cli import screen
+from enrich.cli.screen import plural
 from enrich.models import RunRecord
 from enrich.report import Backlog, Status, read_status
 from enrich.settings import Settings
@@ -39,13 +40,13 @@ def _print(console: Console, status: Status, settings: Settings) -> None:
         screen.heading(console, "Totals")
         screen.facts(
             console,
-            f"{totals.vectors:,} vectors in {_plural(totals.runs, 'run')}, "
+            f"{totals.vectors:,} vectors in {plural(totals.runs, 'run')}, "
             f"{totals.average_rate:,.1f}/s on average",
-            f"{_plural(totals.errors, 'error')}, {_plural(totals.ticks_skipped, 'skipped tick')}, "
+            f"{plural(totals.errors, 'error')}, {plural(totals.ticks_skipped, 'skipped tick')}, "
             f"{screen.dollars(status.spent_today_usd)} spent today (UTC)",
         )
         if totals.messages_dropped:
-            dropped = _plural(totals.messages_dropped, "message")
+            dropped = plural(totals.messages_dropped, "message")
             screen.line(console, "warn", f"dropped from the broker, being none of ours: {dropped}")
         _print_tick(console, status.last_tick, settings.interval_seconds)
         if status.paused:
@@ -87,7 +88,7 @@ def _print_active(console: Console, status: Status) -> None:
         console,
         f"#{run.number} ({run.run_id}, {run.trigger}), for {screen.span(run.duration_seconds)}: "
         f"{run.settled:,} of {run.found:,} logs found so far are done",
-        f"{run.rate_per_second:,.1f} vectors/s{left}; {_plural(run.chunks_open, 'chunk')} open",
+        f"{run.rate_per_second:,.1f} vectors/s{left}; {plural(run.chunks_open, 'chunk')} open",
     )
 
 
@@ -145,7 +146,3 @@ def _print_runs(console: Console, runs: list[RunRecord]) -> None:
         screen.line(console, "warn", f"#{newest.number} left logs: {newest.left_because}")
     # Those of the older runs would be the same again, or are mended.
     screen.skipped(console, newest.skipped_indices)
-
-
-def _plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")

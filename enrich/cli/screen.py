@@ -151,3 +151,9 @@ def span(seconds: float) -> str:
 
 def dollars(amount: float) -> str:
     return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count and its noun: "1 index", "2,000 logs"."""
+    many = {"index": "indices", "process": "processes"}.get(noun, f"{noun}s")
+    return f"{count:,} {noun if count == 1 else many}"

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
+from itertools import chain
 from typing import Annotated, Any
 
 import msgspec
@@ -22,7 +23,7 @@ from enrich.errors import TransientError
 from enrich.log_store.connection import Connection, RequestRefused
 from enrich.log_store.paths import in_path, parts
 from enrich.models import Donor, Reference
-from enrich.slices import slices
+from enrich.slices import bounded, slices
 from enrich.vectors import Vector
 
 log = logging.getLogger(__name__)
@@ -331,19 +332,12 @@ def _without_ours(document: Document, raw: bytes) -> bytes:
 
 def _bodies(writes: Sequence[Write], most: int) -> Iterator[tuple[bytes, int]]:
     """Bodies of at most so many bytes, or of one document, and how many each has."""
-    pieces: list[bytes] = []
-    count = size = 0
-    for write in writes:
-        row = _encode(write)
-        length = sum(map(len, row))
-        if count and (count == MAX_BODY_DOCUMENTS or size + length > most):
-            yield b"".join(pieces), count
-            pieces, count, size = [], 0, 0
-        pieces += row
-        count += 1
-        size += length
-    if count:
-        yield b"".join(pieces), count
+    for rows in bounded(map(_encode, writes), _length, size=most, count=MAX_BODY_DOCUMENTS):
+        yield b"".join(chain.from_iterable(rows)), len(rows)
+
+
+def _length(row: tuple[bytes, ...]) -> int:
+    return sum(map(len, row))
 
 
 #: `security_exception`: OPENSEARCH_USER may read this index and not write to it.

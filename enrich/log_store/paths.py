@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
 from enrich.errors import Halt
+from enrich.slices import bounded
 
 #: Of the 4,096 bytes that OpenSearch takes as a request's first line by default
 #: (http.max_initial_line_length); the rest is for the operation, its parameters and a proxy's path.
@@ -34,17 +35,7 @@ def in_path(*names: str) -> str:
 
 def parts(names: Sequence[str]) -> Iterator[list[str]]:
     """`names` in order, in parts of which each fits into one path."""
-    part: list[str] = []
-    size = 0
-    for name in names:
-        more = len(_encoded(name)) + 1
-        if part and (len(part) == MOST_NAMES or size + more > MOST_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(name)
-        size += more
-    if part:
-        yield part
+    return bounded(names, lambda name: len(_encoded(name)) + 1, size=MOST_BYTES, count=MOST_NAMES)
 
 
 def _encoded(expression: str) -> str:

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from dev.http_proxy import Answered, Asked, Forward, HttpProxy
+from dev.http_proxy import Alter, Answered, Asked, Forward, HttpProxy, taking_at_most
 from tests.chaos.matrix import redis_lost, row
 from tests.chaos.world import PATIENCE, SHOP, Stuck, World
 
@@ -58,12 +58,17 @@ class Strikes:
             return due
 
 
-def struck(w: World, strikes: Strikes) -> None:
-    """Start a drain whose workers reach OpenSearch through the strikes; wait until all were."""
+def behind(w: World, alter: Alter) -> None:
+    """Start a drain whose workers reach OpenSearch through a proxy that alters answers."""
     proxy = w.until_judged(HttpProxy(w.stack.opensearch.url))
-    proxy.alter = strikes
+    proxy.alter = alter
     w.env["OPENSEARCH_PORT"] = str(proxy.port)
     w.start()
+
+
+def struck(w: World, strikes: Strikes) -> None:
+    """Start a drain behind the strikes; wait until all were."""
+    behind(w, strikes)
     w.until(lambda: strikes.over, "all answers to be altered were", 60.0)
 
 
@@ -139,17 +144,7 @@ def bulk_429(w: World) -> None:
 @row("opensearch", "413 for bulks beyond 60 kB, as a proxy may have it, to the end of the drain")
 def bulk_413(w: World) -> None:
     refused: list[int] = []
-
-    def alter(asked: Asked, forward: Forward) -> Answered:
-        if asked.path.startswith("/_bulk") and len(asked.body) > 60_000:
-            refused.append(len(asked.body))
-            return Answered(status=413, content_type="text/html", body=b"<h1>Too large</h1>")
-        return forward(asked)
-
-    proxy = w.until_judged(HttpProxy(w.stack.opensearch.url))
-    proxy.alter = alter
-    w.env["OPENSEARCH_PORT"] = str(proxy.port)
-    w.start()
+    behind(w, taking_at_most(60_000, "/_bulk", refused))
     w.until(lambda: bool(refused), "a bulk was refused", 60.0)
 
 

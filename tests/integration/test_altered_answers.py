@@ -11,7 +11,7 @@ import pytest
 
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
-from dev.http_proxy import Answered, Asked, Forward, HttpProxy, unaltered
+from dev.http_proxy import Answered, Asked, Forward, HttpProxy, taking_at_most, unaltered
 from dev.services import Services
 from enrich.errors import TransientError
 from tests.conftest import Pipeline, Search
@@ -270,19 +270,6 @@ def test_a_mark_that_cannot_be_written_is_not_tried_again(
     assert search.sources(BAD) == before
 
 
-def taking_at_most(most: int, refused: list[int]) -> Callable[[Asked, Forward], Answered]:
-    """Refuses larger bulks as web servers do before what they pass on; nginx from a megabyte on."""
-
-    def alter(asked: Asked, forward: Forward) -> Answered:
-        if asked.path.startswith("/_bulk") and len(asked.body) > most:
-            refused.append(len(asked.body))
-            page = b"<html><h1>413 Request Entity Too Large</h1></html>"
-            return Answered(status=413, content_type="text/html", body=page)
-        return forward(asked)
-
-    return alter
-
-
 def test_a_bulk_that_a_proxy_finds_too_large_is_halved(
     one: Pipeline, proxy: HttpProxy, search: Search, model: Model
 ) -> None:
@@ -290,7 +277,7 @@ def test_a_bulk_that_a_proxy_finds_too_large_is_halved(
     large |= {"message": "too large by itself", "dump": "x" * 400_000}
     search.index(INDEX, [{**large, "_id": "large"}])
     refused: list[int] = []
-    proxy.alter = taking_at_most(200_000, refused)
+    proxy.alter = taking_at_most(200_000, "/_bulk", refused)
     record = one.run()
     assert_adds_up(record)
     assert record.vectors_written == 31
@@ -307,7 +294,7 @@ def test_a_bulk_that_a_proxy_finds_too_large_is_halved(
 def test_a_proxy_that_takes_no_vector_at_all_marks_no_log_as_failed(
     one: Pipeline, proxy: HttpProxy, search: Search
 ) -> None:
-    proxy.alter = taking_at_most(10_000, [])
+    proxy.alter = taking_at_most(10_000, "/_bulk", [])
     record = one.run()
     assert_adds_up(record)
     assert (record.deferred, record.failed) == (30, 0)
