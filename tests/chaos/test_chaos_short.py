@@ -14,6 +14,8 @@ import pytest
 from dev.embedding_model import Model
 from dev.services import Services
 from tests.chaos.matrix import ROWS
+from tests.chaos.rows_workers import stumble
+from tests.chaos.stumbling import ALL, MOMENTS
 from tests.chaos.world import World
 
 
@@ -36,3 +38,15 @@ def world(
 def test_a_fault_breaks_no_promise(world: World) -> None:
     ROWS[world.name].harm(world)
     assert world.settle().violations == []
+
+
+@pytest.mark.parametrize("world", ["every-moment"], indirect=True)
+def test_every_moment_of_a_kill_comes(world: World) -> None:
+    # One chunk at a time, so that a page ends while the scan goes on.
+    world.env["ENRICH_MAX_CHUNKS_IN_FLIGHT"] = "1"
+    stumble(world, ALL)
+    world.beat()
+    assert world.settle().violations == []
+    flag = world.folder / "stumbled"
+    came = {path.suffix.removeprefix(".") for path in world.folder.glob(f"{flag.name}.*")}
+    assert came == set(MOMENTS)
