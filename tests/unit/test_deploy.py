@@ -5,6 +5,7 @@ asked where it is installed.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -12,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from configparser import ConfigParser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,13 @@ from enrich.settings import Settings, load_settings
 ROOT = Path(__file__).parent.parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
 OURS = ("worker", "beat", "flower")
+
+#: What an installation runs.
+SHIPPED = [
+    *(ROOT / "enrich").rglob("*.py"),
+    *(ROOT / "tasks").rglob("*.py"),
+    *(ROOT / "celeryconfig.py", ROOT / "flowerconfig.py"),
+]
 
 #: Variables that are not settings of the pipeline: of Flower, and of docker-compose.yml.
 FLOWER_VARIABLES = {"FLOWER_ADDRESS", "FLOWER_PORT", "FLOWER_BASIC_AUTH", "FLOWER_READ_ONLY"}
@@ -295,6 +304,28 @@ def test_every_package_is_locked_with_its_hashes() -> None:
             assert lock[pinned[1].lower()][0] == pinned[2]
     for path in ("Makefile", "Dockerfile"):
         assert "--require-hashes -r requirements" in (ROOT / path).read_text()
+
+
+def test_every_import_is_of_a_package_that_is_named() -> None:
+    # What another package brings may go with its next version.
+    owners = packages_distributions()
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    named = {line.partition("==")[0].lower() for line in lines if "==" in line}
+    for path in SHIPPED:
+        for module in imported(path) - set(sys.stdlib_module_names) - {"enrich", "tasks"}:
+            packages = {name.lower().replace("_", "-") for name in owners[module]}
+            assert packages & named, f"{path.name} imports {module}"
+
+
+def imported(path: Path) -> set[str]:
+    """Top-level names of the modules that a file imports."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return {name.partition(".")[0] for name in found}
 
 
 # -- systemd
