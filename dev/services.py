@@ -7,6 +7,7 @@ signal or a kill -9, no process of the stack stays behind.
 
 from __future__ import annotations
 
+import base64
 import errno
 import fcntl
 import http.client
@@ -17,6 +18,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -26,6 +28,8 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from dev.java_packages import JavaUnavailable, opensearch_jars
+from dev.opensearch_releases import OPENSEARCH_3, RELEASES, Release
+from dev.opensearch_security import ADMIN, AUTHORITY, write_node_certificates
 from dev.reaper import STACK_VARIABLE
 from dev.redis_server import RedisUnavailable, server_argv
 from dev.service import Service, ServiceFailed
@@ -54,11 +58,13 @@ class Services:
         say: Say = print,
         heap: str = "512m",
         opensearch_settings: Mapping[str, str] | None = None,
+        release: Release = OPENSEARCH_3,
         fresh: bool = False,
     ) -> None:
         """
         Args:
             heap: of OpenSearch, in Java's words.
+            release: which OpenSearch; one with the security plugin answers over TLS only.
             fresh: empty the folder first.
         """
         self.folder = Path(folder).resolve()
@@ -71,6 +77,7 @@ class Services:
         self._say = say
         self._heap = heap
         self._opensearch_settings = dict(opensearch_settings or {})
+        self._release = release
         self._api_key = f"sk-dev-{secrets.token_hex(16)}"
         #: Marks every process of this stack, so that none can be mistaken for another's.
         self._token = secrets.token_hex(8)
@@ -84,6 +91,15 @@ class Services:
     def opensearch(self) -> Service:
         """The OpenSearch node."""
         return self._service("opensearch")
+
+    @property
+    def authority(self) -> Path:
+        """The certificate of the authority that signed OpenSearch's, where it answers over TLS."""
+        return self._certificates / AUTHORITY
+
+    @property
+    def _certificates(self) -> Path:
+        return self.folder / "tls"
 
     @property
     def redis(self) -> Service:
@@ -140,10 +156,12 @@ class Services:
             variables |= {
                 "OPENSEARCH_HOST": "127.0.0.1",
                 "OPENSEARCH_PORT": str(self.opensearch.port),
-                "OPENSEARCH_USE_SSL": "false",
-                "OPENSEARCH_USER": "admin",
-                "OPENSEARCH_PASSWORD": "admin",
+                "OPENSEARCH_USE_SSL": str(self._release.secured).lower(),
+                "OPENSEARCH_USER": ADMIN[0],
+                "OPENSEARCH_PASSWORD": ADMIN[1],
             }
+            if self._release.secured:
+                variables["OPENSEARCH_CA_CERTS"] = str(self.authority)
         if "redis" in self._services:
             variables["REDIS_URL"] = self.redis.url
         if "embeddings" in self._services:
@@ -194,7 +212,9 @@ class Services:
             for name in names:
                 if name == "opensearch":
                     # Here rather than in the node, so that a person sees the download's progress.
-                    opensearch_jars(self._say)
+                    opensearch_jars(self._say, release=self._release)
+                    if self._release.secured:
+                        write_node_certificates(self._certificates)
                 self._services[name] = build[name]()
                 self._services[name].launch()
         except (JavaUnavailable, RedisUnavailable) as error:
@@ -224,11 +244,13 @@ class Services:
                 *(sys.executable, "-m", "dev.opensearch_node"),
                 *("--port", str(port), "--transport-port", str(transport_port)),
                 *("--data", str(self.folder / "data" / "opensearch"), "--heap", self._heap),
+                *("--release", next(k for k, r in RELEASES.items() if r is self._release)),
+                *("--certificates", str(self._certificates)),
                 *(f"--setting={key}={value}" for key, value in settings.items()),
             ],
             # Without a bound glibc gives each of the JVM's threads an arena of its own.
             env={"PYTHONPATH": _python_path(), "MALLOC_ARENA_MAX": "2"},
-            url=f"http://127.0.0.1:{port}",
+            url=f"{'https' if self._release.secured else 'http'}://127.0.0.1:{port}",
             port=port,
             ready=self._opensearch_ready,
             patience=120.0,
@@ -295,10 +317,16 @@ class Services:
         )
 
     def _opensearch_ready(self, service: Service) -> bool:
-        status, _ = _get(service.port, "/_cluster/health")
+        headers = {}
+        context = None
+        if self._release.secured:
+            login = base64.b64encode(":".join(ADMIN).encode()).decode()
+            headers = {"Authorization": f"Basic {login}"}
+            context = ssl.create_default_context(cafile=str(self.authority))
+        status, _ = _get(service.port, "/_cluster/health", headers, context)
         if status != 200:
             return False
-        status, body = _get(service.port, "/_nodes/_local/settings")
+        status, body = _get(service.port, "/_nodes/_local/settings", headers, context)
         nodes = json.loads(body)["nodes"].values() if status == 200 else ()
         # Another stack's node may have been faster with the port.
         return any(node["attributes"].get("stack") == self._token for node in nodes)
@@ -418,8 +446,17 @@ def _python_path() -> str:
     return f"{CHECKOUT}{os.pathsep}{former}" if former else str(CHECKOUT)
 
 
-def _get(port: int, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+def _get(
+    port: int,
+    path: str,
+    headers: Mapping[str, str] | None = None,
+    context: ssl.SSLContext | None = None,
+) -> tuple[int, bytes]:
+    connection = (
+        http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+        if context is None
+        else http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=context)
+    )
     try:
         connection.request("GET", path, headers=dict(headers or {}))
         answer = connection.getresponse()

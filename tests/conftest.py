@@ -14,7 +14,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 import pytest
@@ -22,6 +22,7 @@ import redis
 
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
+from dev.opensearch_releases import OPENSEARCH_2_SECURED
 from dev.service import Service
 from dev.services import Services
 from enrich.assembly import build_backfill, build_ledger
@@ -30,6 +31,9 @@ from enrich.errors import RateLimited, ServerUnavailable, TransientError
 from enrich.log_store import LogStore, index_template
 from enrich.models import Chunk, RunRecord
 from enrich.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from tests.secured import SecuredCluster
 
 ROOT = Path(__file__).parent.parent
 DIMENSIONS = 1536
@@ -42,9 +46,9 @@ PREFIX = "pipeline:"
 class Search:
     """OpenSearch asked directly, not through the product: the independent witness."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, **client: Any) -> None:
         self.url = url
-        self.http = httpx2.Client(base_url=url, timeout=60)
+        self.http = httpx2.Client(base_url=url, timeout=60, **client)
 
     def __call__(self, method: str, path: str, body: Any = None, *, ok: bool = True) -> Any:
         content = body if isinstance(body, bytes | None) else json.dumps(body).encode()
@@ -197,6 +201,34 @@ def search(stack: Services) -> Iterator[Search]:
 
 
 @pytest.fixture(scope="session")
+def secured_stack() -> Iterator[Services]:
+    """OpenSearch 2.19.1 with the security plugin, and the rest, started once."""
+    folder = ROOT / ".dev" / f"tests-secured-{os.getpid()}"
+    services = Services(
+        folder,
+        release=OPENSEARCH_2_SECURED,
+        opensearch_settings={"action.auto_create_index": "false"},
+    )
+    services.start()
+    try:
+        yield services
+    finally:
+        services.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def secured(secured_stack: Services) -> Iterator[SecuredCluster]:
+    """A cluster with users and roles, emptied; tests/secured.py says how to use it."""
+    from tests.secured import SecuredCluster
+
+    cluster = SecuredCluster(secured_stack)
+    cluster.empty()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="session")
 def embeddings(stack: Services) -> Iterator[ApiControl]:
     control = ApiControl(stack.embeddings.url)
     yield control
@@ -217,14 +249,19 @@ def clean(stack: Services, search: Search, embeddings: ApiControl) -> Services:
         if not index["index"].startswith("."):
             search("DELETE", f"/{index['index']}")
     search("DELETE", "/_index_template/*", ok=False)
-    connection = redis.Redis.from_url(stack.environment()["REDIS_URL"])
+    empty_redis(stack.environment()["REDIS_URL"])
+    return stack
+
+
+def empty_redis(url: str) -> None:
+    """Remove what the product and the pipelines of the tests have left in Redis."""
+    connection = redis.Redis.from_url(url)
     # All but the broker's keys: a worker that listens has bound its queues there.
     keys = [k for k in connection.scan_iter("enrich:*") if not k.startswith(b"enrich:broker:")]
     keys += connection.scan_iter(PREFIX + "*")
     if keys:
         connection.delete(*keys)
     connection.close()
-    return stack
 
 
 @pytest.fixture
