@@ -18,8 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 import yaml
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
+from dev.redis_server import server_argv
+from dev.services import free_ports
 from enrich.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent.parent
@@ -35,7 +40,7 @@ SHIPPED = [
 
 #: Variables that are not settings of the pipeline: of Flower, and of docker-compose.yml.
 FLOWER_VARIABLES = {"FLOWER_ADDRESS", "FLOWER_PORT", "FLOWER_BASIC_AUTH", "FLOWER_READ_ONLY"}
-COMPOSE_VARIABLES = {"OPENSEARCH_INITIAL_ADMIN_PASSWORD"}
+COMPOSE_VARIABLES = {"OPENSEARCH_INITIAL_ADMIN_PASSWORD", "REDIS_PASSWORD"}
 
 #: The keys of the Compose Specification that docker-compose.yml has a use for.
 TOP_KEYS = {"services", "volumes", "networks", "configs", "secrets", "name", "include"}
@@ -153,7 +158,7 @@ def test_compose_config(tmp_path: Path) -> None:
     if command is None:
         pytest.skip("docker-compose is not installed")
     shutil.copy(COMPOSE, tmp_path)
-    required = {"OPENSEARCH_PASSWORD", "OPENSEARCH_INITIAL_ADMIN_PASSWORD", "FLOWER_BASIC_AUTH"}
+    required = {"OPENSEARCH_PASSWORD", "FLOWER_BASIC_AUTH", *COMPOSE_VARIABLES}
     values = {**{name: "x:y" for name in required}, "OPENAI_API_KEY": "k"}
 
     def config(left_out: str) -> subprocess.CompletedProcess[str]:
@@ -189,10 +194,10 @@ def test_settings_of_compose_are_accepted(
     monkeypatch.chdir(tmp_path)
     for name, value in services["worker"]["environment"].items():
         assert isinstance(value, str), f"{name}: YAML would turn it into a {type(value).__name__}"
-        monkeypatch.setenv(name, "x" if value.startswith("${") else value)
+        monkeypatch.setenv(name, re.sub(r"\$\{[^}]*\}", "x", value))
     settings = load_settings(openai_api_key="k")
     assert settings.opensearch_url == "https://opensearch:9200"
-    assert settings.vector_cache_url == "redis://cache:6379/0"
+    assert settings.vector_cache_url == "redis://:x@cache:6379/0"
 
 
 def test_ports_are_open_on_this_machine_only(services: dict[str, Any]) -> None:
@@ -219,16 +224,61 @@ def test_our_containers_may_little(name: str, services: dict[str, Any]) -> None:
 
 
 def redis_options(service: dict[str, Any]) -> dict[str, str]:
-    words = service["command"][1:]
-    return dict(zip(words[::2], words[1::2], strict=True))
+    lines = service["environment"]["OPTIONS"].splitlines()
+    return {name: value for name, _, value in (line.partition(" ") for line in lines)}
 
 
 def test_the_broker_never_evicts_and_keeps_its_data(services: dict[str, Any]) -> None:
     broker, cache = redis_options(services["redis"]), redis_options(services["cache"])
-    assert broker["--maxmemory-policy"] == "noeviction"
-    assert broker["--appendonly"] == "yes"
+    assert broker["maxmemory-policy"] == "noeviction"
+    assert broker["appendonly"] == "yes"
     assert services["redis"]["volumes"] == ["redis:/data"]
-    assert cache["--maxmemory-policy"] == "allkeys-lru"
+    assert cache["maxmemory-policy"] == "allkeys-lru"
+
+
+@pytest.mark.parametrize("name", ["redis", "cache"])
+def test_redis_asks_for_a_password_that_no_argument_shows(
+    name: str, services: dict[str, Any], tmp_path: Path
+) -> None:
+    # The service's own command, with a real server and, for the image's entry point, a stand-in.
+    (port,) = free_ports(1)
+    server, *_ = server_argv(port=port, folder=tmp_path)
+    entry = tmp_path / "docker-entrypoint.sh"
+    entry.write_text(f'#!/bin/sh\nshift; exec {server} "$@" --port {port} --dir {tmp_path}\n')
+    entry.chmod(0o700)
+    words = [word.replace("$$", "$") for word in services[name]["command"]]
+    password = "s3cret"
+    environment = {**services[name]["environment"], "REDISCLI_AUTH": password}
+    process = subprocess.Popen(
+        words, env={**environment, "PATH": f"{tmp_path}:/usr/bin:/bin"}, stdout=subprocess.DEVNULL
+    )
+    try:
+        given = redis.Redis(port=port, password=password, retry=patient())
+        kept = given.config_get("maxmemory*", "appendonly")
+        assert kept["maxmemory-policy"] == redis_options(services[name])["maxmemory-policy"]
+        assert kept["appendonly"] == redis_options(services[name])["appendonly"]
+        with pytest.raises(redis.AuthenticationError):
+            redis.Redis(port=port).ping()
+        # The server itself, so that a stop reaches it.
+        assert password not in Path(f"/proc/{process.pid}/cmdline").read_text()
+        assert "-server" in Path(f"/proc/{process.pid}/cmdline").read_text().split("\0")[0]
+        given.close()
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def patient() -> Retry:
+    """Until a server that was just started takes connections."""
+    return Retry(ConstantBackoff(0.05), retries=200)
+
+
+def test_none_but_ours_reach_redis(compose: dict[str, Any], services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        inside = "queue" in service["networks"]
+        assert inside is (name in (*OURS, "redis", "cache")), name
+    assert services["redis"]["networks"] == services["cache"]["networks"] == ["queue"]
+    assert compose["networks"]["queue"] == {"internal": True}
 
 
 def test_a_worker_gets_the_time_that_its_soft_shutdown_takes(services: dict[str, Any]) -> None:
