@@ -23,7 +23,7 @@ from celery.signals import (
 
 from enrich import broker
 from enrich.errors import EnrichError, SettingsError
-from enrich.flower.environment import prepare_environment
+from enrich.flower.environment import controls_are_on, prepare_environment
 from enrich.logs import configure_logging
 from enrich.settings import Settings, load_settings
 from enrich.worker_info import EnrichmentInfo
@@ -58,6 +58,17 @@ def _configure_logging(loglevel: int | None = None, **_: Any) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+
+
+@celeryd_init.connect
+@beat_init.connect
+def _restrict_remote_control(**_: Any) -> None:
+    from celery.worker.control import Panel
+
+    from enrich.worker.remote_control import restrict
+
+    if not controls_are_on():
+        restrict(Panel.data)
 
 
 @celeryd_init.connect

@@ -8,7 +8,7 @@ and without a password; so the file's place is told to it here.
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -27,3 +27,8 @@ def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> N
         if name.startswith("FLOWER_") and value:
             environment.setdefault(name, value)
     environment.setdefault("FLOWER_CONF", str(CONFIG))
+
+
+def controls_are_on(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether FLOWER_READ_ONLY, as Flower reads it, gives operators its buttons."""
+    return environment.get("FLOWER_READ_ONLY", "true").lower() in ("false", "0", "f")

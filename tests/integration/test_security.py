@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import redis
+from celery import Celery
 
 from dev.api_control import ApiControl
 from dev.services import Services
@@ -154,6 +155,27 @@ def test_a_hostile_broadcast_is_dropped_and_the_worker_goes_on(
         assert raw.publish(channel, garbage) == 1
         wait_for(lambda n=count: ledger.totals().messages_dropped == n, worker)  # type: ignore[misc]
     assert "Traceback" not in worker.log.read_text()
+
+
+def test_a_worker_takes_no_orders_over_the_broker_unless_flower_gives_some(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch, clean: Services
+) -> None:
+    def ordered(**env: str) -> list[dict[str, Any]]:
+        worker = deployment.worker(**env)
+        # Another's client: what it may order is the worker's to say.
+        with Celery(broker=clean.environment()["REDIS_URL"]) as client:
+            client.conf.broker_transport_options = {"global_keyprefix": PREFIX + "broker:"}
+            replies: list[dict[str, Any]] = client.control.broadcast(
+                "rate_limit", {"task_name": "enrich.scan_page", "rate_limit": "1/h"},
+                reply=True, limit=1, timeout=30,
+            )  # fmt: skip
+            worker.stop()
+        return [answer for reply in replies for answer in reply.values()]
+
+    (refused,) = ordered()
+    assert "error" in refused
+    (taken,) = ordered(FLOWER_READ_ONLY="false")
+    assert "ok" in taken
 
 
 def test_what_is_masked_never_reaches_the_api(
