@@ -1,8 +1,11 @@
 """Asking the embeddings API for a chunk's texts: into how many requests, and what a refusal means.
 
-A refusal for what is in the texts is narrowed down by halves until its culprit stands alone, and
-its neighbours have their vectors; a request too large is cut by size. Never is anything split for
-trouble that passes. Every request is counted, whether it brought anything or not.
+What a refusal means is decided by evidence, not by its status: endpoints answer one text that they
+cannot take with 400, 403, 424, 500, or 200 and an error. A request that fails is narrowed down by
+halves while others go through, until its culprit stands alone; its neighbours have their vectors
+then. A text is given up only after a harmless one was taken once more, right after the refusal;
+where that is refused too, the trouble is the endpoint's. A text too long for the model is cut
+shorter. Every request is counted, whether it brought anything or not.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from enrich.embedder import Embedded, Embedder
+from enrich.embedding.limits import LEAST_TEXT_BYTES, EndpointLimits, LimitStore, OwnLimits
 from enrich.errors import (
+    EnrichError,
     Halt,
     InputRefused,
     RateLimited,
@@ -21,6 +26,7 @@ from enrich.errors import (
 from enrich.rate_budget import RateBudget
 from enrich.settings import MAX_INPUTS_PER_REQUEST
 from enrich.slices import bounded
+from enrich.text import MAX_TEXT_BYTES, cut
 from enrich.turns import MAX_WAIT_SECONDS
 from enrich.vectors import Vector
 
@@ -42,6 +48,26 @@ HARMLESS_TEXT = "connection refused"
 DEFAULT_PAUSE_SECONDS = 5.0
 
 
+#: Ways of failing that come and go with the load of a server or a gateway: a text that fails so by
+#: itself is deferred, never given up.
+PASSING = frozenset(
+    {"time-out", "cut", "answer", "unread", "408", "409", "425", "499"}
+    | {str(status) for status in (502, 503, 504, *range(520, 531))}
+)
+
+#: Requests of one call that may run into the time-out; more, and the task would run into its own.
+#: After the second one nothing is split any more, but the other half is still asked for.
+MOST_TIME_OUTS = 2
+
+#: Bytes below which no text is cut to make it fit.
+LEAST_CUT_BYTES = 64
+
+#: Of the part of a text that fits by what a refusal tells: tokens are not spread evenly.
+CAUTION = 0.9
+
+Texts = list[tuple[str, str]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Answers:
     """What came of the texts, by fingerprint."""
@@ -49,20 +75,39 @@ class Answers:
     vectors: dict[str, Vector] = field(default_factory=dict)
     #: Texts that the API refuses by themselves, and the code for their documents.
     refused: dict[str, str] = field(default_factory=dict)
-    #: Texts for which the API sent numbers that are no vector; another time may bring one.
+    #: Texts for which the API sent numbers that are no vector, or that failed in a way that passes;
+    #: another time may bring one.
     invalid: set[str] = field(default_factory=set)
 
 
 class Asking:
     """Requests within the rate budget, counted into a run."""
 
-    def __init__(self, embedder: Embedder, budget: RateBudget, count: Callable[..., None]) -> None:
-        """Args: count: takes a run, and api_requests, api_inputs, … to be added to it."""
+    def __init__(
+        self,
+        embedder: Embedder,
+        budget: RateBudget,
+        count: Callable[..., None],
+        limits: LimitStore | None = None,
+        max_text_bytes: int = 0,
+    ) -> None:
+        """
+        Args:
+            count: takes a run, and api_requests, api_inputs, … to be added to it.
+            limits: what was learned of the endpoint; None learns for this object alone.
+            max_text_bytes: what the model takes of a text; 0 learns it.
+        """
         self._embedder = embedder
         self._budget = budget
         self._count = count
-        #: Some services take fewer inputs than others, and say it in words of their own.
-        self._most_inputs = MAX_INPUTS_PER_REQUEST
+        self.limits = limits or OwnLimits()
+        self.max_text_bytes = max_text_bytes or MAX_TEXT_BYTES
+        #: The most that one request of this process got through.
+        self.passed_inputs = 0
+        self.passed_bytes = 0
+        #: Inputs of a request that failed though both of its halves went through, if the last one
+        #: so large did: once may have been chance.
+        self.suspected_inputs = 0
 
     def ask(
         self, run: str, texts: Mapping[str, str], keep: Callable[[dict[str, Vector]], None]
@@ -76,56 +121,23 @@ class Asking:
         Raises:
             Halt, RateLimited, TransientError: from the API; vectors got before were kept.
         """
-        answers = Answers()
-        # A task that has many requests waits for all their turns together no longer than for one.
-        patience = MAX_WAIT_SECONDS
-        waiting = requests_of(texts.items(), self._most_bytes(), self._most_inputs)[::-1]
-        halved = False
-        largest = 0
-        while waiting:
-            batch = waiting.pop()
-            texts_of_batch = [text for _, text in batch]
-            patience -= self._budget.wait(sum(map(_tokens, texts_of_batch)), patience)
-            try:
-                answer = self._request(run, texts_of_batch)
-            except InputRefused as error:
-                too_large = isinstance(error, RequestTooLarge)
-                if len(batch) == 1:
-                    answers.refused[batch[0][0]] = "text_too_large" if too_large else "text_refused"
-                    if len(answers.refused) == 2 and not answers.vectors:
-                        # Two neighbours by themselves, and nothing went through: before all the
-                        # others are tried one by one as well.
-                        self._tell_apart(run, patience)
-                    continue
-                halved |= not too_large
-                middle = half_of_bytes(batch) if too_large else len(batch) // 2
-                waiting += [batch[middle:], batch[:middle]]
-                continue
-            got = {}
-            for (fingerprint, _), vector in zip(batch, answer.vectors, strict=True):
-                if vector is None:
-                    answers.invalid.add(fingerprint)
-                else:
-                    got[fingerprint] = vector
-            keep(got)
-            self._count_answer(run, texts_of_batch, answer)
-            answers.vectors.update(got)
-            largest = max(largest, len(batch))
-        if halved and largest and not answers.refused:
-            # None of them was at fault: they were too many.
-            self._most_inputs = largest
-        if len(answers.refused) == 1 and not answers.vectors:
-            self._tell_apart(run, patience)
-        if answers.invalid:
-            self._count(run, errors=len(answers.invalid))
-        return answers
+        question = _Question(self, run, keep)
+        question.ask(texts)
+        if question.answers.invalid:
+            self._count(run, errors=len(question.answers.invalid))
+        return question.answers
 
     def probe(self, run: str, patience: float = MAX_WAIT_SECONDS) -> None:
         """Send one harmless text, to see whether the endpoint works at all. Raises as `ask`."""
-        self._budget.wait(_tokens(HARMLESS_TEXT), patience)
-        self._count_answer(run, [HARMLESS_TEXT], self._request(run, [HARMLESS_TEXT]))
+        self.wait([HARMLESS_TEXT], patience)
+        self.count_answer(run, [HARMLESS_TEXT], self.request(run, [HARMLESS_TEXT]))
 
-    def _most_bytes(self) -> int:
+    def wait(self, texts: Iterable[str], patience: float) -> float:
+        """Take a turn for a request of these texts; the seconds waited for it."""
+        return self._budget.wait(sum(map(_tokens, texts)), patience)
+
+    def most_bytes(self) -> int:
+        """Of one request, by the limits of tokens."""
         requests, tokens = self._budget.limits()
         if not tokens:
             return MAX_REQUEST_BYTES
@@ -133,16 +145,8 @@ class Asking:
         seconds = max(REQUEST_SECONDS, min(2 * REQUEST_SECONDS, 60 / requests if requests else 0))
         return min(MAX_REQUEST_BYTES, int(tokens * seconds / 60) * BYTES_PER_TOKEN)
 
-    def _tell_apart(self, run: str, patience: float) -> None:
-        # Nothing went through: before logs are marked for ever, see whether anything would.
-        try:
-            self.probe(run, patience)
-        except InputRefused as error:
-            raise Halt(
-                f"{error}, and even a harmless text: check EMBEDDING_MODEL and OPENAI_BASE_URL"
-            ) from None
-
-    def _request(self, run: str, texts: list[str]) -> Embedded:
+    def request(self, run: str, texts: list[str]) -> Embedded:
+        """Send one request; it is counted if it fails."""
         try:
             return self._embedder.embed(texts)
         except RateLimited as error:
@@ -154,7 +158,8 @@ class Asking:
             self._count(run, api_requests=1)
             raise
 
-    def _count_answer(self, run: str, texts: list[str], answer: Embedded) -> None:
+    def count_answer(self, run: str, texts: list[str], answer: Embedded) -> None:
+        """Count a request that was answered."""
         expected = sum(map(_tokens, texts))
         # An endpoint that does not tell: budget and daily cost hold for it as well.
         tokens = answer.tokens or expected
@@ -163,16 +168,233 @@ class Asking:
         self._budget.correct(expected, tokens)
 
 
+@dataclass(kw_only=True)
+class _Outcome:
+    """What came of a batch and of the halves that it was cut into."""
+
+    #: Whether every text of it has its answer, so that none of them is to blame for a failure.
+    whole: bool
+    #: How the batch failed as it was, if it did.
+    error: EnrichError | None = None
+    #: Inputs and bytes of the batch, and the most that went through in one request of it.
+    inputs: int = 0
+    size: int = 0
+    passed_inputs: int = 0
+    passed_bytes: int = 0
+
+
+class _Question:
+    """One call of `ask`."""
+
+    def __init__(self, asking: Asking, run: str, keep: Callable[[dict[str, Vector]], None]) -> None:
+        self.answers = Answers()
+        self._asking = asking
+        self._run = run
+        self._keep = keep
+        # A task that has many requests waits for all their turns together no longer than for one.
+        self._patience = MAX_WAIT_SECONDS
+        self._time_outs = 0
+        self._late: EnrichError | None = None
+        self._limits = asking.limits.read()
+
+    def ask(self, texts: Mapping[str, str]) -> None:
+        waiting = self._batches(texts.items())
+        while waiting:
+            before = self._limits
+            outcome = self._narrow(waiting.pop(0), "", works=False)
+            if outcome.whole:
+                self._learn(outcome)
+            if self._limits != before:
+                left = [fingerprint for batch in waiting for fingerprint, _ in batch]
+                waiting = self._batches((each, texts[each]) for each in left)
+        if self._late is not None and self._unanswered(texts):
+            # The next try has fewer texts, and splits them further.
+            raise self._late
+
+    def _unanswered(self, texts: Mapping[str, str]) -> bool:
+        answers = self.answers
+        return bool(texts.keys() - {*answers.vectors, *answers.refused, *answers.invalid})
+
+    def _batches(self, texts: Iterable[tuple[str, str]]) -> list[Texts]:
+        limits = self._limits
+        most_text = min(limits.text_bytes or MAX_TEXT_BYTES, self._asking.max_text_bytes)
+        if most_text < MAX_TEXT_BYTES:
+            texts = ((fingerprint, cut(text, most_text)) for fingerprint, text in texts)
+        most_bytes = self._asking.most_bytes()
+        return requests_of(
+            texts,
+            min(most_bytes, limits.request_bytes or most_bytes),
+            limits.inputs or MAX_INPUTS_PER_REQUEST,
+        )
+
+    def _narrow(self, batch: Texts, parent: str, *, works: bool) -> _Outcome:
+        """Send a batch, or its halves if it fails.
+
+        Args:
+            parent: how the batch failed that this one is a half of.
+            works: whether the endpoint was seen to work since something failed.
+        """
+        error = self._send(batch)
+        size = _bytes(batch)
+        if error is None:
+            count = len(batch)
+            return _Outcome(whole=True, inputs=count, passed_inputs=count, passed_bytes=size)
+        if self._time_outs == MOST_TIME_OUTS and error is self._late:
+            return _Outcome(whole=False)
+        if len(batch) == 1:
+            return _Outcome(whole=self._alone(batch[0], error, parent), inputs=1, size=size)
+        if not works and not isinstance(error, InputRefused):
+            # Trouble that strikes all is the endpoint's; it is not for us to split anything then.
+            self._see_that_it_works()
+        middle = half_of_bytes(batch) if isinstance(error, RequestTooLarge) else len(batch) // 2
+        halves = [
+            self._narrow(half, error.failed_as, works=True)
+            for half in (batch[:middle], batch[middle:])
+        ]
+        whole = all(half.whole for half in halves)
+        if not whole:
+            for half in halves:
+                if half.whole:
+                    self._learn(half)
+        return _Outcome(
+            whole=whole,
+            error=error,
+            inputs=len(batch),
+            size=size,
+            passed_inputs=max(half.passed_inputs for half in halves),
+            passed_bytes=max(half.passed_bytes for half in halves),
+        )
+
+    def _send(self, batch: Texts) -> EnrichError | None:
+        """One request; the error, if one of its texts may be the reason for it."""
+        texts = [text for _, text in batch]
+        self._patience -= self._asking.wait(texts, self._patience)
+        try:
+            answer = self._asking.request(self._run, texts)
+        except RateLimited:
+            raise
+        except EnrichError as error:
+            if error.failed_as == "time-out":
+                self._time_outs += 1
+                if self._time_outs > MOST_TIME_OUTS:
+                    raise
+                self._late = error
+            if isinstance(error, InputRefused) or error.failed_as:
+                return error
+            raise
+        got = {}
+        for (fingerprint, _), vector in zip(batch, answer.vectors, strict=True):
+            if vector is None:
+                self.answers.invalid.add(fingerprint)
+            else:
+                got[fingerprint] = vector
+        self._keep(got)
+        self._asking.count_answer(self._run, texts, answer)
+        self.answers.vectors.update(got)
+        self._asking.passed_inputs = max(self._asking.passed_inputs, len(batch))
+        self._asking.passed_bytes = max(self._asking.passed_bytes, _bytes(batch))
+        if len(batch) >= self._asking.suspected_inputs:
+            self._asking.suspected_inputs = 0
+        return None
+
+    # -- a text by itself
+
+    def _alone(self, one: tuple[str, str], error: EnrichError, parent: str) -> bool:
+        """Find out what becomes of a text that fails by itself; whether it went through now."""
+        fingerprint, text = one
+        if error.failed_as == "time-out":
+            return False
+        code = "text_refused"
+        if isinstance(error, RequestTooLarge):
+            code = "text_too_large"
+            shortened = self._shorten(fingerprint, text, error)
+            if shortened is None:
+                return False
+            error = shortened
+        if not isinstance(error, InputRefused) and error.failed_as != parent:
+            # So far it has failed once in this way.
+            again = self._send([one])
+            if again is None:
+                return True
+            if again.failed_as != error.failed_as:
+                self._see_that_it_works()
+                self.answers.invalid.add(fingerprint)
+                return False
+        self._see_that_it_works()
+        if error.failed_as in PASSING:
+            self.answers.invalid.add(fingerprint)
+        else:
+            self.answers.refused[fingerprint] = code
+        return False
+
+    def _shorten(self, fingerprint: str, text: str, error: RequestTooLarge) -> EnrichError | None:
+        """Cut a text until the model takes it; None if it did, else the last refusal."""
+        size = len(text.encode())
+        first = True
+        refused: EnrichError = error
+        while isinstance(refused, RequestTooLarge) and size > LEAST_CUT_BYTES:
+            told = refused.fits
+            part = told * CAUTION if told else 0.25 if first else 0.5
+            size = max(LEAST_CUT_BYTES, int(size * part))
+            shorter = cut(text, size)
+            answer = self._send([(fingerprint, shorter)])
+            if answer is None:
+                taken = max(LEAST_TEXT_BYTES, len(shorter.encode()))
+                self._lower(EndpointLimits(text_bytes=taken))
+                return None
+            refused, first = answer, False
+        return refused
+
+    def _see_that_it_works(self) -> None:
+        """Send a harmless text: whatever is refused now as well is not a text's fault.
+
+        Raises:
+            Halt, RateLimited, TransientError: the endpoint does not take it.
+        """
+        try:
+            self._asking.probe(self._run, self._patience)
+        except InputRefused as error:
+            raise Halt(
+                f"{error}, and even a harmless text: check EMBEDDING_MODEL and OPENAI_BASE_URL"
+            ) from None
+
+    # -- what an endpoint takes
+
+    def _learn(self, outcome: _Outcome) -> None:
+        """A batch failed and each of its texts went through: there was too much in it."""
+        error, asking = outcome.error, self._asking
+        if error is None:
+            return
+        if isinstance(error, InputRefused):
+            too_large = isinstance(error, RequestTooLarge)
+        else:
+            # By chance, perhaps: something has to fail twice.
+            if not asking.suspected_inputs or error.failed_as in PASSING:
+                asking.suspected_inputs = outcome.inputs
+                return
+            too_large = True
+        inputs, size = outcome.passed_inputs, outcome.passed_bytes
+        if too_large and asking.passed_inputs >= outcome.inputs:
+            inputs = 0
+        elif not too_large or asking.passed_bytes >= outcome.size:
+            size = 0
+        self._lower(EndpointLimits(inputs=inputs, request_bytes=size))
+
+    def _lower(self, found: EndpointLimits) -> None:
+        self._asking.limits.lower(found)
+        self._limits = self._limits.lowered(found)
+
+
 def requests_of(
     texts: Iterable[tuple[str, str]], max_bytes: int, max_inputs: int = MAX_INPUTS_PER_REQUEST
-) -> list[list[tuple[str, str]]]:
+) -> list[Texts]:
     """Cut texts into requests within the provider's limits, in order."""
     return list(
         bounded(texts, lambda text: len(text[1].encode()), size=max_bytes, count=max_inputs)
     )
 
 
-def half_of_bytes(batch: list[tuple[str, str]]) -> int:
+def half_of_bytes(batch: Texts) -> int:
     """Where to cut two texts or more into parts of about equal size, neither empty."""
     total = sum(len(text) for _, text in batch)
     size = 0
@@ -185,3 +407,7 @@ def half_of_bytes(batch: list[tuple[str, str]]) -> int:
 
 def _tokens(text: str) -> int:
     return len(text.encode()) // BYTES_PER_TOKEN + 1
+
+
+def _bytes(batch: Texts) -> int:
+    return sum(len(text.encode()) for _, text in batch)

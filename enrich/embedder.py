@@ -11,6 +11,7 @@ from __future__ import annotations
 import binascii
 import logging
 import math
+import re
 import ssl
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -18,12 +19,23 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import msgspec
 import numpy as np
 import openai
 from pybase64 import b64decode
 
+from enrich.embedding.refusals import (
+    MOST_LOOKED_AT,
+    Body,
+    Meaning,
+    meaning_of,
+    part_that_fits,
+    pause_told,
+    read_body,
+)
+from enrich.embedding.transport import IDENTITY, AnswerRefused, BoundedClient, never_connected
 from enrich.errors import (
     EnrichError,
     Halt,
@@ -41,6 +53,9 @@ log = logging.getLogger(__name__)
 
 #: A month: no quota is longer, and dates beyond would not fit into Redis or a calendar.
 MAX_RETRY_AFTER_SECONDS = 31 * 86_400.0
+
+#: Tokens that a model may add to a text; beyond them it has no more than the text has bytes.
+SPECIAL_TOKENS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +110,9 @@ class _Row(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
-    prompt_tokens: int | None = None
-    total_tokens: int | None = None
+    # Whatever an endpoint likes to count, its vectors are none the worse for it.
+    prompt_tokens: Any = None
+    total_tokens: Any = None
 
 
 class _Answer(msgspec.Struct):
@@ -104,11 +120,34 @@ class _Answer(msgspec.Struct):
     usage: _Usage | None = None
 
 
+class _Failed(msgspec.Struct):
+    """An answer that tells of an error in place of its vectors."""
+
+    data: Any = None
+    error: Any = None
+    object: Any = None
+
+
+#: What decoding raises besides its own error: for nesting, numbers and bytes beyond measure.
+_NOT_DECODED = (
+    msgspec.DecodeError,
+    UnicodeDecodeError,
+    RecursionError,
+    OverflowError,
+    ValueError,
+    MemoryError,
+)
+
+#: Numbers that are none in JSON, where tokens are counted.
+_ODD_USAGE = re.compile(rb'("(?:prompt|total)_tokens"\s*:\s*)(?:-?Infinity|-?NaN)')
+
+
 class OpenAIEmbedder:
     """An endpoint that speaks OpenAI's protocol."""
 
     def __init__(self, settings: Settings) -> None:
-        self._url = settings.openai_base_url
+        #: As shown: without what stands behind a question mark.
+        self._url = settings.openai_base_url.partition("?")[0]
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
         #: Many models have one size, and their servers refuse to be asked for it; some gateways
@@ -117,13 +156,7 @@ class OpenAIEmbedder:
             "dimensions": self._dimensions,
             "encoding_format": "base64",
         }
-        self._client = openai.OpenAI(
-            api_key=settings.openai_api_key.get_secret_value(),
-            base_url=settings.openai_base_url,
-            timeout=settings.openai_timeout_seconds,
-            # One owner for each failure: the task retries, not the client.
-            max_retries=0,
-        )
+        self._client = _client(settings)
 
     def close(self) -> None:
         self._client.close()
@@ -143,9 +176,12 @@ class OpenAIEmbedder:
             self._options = options
             told = " and ".join(refused)
             log.info("%s: %s refused, and not asked for from now on", self._model, told)
-        return replace(got, requests=1 + len(refused))
+        # What the endpoint says is what the run is charged for: never more than there can be.
+        tokens = min(got.tokens, sum(len(text.encode()) + SPECIAL_TOKENS for text in texts))
+        return replace(got, tokens=tokens, requests=1 + len(refused))
 
     def _ask(self, texts: Sequence[str], options: dict[str, Any]) -> Embedded:
+        where = f"the embeddings API at {self._url}"
         try:
             answer = self._client.embeddings.with_raw_response.create(
                 input=[],
@@ -156,83 +192,171 @@ class OpenAIEmbedder:
             )
             body, headers = answer.http_response.content, answer.headers
         except openai.APITimeoutError:
-            raise ServerUnavailable(
-                f"the embeddings API at {self._url} did not answer in time"
-            ) from None
+            raise _as("time-out", ServerUnavailable(f"{where} did not answer in time")) from None
         except openai.APIConnectionError as error:
             if cause_of(error, ssl.SSLCertVerificationError):
                 raise Halt(
-                    f"the embeddings API at {self._url}: the TLS connection was refused: its "
+                    f"{where}: the TLS connection was refused: its "
                     "certificate is expired, not trusted or for another host name; check "
                     "OPENAI_BASE_URL, or name its authority's file in SSL_CERT_FILE"
                 ) from None
-            raise ServerUnavailable(
-                f"the embeddings API at {self._url} cannot be reached: check OPENAI_BASE_URL"
-            ) from None
+            if never_connected(error):
+                raise ServerUnavailable(
+                    f"{where} cannot be reached: check OPENAI_BASE_URL"
+                ) from None
+            raise _as("cut", ServerUnavailable(f"{where} cut the connection")) from None
         except openai.APIStatusError as error:
-            if option := self._refused_option(error, options):
+            refusal = read_body(error.response.content)
+            if option := self._refused_option(error.status_code, refusal, options):
                 raise _OptionRefused(option) from None
-            raise self._translated(error, len(texts)) from None
-        except openai.OpenAIError as error:
-            raise TransientError(
-                f"the embeddings API at {self._url} failed ({type(error).__name__})"
+            raise self._translated(
+                error.status_code, refusal, error.response.headers, len(texts)
             ) from None
+        except AnswerRefused as error:
+            raise _as("unread", TransientError(f"{where} {error}")) from None
+        except openai.OpenAIError as error:
+            raise TransientError(f"{where} failed ({type(error).__name__})") from None
+        if told := error_within(body):
+            # Gateways answer 200 and say in the body what the provider behind them answered.
+            raise self._translated(told.status or 200, told, headers, len(texts))
         try:
             vectors, tokens = read_answer(body, len(texts), self._dimensions)
-        except TransientError:
+        except TransientError as error:
             if options["encoding_format"] == "base64" and _is_empty(body):
                 raise _OptionRefused("encoding_format") from None
-            raise
+            raise _as("answer", error) from None
         return Embedded(vectors=vectors, tokens=tokens, limits=_limits(headers))
 
-    def _refused_option(
-        self, error: openai.APIStatusError, options: Mapping[str, Any]
-    ) -> str | None:
+    def _refused_option(self, status: int, refusal: Body, options: Mapping[str, Any]) -> str | None:
         """Perhaps: the words may also be those of a text that is quoted."""
-        if error.status_code not in (400, 422, 500):
+        if status not in (400, 422, 500):
             return None
-        if error.param == "dimensions" and self._model.startswith("text-embedding-3"):
+        if refusal.param == "dimensions" and self._model.startswith("text-embedding-3"):
             return None  # it has any size up to its own: this one is wrong
-        told = f"{error.param} {error.code} {error.message}".lower()
         for option, words in _WORDS.items():
-            if options[option] != _INSTEAD[option] and any(word in told for word in words):
+            if options[option] != _INSTEAD[option] and any(w in refusal.words for w in words):
                 return option
         return None
 
-    def _translated(self, error: openai.APIStatusError, inputs: int) -> EnrichError:
-        status = error.status_code
-        code = str(error.code or "")
+    def _translated(
+        self, status: int, refusal: Body, headers: Mapping[str, str], inputs: int
+    ) -> EnrichError:
+        meaning = meaning_of(status, refusal)
+        if 300 <= status < 400:
+            return Halt(
+                f"the embeddings API at {self._url} redirects to another address ({status}), which "
+                "is not followed, because it would get the log texts: set OPENAI_BASE_URL to the "
+                "API's own address (https:// and path included)"
+            )
+        error = self._named(status, meaning, refusal, headers, inputs)
+        certain = status in (401, 402, 429)
+        return error if certain or isinstance(error, RateLimited) else _as(str(status), error)
+
+    def _named(
+        self,
+        status: int,
+        meaning: Meaning,
+        refusal: Body,
+        headers: Mapping[str, str],
+        inputs: int,
+    ) -> EnrichError:
         where = f"the embeddings API at {self._url}"
-        if status == 401:
-            return Halt(f"{where} refused the key (401): check OPENAI_API_KEY")
-        if status == 403:
-            return Halt(f"{where} forbids this (403): check what OPENAI_API_KEY may do")
-        if status == 402 or code in ("insufficient_quota", "billing_hard_limit_reached"):
-            return Halt(
-                f"{where}: the quota is exhausted ({status}): add credit or raise its limit"
-            )
-        if status == 404 or code == "model_not_found" or error.param == "model":
-            return Halt(
-                f"{where} does not know model {self._model} ({status}): "
-                "check EMBEDDING_MODEL and OPENAI_BASE_URL"
-            )
-        if error.param == "dimensions":
+        if sentence := _HALTS.get(meaning):
+            return Halt(sentence.format(url=self._url, status=status, model=self._model))
+        if refusal.param == "dimensions" and status < 500:
             return Halt(
                 f"{where} refuses {self._dimensions} dimensions of {self._model} ({status}): "
                 "check EMBEDDING_DIMENSIONS"
             )
         if status == 429:
-            pause = retry_after(error.response.headers)
+            pause = retry_after(headers)
+            if pause is None:
+                pause = pause_told(refusal)
             return RateLimited(f"{where} asks for a pause (429)", pause)
-        if status == 413 or (status == 400 and _is_about_size(error)):
-            return RequestTooLarge(
+        if meaning is Meaning.TOO_LONG:
+            error = RequestTooLarge(
                 f"{where} finds a request of {inputs} texts too large ({status})"
             )
-        if status in (400, 422):
+            error.fits = part_that_fits(refusal)
+            return error
+        if meaning in (Meaning.TEXT, Meaning.TOO_MANY):
             return InputRefused(f"{where} refused a request of {inputs} texts ({status})")
-        if status in (408, 409) or status >= 500:
-            return TransientError(f"{where} is in trouble ({status})")
-        return Halt(f"{where} answered {status}: check OPENAI_BASE_URL")
+        if meaning is Meaning.LOADING:
+            return TransientError(f"{where} is still loading its model ({status})")
+        if refusal.page and status >= 500:
+            return TransientError(
+                f"the proxy before the embeddings API at {self._url} answers in its place "
+                f"({status}): it does not reach the API"
+            )
+        return TransientError(f"{where} is in trouble ({status})")
+
+
+#: Sentences for what an operator has to mend.
+_HALTS = {
+    Meaning.KEY: "the embeddings API at {url} refused the key ({status}): check OPENAI_API_KEY",
+    Meaning.QUOTA: (
+        "the embeddings API at {url}: the quota is exhausted ({status}): add credit or raise its "
+        "limit"
+    ),
+    Meaning.MODEL: (
+        "the embeddings API at {url} does not know model {model} ({status}): "
+        "check EMBEDDING_MODEL and OPENAI_BASE_URL"
+    ),
+    Meaning.PATH: (
+        "a web page answers at {url}/embeddings ({status}), not an embeddings API: check "
+        "OPENAI_BASE_URL, which often ends in /v1"
+    ),
+    Meaning.VERSION: (
+        "the embeddings API at {url} refuses the api-version ({status}): check what stands behind "
+        "?api-version= in OPENAI_BASE_URL"
+    ),
+    Meaning.FORBIDDEN: (
+        "the embeddings API at {url} forbids this ({status}): check what OPENAI_API_KEY may do"
+    ),
+    Meaning.PROXY: (
+        "the proxy before the embeddings API at {url} refuses this ({status}), not the API: check "
+        "what it lets through, HTTPS_PROXY and OPENAI_BASE_URL"
+    ),
+    Meaning.PROXY_LOGIN: (
+        "the proxy before the embeddings API at {url} asks for a login ({status}): check "
+        "HTTPS_PROXY and OPENAI_BASE_URL"
+    ),
+    Meaning.BLOCKED: (
+        "a firewall before the embeddings API at {url} blocks this ({status}): have it let the "
+        "requests of this host through"
+    ),
+    Meaning.OTHER: "the embeddings API at {url} answered {status}: check OPENAI_BASE_URL",
+}
+
+
+def _client(settings: Settings) -> openai.OpenAI:
+    parts = urlsplit(settings.openai_base_url)
+    query = dict(parse_qsl(parts.query))
+    path = parts.path.rstrip("/").removesuffix("/embeddings")
+    # One of numbers written out has up to 25 bytes for each, whatever dimension a model has.
+    most = 2**20 + settings.enrich_batch_size * 32 * max(settings.embedding_dimensions, 4096)
+    named: dict[str, Any] = {
+        "api_key": settings.openai_api_key.get_secret_value(),
+        "timeout": settings.openai_timeout_seconds,
+        # One owner for each failure: the task retries, not the client.
+        "max_retries": 0,
+        "default_headers": IDENTITY,
+        "http_client": BoundedClient(seconds=settings.openai_timeout_seconds, most_bytes=most),
+    }
+    if version := query.pop("api-version", ""):
+        # Azure's older interface: its own header for the key, and the deployment in the path.
+        base = urlunsplit((parts.scheme, parts.netloc, path or "/openai", "", ""))
+        return openai.AzureOpenAI(
+            base_url=base, api_version=version, default_query=query or None, **named
+        )
+    base = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
+    return openai.OpenAI(base_url=base, default_query=query or None, **named)
+
+
+def _as(way: str, error: EnrichError) -> EnrichError:
+    """The error, as one that a text of the request may be the reason for."""
+    error.failed_as = way
+    return error
 
 
 def read_answer(body: bytes, count: int, dimensions: int) -> tuple[list[Vector | None], int]:
@@ -265,14 +389,44 @@ def read_answer(body: bytes, count: int, dimensions: int) -> tuple[list[Vector |
         if vector is not None and is_usable(vector):
             vectors[index] = vector
     usage = answer.usage or _Usage()
-    return vectors, max(0, usage.prompt_tokens or usage.total_tokens or 0)
+    return vectors, _whole(usage.prompt_tokens) or _whole(usage.total_tokens)
+
+
+def _whole(number: Any) -> int:
+    """A count of tokens; 0 for whatever is none."""
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return 0
+    return int(number) if 0 < number < math.inf else 0
 
 
 def _decoded(body: bytes) -> _Answer:
+    for each in (body, _ODD_USAGE.sub(rb"\1null", body)):
+        try:
+            return msgspec.json.decode(each, type=_Answer)
+        except _NOT_DECODED:
+            continue
+    if read_body(body[:100]).page:
+        raise TransientError(
+            "a web page answers in place of the embeddings API, as of a proxy or a sign-in: check "
+            "OPENAI_BASE_URL and HTTPS_PROXY"
+        )
+    raise TransientError("the embeddings API's answer is not what it should be")
+
+
+def error_within(body: bytes) -> Body | None:
+    """What an answer with status 200 says of an error, or None for one with vectors."""
+    if body.lstrip()[:1] == b"<":
+        page = read_body(body)
+        return page if meaning_of(200, page) is Meaning.BLOCKED else None
+    if b'"error"' not in body[:MOST_LOOKED_AT]:
+        return None
     try:
-        return msgspec.json.decode(body, type=_Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise TransientError("the embeddings API's answer is not what it should be") from None
+        answer = msgspec.json.decode(body, type=_Failed)
+    except _NOT_DECODED:
+        return None
+    if answer.data or not (answer.error or answer.object == "error"):
+        return None
+    return read_body(body)
 
 
 def _is_empty(body: bytes) -> bool:
@@ -321,9 +475,3 @@ def _limits(headers: Mapping[str, str]) -> Limits:
         return int(value) if value.isdecimal() and len(value) < 16 else None
 
     return Limits(requests=whole("requests"), tokens=whole("tokens"))
-
-
-def _is_about_size(error: openai.APIStatusError) -> bool:
-    # Endpoints differ in code and words; the text is looked at here and never passed on.
-    told = f"{error.code} {error.message}".lower()
-    return "context_length" in told or ("token" in told and "max" in told)

@@ -13,7 +13,14 @@ _Kind = TypeVar("_Kind", bound=BaseException)
 
 
 class EnrichError(Exception):
-    """Base of all expected failures; `str()` is one sentence fit for an operator."""
+    """Base of all expected failures; `str()` is one sentence fit for an operator.
+
+    Attributes:
+        failed_as: for a request to the embeddings API that one of its texts may have made fail: in
+            which way it failed ("500", "cut"); else "".
+    """
+
+    failed_as: str = ""
 
 
 class SettingsError(EnrichError):
@@ -60,7 +67,13 @@ class InputRefused(EnrichError):
 
 
 class RequestTooLarge(InputRefused):
-    """The request has too many tokens or bytes (413, or 400 about tokens)."""
+    """The request, or a text of it, has too many tokens or bytes (413, or words about tokens).
+
+    Attributes:
+        fits: which part of the longest text fits, as the refusal says it (0 to 1), or None.
+    """
+
+    fits: float | None = None
 
 
 class TextUnusable(EnrichError):

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from enrich.errors import SettingsError
 from enrich.masking import expanded
 from enrich.models import project_of
+from enrich.text import MAX_TEXT_BYTES
 
 #: Beyond these, no provider of embeddings accepts a request (OpenAI's published limits).
 MAX_INPUTS_PER_REQUEST = 2048
@@ -37,6 +38,9 @@ MOST_DEFAULT_PROCESSES = 32
 #: Of a worker, unless `-c` says otherwise: a process waits for the API half of its time, and for
 #: OpenSearch another part.
 DEFAULT_PROCESSES = min(4 * (os.cpu_count() or 1), MOST_DEFAULT_PROCESSES)
+
+#: In the name of a parameter of OPENAI_BASE_URL, a sign that its value is a secret.
+_SECRET_WORDS = ("key", "token", "sig", "secret", "passw", "code", "auth")
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
@@ -83,6 +87,9 @@ class Settings(BaseSettings):
 
     # -- what may leave: kinds of enrich/masking.py that are masked in the text, or "all"
     enrich_mask: CommaSeparated = ()
+
+    #: Bytes of a text that the model is sent; 0: as many as it was found to take.
+    enrich_max_text_bytes: int = Field(0, ge=0, le=MAX_TEXT_BYTES)
 
     # -- how much, how often
     enrich_interval_minutes: float = Field(10, gt=0)
@@ -157,6 +164,12 @@ class Settings(BaseSettings):
             raise ValueError("must be a URL that starts with http:// or https://")
         if parts.username or parts.password:
             raise ValueError("must not carry a user name or password; use OPENAI_API_KEY")
+        for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+            # It is shown on screens and in logs.
+            if any(word in name.lower() for word in _SECRET_WORDS):
+                raise ValueError(f"must not carry {name}= with a key; use OPENAI_API_KEY")
+        if parts.fragment:
+            raise ValueError("must not have a part behind #")
         return value.rstrip("/")
 
     @field_validator("redis_url", "cache_url")

@@ -48,18 +48,21 @@ def text_of(source: Mapping[str, Any], mask: Callable[[str], str] | None = None)
     return text
 
 
-def cut(text: str) -> str:
-    """Keep the head and the last "Caused by" (or, without one, the end) of an over-long text."""
-    if len(text) * 4 <= MAX_TEXT_BYTES or len(text.encode()) <= MAX_TEXT_BYTES:
+def cut(text: str, limit: int = MAX_TEXT_BYTES) -> str:
+    """Keep the head and the last "Caused by" (or, without one, the end) of an over-long text.
+
+    Args:
+        limit: bytes of UTF-8 that are left at most; 16 or more.
+    """
+    if len(text) * 4 <= limit or len(text.encode()) <= limit:
         return text
+    tail_bytes = TAIL_BYTES * limit // MAX_TEXT_BYTES
     cause = text.rfind(_CAUSED_BY)
-    if len(text[: max(cause, 0)].encode()) > MAX_TEXT_BYTES - 2 * TAIL_BYTES:
-        tail = _first_bytes(text[cause : cause + TAIL_BYTES], TAIL_BYTES)
+    if len(text[: max(cause, 0)].encode()) > limit - 2 * tail_bytes:
+        tail = _first_bytes(text[cause : cause + tail_bytes], tail_bytes)
     else:
-        tail = _last_bytes(text[-TAIL_BYTES:], TAIL_BYTES)
-    head = _first_bytes(
-        text[:MAX_TEXT_BYTES], MAX_TEXT_BYTES - len(tail.encode()) - len(CUT_MARK.encode())
-    )
+        tail = _last_bytes(text[-tail_bytes:], tail_bytes)
+    head = _first_bytes(text[:limit], limit - len(tail.encode()) - len(CUT_MARK.encode()))
     return (head.rstrip() + CUT_MARK + tail.strip()).strip()
 
 

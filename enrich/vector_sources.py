@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from enrich.asking import Answers, Asking
 from enrich.embedder import Embedder
+from enrich.embedding.limits import SharedLimits
 from enrich.errors import Halt, TextUnusable, TransientError
 from enrich.ledger import Ledger
 from enrich.log_store import Document, LogStore, StoredVector
@@ -26,7 +27,7 @@ from enrich.models import Donor, Outcome
 from enrich.rate_budget import RateBudget
 from enrich.settings import Settings
 from enrich.text import fingerprint, text_of
-from enrich.vector_cache import VectorCache
+from enrich.vector_cache import VectorCache, space
 from enrich.vectors import Vector
 from enrich.written_vectors import Place, WrittenVectors
 
@@ -80,7 +81,10 @@ class VectorSources:
         self._price = settings.price_per_million_tokens
         self._key_hash = _key_hash(settings)
         self._mask = masker_of(settings.enrich_mask)
-        self._asking = Asking(embedder, budget, self._count)
+        limits = SharedLimits(
+            space(settings), ledger.endpoint_limits, ledger.remember_endpoint_limits
+        )
+        self._asking = Asking(embedder, budget, self._count, limits, settings.enrich_max_text_bytes)
 
     def jobs(self, documents: Sequence[Document]) -> list[Job]:
         """One for each distinct text of the documents, or for each reason why there is none."""

@@ -31,6 +31,9 @@ RECORDS_KEPT = 100
 #: Unmarkable documents kept in mind; beyond, they are found again by the next run.
 REFUSED_KEPT = 10_000
 
+#: What an endpoint was found to take is looked for anew after an hour.
+LIMITS_KEPT_SECONDS = 3600
+
 _MOVES = (
     "open", "register", "sent", "begin", "note", "settle", "count", "expire", "halt", "finish",
 )  # fmt: skip
@@ -339,6 +342,20 @@ class Ledger:
     def remember_endpoint(self, **fields: str) -> None:
         with translated():
             self._redis.hset(self._key("endpoint"), mapping=fields)  # type: ignore[arg-type]
+
+    def endpoint_limits(self) -> dict[str, dict[str, int]]:
+        """What endpoints were found to take, by vector space; {} an hour after the last finding."""
+        with translated():
+            raw = self._redis.hgetall(self._key("endpoint_limits"))
+        return {_text(space): json.loads(found) for space, found in raw.items()}
+
+    def remember_endpoint_limits(self, space: str, found: Mapping[str, int]) -> None:
+        """Keep what an endpoint was found to take: names and numbers."""
+        with translated():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hset(self._key("endpoint_limits"), space, json.dumps(dict(found)))
+            pipe.expire(self._key("endpoint_limits"), LIMITS_KEPT_SECONDS)
+            pipe.execute()
 
     # -- documents whose mark cannot be written
 

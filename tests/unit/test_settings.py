@@ -28,6 +28,7 @@ WRONG: dict[str, list[str]] = {
         "http://[qqq]/v1", "http://[qqq", "http://api:qqq", "http://api:0", "http://q\u2100qq",
     ],
     "OPENAI_TIMEOUT_SECONDS": ["qqq", "0", "-1", "nan", "inf"],
+    "ENRICH_MAX_TEXT_BYTES": ["qqq", "-1", "8001", "0.5"],
     "EMBEDDING_DIMENSIONS": ["qqq", "1", "16001", "1.5"],
     "OPENSEARCH_PORT": ["qqq", "0", "65536", "9200.5"],
     "OPENSEARCH_USE_SSL": ["qqq"],

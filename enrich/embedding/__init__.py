@@ -1,0 +1,1 @@
+"""Texts to vectors: what an endpoint takes, how it answers, and what its refusals mean."""

@@ -1,0 +1,95 @@
+"""The HTTP client under the embeddings API's: what an answer may cost in time, bytes and trust.
+
+An answer is never decompressed (a small one could fill the memory), is read up to a limit, and has
+one time-out for all of it, which a slow drip of bytes does not extend. A redirect is handed on
+unfollowed: it would carry log text to a host that nobody set.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+import weakref
+from contextlib import suppress
+from typing import Any
+
+import httpx2
+
+#: The only form in which an answer is taken.
+IDENTITY = {"Accept-Encoding": "identity"}
+
+
+class AnswerRefused(Exception):
+    """An answer that was not read; `str()` says why, to go behind "the embeddings API"."""
+
+
+class BoundedClient(httpx2.Client):
+    """Reads answers whole, within `seconds` and `most_bytes`.
+
+    Raises (besides what httpx2 raises):
+        AnswerRefused: it is compressed, or larger.
+        httpx2.ReadTimeout: it did not end in time.
+    """
+
+    def __init__(self, *, seconds: float, most_bytes: int) -> None:
+        super().__init__(timeout=seconds, follow_redirects=False)
+        self._seconds = seconds
+        self._most = most_bytes
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+
+    def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        """One request, and its answer with all its bytes."""
+        options |= {"stream": True, "follow_redirects": False}
+        request.extensions["trace"] = self._note_connection
+        late = threading.Event()
+        timer = threading.Timer(self._seconds, self._hang_up, [late])
+        timer.daemon = True
+        timer.start()
+        try:
+            response = super().send(request, **options)
+            try:
+                body = self._read(response)
+            finally:
+                response.close()
+        except httpx2.TransportError:
+            if late.is_set():
+                raise httpx2.ReadTimeout("not in time", request=request) from None
+            raise
+        finally:
+            timer.cancel()
+        return httpx2.Response(
+            response.status_code, headers=response.headers, content=body, request=request
+        )
+
+    def _read(self, response: httpx2.Response) -> bytes:
+        coding = response.headers.get("content-encoding", "").strip().lower()
+        if coding not in ("", "identity"):
+            raise AnswerRefused("sent a compressed answer, though it was asked not to")
+        body = bytearray()
+        for part in response.iter_raw():
+            body += part
+            if len(body) > self._most:
+                raise AnswerRefused(f"sent an answer of more than {self._most:,} bytes")
+        return bytes(body)
+
+    def _note_connection(self, event: str, info: dict[str, Any]) -> None:
+        if event in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
+            line = info["return_value"].get_extra_info("socket")
+            if isinstance(line, socket.socket):
+                self._sockets.add(line)
+
+    def _hang_up(self, late: threading.Event) -> None:
+        # A time-out of the socket begins anew with each byte; only an end of the connection is one.
+        late.set()
+        for line in list(self._sockets):
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+
+
+def never_connected(error: BaseException | None) -> bool:
+    """Whether behind an error is a connection that did not come about."""
+    while error is not None:
+        if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
