@@ -307,10 +307,10 @@ class _Question:
         code = "text_refused"
         if isinstance(error, RequestTooLarge):
             code = "text_too_large"
-            shortened = self._shorten(fingerprint, text, error)
-            if shortened is None:
+            refused = self._shorten(fingerprint, text, error)
+            if refused is None:
                 return False
-            error = shortened
+            error = refused
         if not isinstance(error, InputRefused) and error.failed_as != parent:
             # So far it has failed once in this way.
             again = self._send([one])
@@ -329,20 +329,16 @@ class _Question:
 
     def _shorten(self, fingerprint: str, text: str, error: RequestTooLarge) -> EnrichError | None:
         """Cut a text until the model takes it; None if it did, else the last refusal."""
-        size = len(text.encode())
-        first = True
+        shorter = text
         refused: EnrichError = error
-        while isinstance(refused, RequestTooLarge) and size > LEAST_CUT_BYTES:
-            told = refused.fits
-            part = told * CAUTION if told else 0.25 if first else 0.5
-            size = max(LEAST_CUT_BYTES, int(size * part))
-            shorter = cut(text, size)
+        while isinstance(refused, RequestTooLarge) and (less := shortened(text, shorter, refused)):
+            shorter = less
             answer = self._send([(fingerprint, shorter)])
             if answer is None:
                 taken = max(LEAST_TEXT_BYTES, len(shorter.encode()))
                 self._lower(EndpointLimits(text_bytes=taken))
                 return None
-            refused, first = answer, False
+            refused = answer
         return refused
 
     def _see_that_it_works(self) -> None:
@@ -392,6 +388,33 @@ def requests_of(
     return list(
         bounded(texts, lambda text: len(text[1].encode()), size=max_bytes, count=max_inputs)
     )
+
+
+def shortened(text: str, sent: str, refused: RequestTooLarge) -> str:
+    """The next shorter form of a text of which `sent` was too long; "" if it is short already."""
+    size = len(sent.encode())
+    if size <= LEAST_CUT_BYTES:
+        return ""
+    untold = 0.25 if sent == text else 0.5
+    part = refused.fits * CAUTION if refused.fits else untold
+    return cut(text, max(LEAST_CUT_BYTES, int(size * part)))
+
+
+def embed_one(embedder: Embedder, text: str) -> tuple[Embedded, int]:
+    """Embed a text outside of any run, cut until the model takes it; the answer, and bytes sent.
+
+    Raises:
+        Halt, RateLimited, InputRefused, TransientError: as of the embedder.
+    """
+    sent = text
+    while True:
+        try:
+            return embedder.embed([sent]), len(sent.encode())
+        except RequestTooLarge as error:
+            less = shortened(text, sent, error)
+            if not less:
+                raise
+            sent = less
 
 
 def half_of_bytes(batch: Texts) -> int:

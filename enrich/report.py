@@ -52,6 +52,30 @@ class Backlog(IndexBacklog):
     oldest_without_vector: str | None = None
 
 
+class EndpointLimitsReport(BaseModel):
+    """What the embeddings API was found to take lately; 0 where no limit was met."""
+
+    #: Texts in one request.
+    inputs: int = 0
+    #: UTF-8 bytes of the texts of one request.
+    request_bytes: int = 0
+    #: UTF-8 bytes of one text; what is longer is sent cut.
+    text_bytes: int = 0
+
+    def told(self) -> str:
+        """In words, such as "at most 32 texts a request and 1,000 bytes a text"."""
+        known = (
+            f"{amount:,} {what}"
+            for amount, what in (
+                (self.inputs, "texts a request"),
+                (self.request_bytes, "bytes a request"),
+                (self.text_bytes, "bytes a text"),
+            )
+            if amount
+        )
+        return "at most " + ", ".join(known)
+
+
 class Status(BaseModel):
     """All of it, as `status --json` prints it."""
 
@@ -62,6 +86,8 @@ class Status(BaseModel):
     #: When beat's last tick was handled.
     last_tick: datetime | None = None
     spent_today_usd: float = 0.0
+    #: By vector space (model, dimensions and endpoint).
+    endpoint_limits: dict[str, EndpointLimitsReport] = {}
     #: None when OpenSearch could not be asked.
     backlog: Backlog | None = None
     #: What could not be read, in sentences.
@@ -139,3 +165,6 @@ def _read_ledger(status: Status, ledger: Ledger, runs: int) -> None:
     status.paused = ledger.paused()
     status.last_tick = ledger.last_tick()
     status.spent_today_usd = ledger.spent_today_usd()
+    status.endpoint_limits = {
+        space: EndpointLimitsReport(**found) for space, found in ledger.endpoint_limits().items()
+    }

@@ -14,9 +14,11 @@ from typing import Any
 from rich.console import Console
 
 from enrich import assembly
+from enrich.asking import HARMLESS_TEXT, embed_one
 from enrich.cli import screen, trial
 from enrich.cli.screen import plural
 from enrich.cli.workers import NoWorker, Workers
+from enrich.embedder import Embedder
 from enrich.errors import EnrichError, InputRefused, TextUnusable
 from enrich.log_store import LogStore, Readiness
 from enrich.masking import masker_of
@@ -236,10 +238,11 @@ class Check:
         texts, what = self._samples()
         for text in texts:
             began = time.perf_counter()
+            whole = len(text.encode())
             try:
-                answer = embedder.embed([text])
+                answer, sent = embed_one(embedder, text)
             except InputRefused as error:
-                self._bad(f"{error}: check EMBEDDING_MODEL and OPENAI_BASE_URL")
+                self._look_at_harmless(embedder, error)
                 continue
             took = time.perf_counter() - began
             (vector,) = answer.vectors
@@ -250,6 +253,7 @@ class Check:
             self._ok(
                 f"{what} of {len(text):,} characters: {settings.embedding_model}, "
                 f"{vector.size} dimensions, {took * 1000:,.0f} ms, {answer.tokens:,} tokens"
+                + (f"; cut to {sent:,} bytes, as the model takes" if sent < whole else "")
             )
         if tokens and self.owed and settings.price_per_million_tokens:
             each = tokens / len(texts) * settings.price_per_million_tokens / 1e6
@@ -257,6 +261,17 @@ class Check:
             self._ok(
                 f"at this size {self.owed:,} logs cost about {screen.dollars(self.cost)}, less "
                 "where texts repeat"
+            )
+
+    def _look_at_harmless(self, embedder: Embedder, refused: InputRefused) -> None:
+        """Whether the endpoint refuses everything, or a text of its own."""
+        try:
+            embedder.embed([HARMLESS_TEXT])
+        except InputRefused:
+            self._bad(f"{refused}: check EMBEDDING_MODEL and OPENAI_BASE_URL")
+        else:
+            self._warn(
+                f"{refused}, and takes a harmless one: a log refused like this is marked failed"
             )
 
     def _samples(self) -> tuple[Sequence[str], str]:

@@ -51,6 +51,8 @@ def _print(console: Console, status: Status, settings: Settings) -> None:
         _print_tick(console, status.last_tick, settings.interval_seconds)
         if status.paused:
             screen.line(console, "warn", "paused: `python -m enrich resume` lets it go on")
+        for limits in status.endpoint_limits.values():
+            screen.facts(console, f"the embeddings API takes {limits.told()}, as was found lately")
         _print_active(console, status)
     if status.backlog is not None:
         _print_backlog(console, status.backlog)

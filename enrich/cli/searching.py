@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from enrich import assembly
+from enrich.asking import embed_one
 from enrich.cli import screen
 from enrich.errors import InputRefused, TextUnusable, TransientError
 from enrich.masking import masker_of
@@ -26,10 +27,11 @@ def show(settings: Settings, words: str, index: str | None, k: int, *, as_json: 
         screen.line(screen.err(), "bad", "say what to search for: the words are empty")
         return 2
     try:
-        (vector,) = assembly.build_embedder(settings).embed([text]).vectors
+        answer, _ = embed_one(assembly.build_embedder(settings), text)
     except InputRefused as error:
         screen.line(screen.err(), "bad", f"{error}: say it in other words")
         return 2
+    (vector,) = answer.vectors
     if vector is None:
         raise TransientError(f"{settings.openai_base_url} sent numbers that are no vector")
     hits = assembly.build_store(settings).insight.nearest(vector.tolist(), k, index)

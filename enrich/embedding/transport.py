@@ -37,6 +37,10 @@ class BoundedClient(httpx2.Client):
         self._most = most_bytes
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
+    def __del__(self) -> None:
+        if not self.is_closed:
+            self.close()
+
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """One request, and its answer with all its bytes."""
         options |= {"stream": True, "follow_redirects": False}
