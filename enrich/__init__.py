@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
+#: As pyproject.toml has it.
+__version__ = "0.1.0"
+
 
 def __getattr__(name: str) -> Any:
     if name == "celery":

@@ -26,6 +26,7 @@ from enrich.errors import EnrichError, SettingsError
 from enrich.flower.environment import controls_are_on, prepare_environment
 from enrich.logs import configure_logging
 from enrich.settings import Settings, load_settings
+from enrich.worker.heartbeat import Heartbeat
 from enrich.worker_info import EnrichmentInfo
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,7 @@ broker.install()
 app = Celery("enrich")
 app.config_from_object("celeryconfig")
 app.steps["worker"].add(EnrichmentInfo)
+app.steps["consumer"].add(Heartbeat)
 prepare_environment()  # for `celery -A enrich flower`
 
 

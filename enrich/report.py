@@ -46,6 +46,11 @@ class Backlog(IndexBacklog):
     """ERROR logs of all indices."""
 
     by_index: dict[str, IndexBacklog] = {}
+    #: Of those with a vector, how many have one of another model than EMBEDDING_MODEL: `search`
+    #: does not find them.
+    of_other_models: int = 0
+    #: The same by index; indices without any are left out.
+    of_other_models_by_index: dict[str, int] = {}
     #: False where OpenSearch counted only in part: there may be more logs than these.
     whole: bool = True
     #: Timestamp of the oldest ERROR log without a vector, ISO 8601.
@@ -144,6 +149,8 @@ def read_backlog(store: LogStore) -> Backlog:
         without_vector=without,
         failed=sum(index.failed for index in by_index.values()),
         by_index=by_index,
+        of_other_models=sum(counted.of_other_models.values()),
+        of_other_models_by_index=counted.of_other_models,
         whole=counted.whole,
         oldest_without_vector=store.insight.oldest_owed() if without else None,
     )

@@ -120,6 +120,12 @@ def _print_backlog(console: Console, backlog: Backlog) -> None:
     screen.put(console, table)
     if len(order) > MAX_INDICES:
         screen.facts(console, f"{len(order) - MAX_INDICES} more indices: --json names them")
+    if backlog.of_other_models:
+        screen.facts(
+            console,
+            f"{plural(backlog.of_other_models, 'log')} of those with a vector have one of another "
+            "model: search does not find them; `python -m enrich check` names it",
+        )
     if backlog.oldest_without_vector:
         screen.facts(console, f"oldest without a vector: {backlog.oldest_without_vector}")
 

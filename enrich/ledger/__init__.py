@@ -20,6 +20,7 @@ import redis
 
 from enrich.errors import RunClosed
 from enrich.ledger.answers import Claim, Opened, Scan, Standing
+from enrich.ledger.deployment import Deployment
 from enrich.models import Outcome, RunRecord, Totals
 from enrich.redis_connection import translated
 
@@ -36,6 +37,7 @@ LIMITS_KEPT_SECONDS = 3600
 
 _MOVES = (
     "open", "register", "sent", "begin", "note", "settle", "count", "expire", "halt", "finish",
+    "note_worker",
 )  # fmt: skip
 
 
@@ -51,6 +53,8 @@ class Ledger:
             name: connection.register_script(common + room.joinpath(f"{name}.lua").read_text())
             for name in _MOVES
         }
+        #: Who is at work, by what each notes of itself.
+        self.deployment = Deployment(connection, prefix, self._move)
 
     def close(self) -> None:
         self._redis.close()

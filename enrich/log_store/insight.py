@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -14,11 +15,13 @@ from enrich.log_store.queries import (
     HAS_VECTOR,
     IS_FAILED,
     MAX_INDICES,
+    MODEL_FIELD,
     FieldCaps,
     Queries,
     RawHit,
     SearchAnswer,
     Shards,
+    of_other_models,
 )
 from enrich.log_store.scope import Scope
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
@@ -26,12 +29,18 @@ from enrich.models import Donor
 from enrich.settings import Settings, without_exclusions
 from enrich.vectors import cosine
 
+#: Most models that are named.
+MAX_MODELS = 10
+
 
 @dataclass(frozen=True, kw_only=True)
 class Counts:
     """ERROR logs by index: with_vector, without_vector, failed."""
 
     by_index: dict[str, dict[str, int]]
+    #: Of those with a vector, how many have one of another model than EMBEDDING_MODEL, by index;
+    #: indices without any are left out.
+    of_other_models: dict[str, int] = field(default_factory=dict)
     #: False where some shard did not answer: there may be more logs than were counted.
     whole: bool
 
@@ -100,6 +109,9 @@ class Insight:
                         "terms": {"field": "_index", "size": MAX_INDICES},
                         "aggs": {
                             "with_vector": {"filter": HAS_VECTOR},
+                            "of_other_models": {
+                                "filter": of_other_models(self._model, self._dimensions)
+                            },
                             "failed": {
                                 "filter": {
                                     "bool": {"filter": [IS_FAILED], "must_not": [HAS_VECTOR]}
@@ -112,6 +124,7 @@ class Insight:
             {"max_concurrent_shard_requests": 256},
         )
         by_index: dict[str, dict[str, int]] = {}
+        of_others: dict[str, int] = {}
         for bucket in answer.aggregations.get("by_index", {}).get("buckets", []):
             with_vector, failed = bucket["with_vector"]["doc_count"], bucket["failed"]["doc_count"]
             by_index[bucket["key"]] = {
@@ -119,10 +132,35 @@ class Insight:
                 "without_vector": bucket["doc_count"] - with_vector - failed,
                 "failed": failed,
             }
+            if others := bucket["of_other_models"]["doc_count"]:
+                of_others[bucket["key"]] = others
         return Counts(
             by_index=dict(sorted(by_index.items())),
+            of_other_models=dict(sorted(of_others.items())),
             whole=answer.shards.complete and not answer.timed_out and not self._scope.left_out,
         )
+
+    def other_models(self, indices: Sequence[str]) -> dict[str, int]:
+        """Models of which logs of these indices have vectors, but not ours, and how many logs; as
+        far as OpenSearch can say."""
+        query = of_other_models(self._model, self._dimensions)
+        found: Counter[str] = Counter()
+        for names in parts(indices):
+            for name in (MODEL_FIELD, f"{MODEL_FIELD}.keyword"):
+                body = {
+                    "size": 0,
+                    "query": query,
+                    "aggs": {"models": {"terms": {"field": name, "size": MAX_MODELS}}},
+                }
+                try:
+                    answer = self._connection.ask(
+                        _CountsAnswer, "POST", f"/{in_path(*names)}/_search", body, LENIENT
+                    )
+                except RequestRefused:
+                    continue  # a text, which cannot be counted by its words
+                for bucket in answer.aggregations.get("models", {}).get("buckets", []):
+                    found[str(bucket["key"])] += bucket["doc_count"]
+        return dict(found.most_common())
 
     def oldest_owed(self) -> str | None:
         """Timestamp of the oldest ERROR log without a vector, ISO 8601, or None."""

@@ -12,6 +12,7 @@ from enrich.settings import Settings
 #: Most indices that one terms aggregation names.
 MAX_INDICES = 10_000
 
+MODEL_FIELD = "ai_embedding_model"
 HAS_VECTOR = {"exists": {"field": "log_vector"}}
 IS_FAILED = {"term": {"ai_enrichment_status": "failed"}}
 LENIENT_ROW = {"ignore_unavailable": True, "allow_no_indices": True, "expand_wildcards": "open"}
@@ -55,6 +56,22 @@ class Queries:
             {"term": {"ai_embedding_dimensions": dimensions}},
             HAS_VECTOR,
         ]
+
+
+def of_other_models(model: str, dimensions: int) -> dict[str, Any]:
+    """Logs whose vector is said to be of another model or width, as a query. Where `model` was
+    mapped by itself it is a text with `.keyword` beside it."""
+    same_model = [{"term": {name: model}} for name in (MODEL_FIELD, f"{MODEL_FIELD}.keyword")]
+    same = [
+        {"bool": {"should": same_model, "minimum_should_match": 1}},
+        {"term": {"ai_embedding_dimensions": dimensions}},
+    ]
+    return {
+        "bool": {
+            "filter": [HAS_VECTOR, {"exists": {"field": MODEL_FIELD}}],
+            "must_not": [{"bool": {"filter": same}}],
+        }
+    }
 
 
 class ShardFailure(msgspec.Struct):
