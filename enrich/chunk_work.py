@@ -111,7 +111,13 @@ class ChunkWork:
 
     def _jobs(self, chunk: Chunk, references: Sequence[Reference], tally: Tally) -> list[Job]:
         found = self._store.documents.read(references)
-        return self._sources.jobs(self._owed(chunk, zip(found, references, strict=True), tally))
+        owed = self._owed(chunk, zip(found, references, strict=True), tally)
+        doubts = self._store.wholeness.doubts(owed)
+        for index, reason in doubts.items():
+            self._ledger.skip(chunk.run, index, reason)
+        safe = [document for document in owed if document.reference.index not in doubts]
+        tally.add(Outcome.DEFERRED, len(owed) - len(safe))
+        return self._sources.jobs(safe)
 
     def _owed(self, chunk: Chunk, pairs: Any, tally: Tally) -> list[Document]:
         owed = []
@@ -268,5 +274,5 @@ class ChunkWork:
 
 def _why_blocked(kind: str) -> str:
     if kind == "security_exception":
-        return "OPENSEARCH_USER may not write to it (403)"
+        return "OPENSEARCH_USER may not write to it (403), or sees only a part of it"
     return f"it stopped taking writes ({kind})"

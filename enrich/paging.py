@@ -158,7 +158,7 @@ class Pager:
             if not pending or size <= 0 or (texts and len(texts) + size > room * self._texts):
                 break
             share = math.ceil(size / _abreast(len(pending), scan.nodes))
-            targets = _targets(pending, left, share, size)
+            targets = _targets(pending, left, share, size, scan.windows)
             pages = self._finder.page(targets, frozenset(scan.unsorted))
             rows = self._in_turn(pages, refused)
             found = [row.found for row in rows if row.found is not None]
@@ -211,20 +211,25 @@ def _abreast(pending: int, nodes: int) -> int:
 
 
 def _targets(
-    pending: Sequence[_Pending], left: Mapping[str, int], share: int, wanted: int
+    pending: Sequence[_Pending],
+    left: Mapping[str, int],
+    share: int,
+    wanted: int,
+    windows: Mapping[str, int],
 ) -> list[Target]:
     """The first indices, each with its share, or with what is left of it where that is less; and
     further ones until the round is full."""
     targets = []
     for index, cursor in pending[:_ROUND_INDICES]:
-        most = min(share, wanted)
+        window = windows.get(index, ROUND_DOCUMENTS + 1)
+        most = min(share, wanted, window)
         if most <= 0:
             break
         # None left is no count: such an index has more than the survey knew of.
         last = 0 < left.get(index, 0) <= most
         expected = left[index] if last else most
         # One more than is left shows that none is.
-        targets.append(Target(index, cursor, expected + last))
+        targets.append(Target(index, cursor, min(expected + last, window)))
         wanted -= expected
     return targets
 

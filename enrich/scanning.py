@@ -190,10 +190,12 @@ class Scanner:
         # The smallest backlog first: it is done soon, and the others have their turn anyway.
         indices = sorted(backlog.counts, key=lambda index: (backlog.counts[index], index))
         ready = self._store.preflight.inspect(indices)
-        for index, reason in ready.skipped.items():
+        fit = [index for index in indices if index not in ready.skipped]
+        refused = self._store.wholeness.survey(fit, ready, backlog.unsorted)
+        for index, reason in (ready.skipped | refused).items():
             log.warning("index %s is skipped: %s", index, reason, extra={"run": run})
             self._ledger.skip(run, index, reason)
-        pending = [index for index in indices if index not in ready.skipped]
+        pending = [index for index in fit if index not in refused]
         if pending:
             self._check_endpoint(run)
         return Scan(
@@ -202,6 +204,7 @@ class Scanner:
             unsorted=sorted(backlog.unsorted.intersection(pending)),
             nodes=nodes.data,
             left={index: backlog.counts[index] for index in pending},
+            windows={index: ready.windows[index] for index in pending if index in ready.windows},
         )
 
     def _check_endpoint(self, run: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from rich.console import Console
@@ -196,7 +197,10 @@ class Check:
     def _look_at_indices(self, store: LogStore) -> None:
         backlog = store.finder.backlog()
         counts = store.insight.counts().by_index
-        self._ready = store.preflight.inspect(self._indices, dry_run=True)
+        ready = store.preflight.inspect(self._indices, dry_run=True)
+        fit = [name for name in backlog.counts if name not in ready.skipped]
+        refused = store.wholeness.survey(fit, ready, backlog.unsorted)
+        self._ready = replace(ready, skipped=ready.skipped | refused)
         reasons = {**self._ready.skipped, **backlog.unreadable}
         self._ok(f"{plural(len(self._indices), 'index')} match {self._settings.index_expression}")
         healthy: list[str] = []
@@ -206,8 +210,10 @@ class Check:
             told = f"{name}: {errors:,} ERROR logs, {owed:,} without a vector"
             if name in reasons:
                 # One without a backlog is not looked at by a run, so nothing fails yet.
-                harmful = owed or name in backlog.unreadable
-                (self._bad if harmful else self._warn)(f"{name}: {reasons[name]}")
+                if owed or name in backlog.unreadable:
+                    self._bad(f"{name}: {reasons[name]}", 3 if name in refused else 1)
+                else:
+                    self._warn(f"{name}: {reasons[name]}")
                 continue
             if name in self._ready.completed:
                 fields = ", ".join(self._ready.completed[name])
@@ -230,6 +236,16 @@ class Check:
             f"; {failed:,} are marked failed, see `python -m enrich failures`" if failed else ""
         )
         self._ok(f"{self.owed:,} ERROR logs can be given a vector{marked}")
+        takes = [name for name in fit if name not in refused]
+        looked_at, unusable = trial.without_text(
+            store, takes, self._ready, backlog.unsorted, masker_of(self._settings.enrich_mask)
+        )
+        if unusable:
+            seen = "" if looked_at >= self.owed else f" of the newest {looked_at:,}"
+            self._warn(
+                f"{unusable:,}{seen} have no usable text in `message`, so that a run marks them "
+                "failed: `python -m enrich failures` will name them"
+            )
 
     def _look_at_embeddings(self) -> None:
         settings = self._settings
@@ -289,10 +305,11 @@ class Check:
     def _look_at_writing(self) -> None:
         store = assembly.build_store(self._settings)
         takes = [name for name in self._indices if name not in self._ready.skipped]
-        told = trial.try_writes(store, takes, self._ready.update_only)
+        told = trial.try_writes(store, takes)
         refused = {name: reason for name, reason in told.items() if reason}
         for name, reason in refused.items():
             self._bad(f"{name}: {reason}", 3)
+        self._ready = replace(self._ready, skipped=self._ready.skipped | refused)
         if len(told) > len(refused):
             self._ok(
                 f"an update would be allowed in {plural(len(told) - len(refused), 'index')} "

@@ -1,65 +1,46 @@
-"""Would a vector be written? Found out without changing anything.
+"""Would a vector be written, and what would become of the logs? Found out without a change.
 
-Existing documents are written to under a version that they cannot have: OpenSearch checks rights
-and blocks first and then refuses for the version, so that a version conflict means "allowed".
-The body is empty, because OpenSearch extends a mapping before it looks at the version.
+A write is tried as `log_store.wholeness` tries it before a run, here on any document, since an
+index without a backlog may have one tomorrow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from enrich.errors import AccessRefused
-from enrich.log_store import LogStore, RequestRefused
+from enrich.errors import AccessRefused, TextUnusable
+from enrich.log_store import LogStore, Presence, Readiness, RequestRefused, Target, Trial
 from enrich.log_store.connection import ndjson
 from enrich.log_store.paths import in_path
+from enrich.log_store.queries import NO_PIPELINE
+from enrich.log_store.wholeness import ROLE
+from enrich.models import Reference
+from enrich.slices import slices
+from enrich.text import text_of
 
 #: Indices tried: a role or a block usually concerns all of one pattern.
 MAX_INDICES = 20
 
-#: No document ever had this many changes.
-_NO_VERSION = {"if_seq_no": 2**62, "if_primary_term": 2**62}
+#: Waiting logs of each index whose text is looked at, and in how many indices.
+MOST_LOOKED_AT = 500
+_INDICES_LOOKED_AT = 50
+_ABREAST = 4
 
-_ROLE = "give OPENSEARCH_USER the role in deploy/opensearch-role.json"
 
-
-def try_writes(
-    store: LogStore, indices: Sequence[str], update_only: Sequence[str]
-) -> dict[str, str]:
+def try_writes(store: LogStore, indices: Sequence[str]) -> dict[str, str]:
     """What speaks against writing, by index ("" for nothing); none for one without documents.
-
-    Args:
-        update_only: indices with a final pipeline, which an `index` would run.
 
     Raises:
         ServerUnavailable, TransientError
     """
-    rows: list[Any] = []
-    tried: list[str] = []
-    for hit in _any_document(store, indices[:MAX_INDICES]):
-        address = {"_index": hit["_index"], "_id": hit["_id"], **_NO_VERSION}
-        if "_routing" in hit:
-            address["routing"] = hit["_routing"]
-        rows += [{"update": address}, {"doc": {}}]
-        tried.append(hit["_index"])
-        if hit["_index"] not in update_only:
-            rows += [{"index": {**address, "pipeline": "_none"}}, {}]
-            tried.append(hit["_index"])
-    if not rows:
-        return {}
-    try:
-        answer = store.connection.ask(dict[str, Any], "POST", "/_bulk", ndjson(rows))
-    except AccessRefused as error:
-        return dict.fromkeys(tried, str(error))
-    except RequestRefused as error:
-        # A block of the whole cluster refuses the request, not its items.
-        return dict.fromkeys(tried, verdict({"error": {"type": error.error_type}}))
-    told: dict[str, str] = {}
-    for name, item in zip(tried, answer["items"], strict=True):
-        (result,) = item.values()
-        told[name] = told.get(name) or verdict(result)
-    return told
+    documents = [
+        document
+        for document in store.documents.read(_any_document(store, indices[:MAX_INDICES]))
+        if document.presence is Presence.FOUND
+    ]
+    tried = dict.fromkeys((document.reference.index for document in documents), "")
+    return tried | store.wholeness.objections([Trial(document=each) for each in documents])
 
 
 def try_mapping(store: LogStore, indices: Sequence[str]) -> str:
@@ -68,30 +49,51 @@ def try_mapping(store: LogStore, indices: Sequence[str]) -> str:
         for name in indices[:MAX_INDICES]:
             store.connection.request("PUT", f"/{in_path(name)}/_mapping", {"properties": {}})
     except AccessRefused:
-        return f"the user may not put mappings (403): {_ROLE}"
+        return f"the user may not put mappings (403): {ROLE}"
     except RequestRefused as error:
         return f"mappings cannot be put ({error.error_type})"
     return ""
 
 
-def verdict(result: dict[str, Any]) -> str:
-    """What an item's answer says against writing; "" for nothing. By the error's type."""
-    kind = str(result.get("error", {}).get("type", ""))
-    if kind in ("version_conflict_engine_exception", "document_missing_exception"):
-        return ""
-    if kind == "security_exception":
-        return f"the user may not write (403): {_ROLE}"
-    if kind == "cluster_block_exception":
-        return "it takes no writes now: an index or cluster block is set, or its disk is full"
-    return f"a write would be refused ({kind or result.get('status')})"
+def without_text(
+    store: LogStore,
+    indices: Sequence[str],
+    ready: Readiness,
+    unsorted: frozenset[str],
+    mask: Callable[[str], str] | None,
+) -> tuple[int, int]:
+    """How many waiting logs were looked at, and how many of them have no usable text."""
+    looked_at = unusable = 0
+    for names in slices(indices[:_INDICES_LOOKED_AT], _ABREAST):
+        targets = [
+            Target(name, None, min(MOST_LOOKED_AT, ready.windows.get(name, MOST_LOOKED_AT)))
+            for name in names
+        ]
+        for page in store.finder.page(targets, unsorted):
+            looked_at += len(page.hits)
+            unusable += sum(not _usable(hit.message, mask) for hit in page.hits)
+    return looked_at, unusable
 
 
-def _any_document(store: LogStore, indices: Sequence[str]) -> list[dict[str, Any]]:
+def _usable(message: str | None, mask: Callable[[str], str] | None) -> bool:
+    try:
+        text_of({"message": message}, mask)
+    except TextUnusable:
+        return False
+    return True
+
+
+def _any_document(store: LogStore, indices: Sequence[str]) -> list[Reference]:
     """One document of each index that has any: just found, so that its index exists."""
     if not indices:
         return []
     rows: list[Any] = []
     for name in indices:
-        rows += [{"index": name, "ignore_unavailable": True}, {"size": 1, "_source": False}]
+        rows.append({"index": name, "ignore_unavailable": True})
+        rows.append({"size": 1, "_source": False, **NO_PIPELINE})
     answer = store.connection.ask(dict[str, Any], "POST", "/_msearch", ndjson(rows))
-    return [hit for found in answer["responses"] for hit in found.get("hits", {}).get("hits", [])]
+    return [
+        Reference(hit["_index"], hit["_id"], hit.get("_routing"), 0, 0)
+        for found in answer["responses"]
+        for hit in found.get("hits", {}).get("hits", [])
+    ]

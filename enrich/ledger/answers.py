@@ -58,6 +58,8 @@ class Scan:
     left: dict[str, int] = field(default_factory=dict)
     #: Logs taken since the last turn was over.
     in_turn: int = 0
+    #: Pending indices that give fewer hits at once than others, and how many.
+    windows: dict[str, int] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(vars(self))
@@ -73,4 +75,5 @@ class Scan:
             nodes=fields.get("nodes", 1),
             left=fields.get("left", {}),
             in_turn=fields.get("in_turn", 0),
+            windows=fields.get("windows", {}),
         )

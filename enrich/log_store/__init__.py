@@ -3,8 +3,8 @@
 `connection` speaks to the server and `paths` names indices to it, `finding` searches what is owed,
 `documents` reads and writes by reference, `stored_vectors` reads what others can take over,
 `preflight` decides which indices may be written, `templates` is for indices to come, `insight`
-looks for people, `scope` is what both searchers mean by all indices. The rest of the program sees
-`LogStore` only.
+looks for people, `wholeness` tries whether a document would be written back whole, `scope` is what
+both searchers mean by all indices. The rest of the program sees `LogStore` only.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from enrich.log_store.preflight import Preflight, Readiness
 from enrich.log_store.scope import Scope
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.log_store.templates import Templates, index_template
+from enrich.log_store.wholeness import Trial, Wholeness
 from enrich.settings import Settings
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "RequestRefused",
     "StoredVector",
     "Target",
+    "Trial",
     "Verdict",
     "Write",
     "encode_vector",
@@ -60,6 +62,7 @@ class LogStore:
         self.stored_vectors = StoredVectors(self.connection, settings.embedding_dimensions)
         self.insight = Insight(self.connection, scope, self.stored_vectors, settings)
         self.preflight = Preflight(self.connection, settings)
+        self.wholeness = Wholeness(self.connection, self.finder, self.documents, settings)
         self.templates = Templates(self.connection)
 
     def close(self) -> None:

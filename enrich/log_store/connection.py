@@ -204,6 +204,9 @@ def _translated(error: TransportError, url: str) -> EnrichError:
             f"OpenSearch at {url} does not allow this to OPENSEARCH_USER (403, {kind}): "
             "give it the role in deploy/opensearch-role.json"
         )
+    if status == 500 and kind == "security_exception":
+        # A write that the security plugin takes from nobody of whom it hides a part.
+        return RequestRefused(f"OpenSearch refused a request ({status}, {kind})", kind, status)
     if status == 429 or status >= 500:
         return TransientError(f"OpenSearch is overloaded or in trouble ({status}, {kind})")
     return RequestRefused(f"OpenSearch refused a request ({status}, {kind})", kind, status)

@@ -195,7 +195,11 @@ class Documents:
         except RequestRefused as error:
             if error.status == 413 and (smaller := self._smaller(writes, len(body))):
                 return self.write(smaller)
-            if error.error_type == "cluster_block_exception":
+            if error.error_type == "security_exception" and len(writes) > 1:
+                # One index of which a part is hidden is enough for all to be refused.
+                middle = len(writes) // 2
+                return [*self.write(writes[:middle]), *self.write(writes[middle:])]
+            if error.error_type in ("cluster_block_exception", "security_exception"):
                 return [(Verdict.BLOCKED, error.error_type)] * len(writes)
             raise
         if len(answer.items) != len(writes):
@@ -301,7 +305,7 @@ def address(reference: Reference | Donor) -> dict[str, Any]:
     return where
 
 
-def _encode(write: Write) -> tuple[bytes, ...]:
+def encode_write(write: Write) -> tuple[bytes, ...]:
     """Action line and body line of one bulk item, in pieces: a vector is copied into the body only,
     not into each line before."""
     document = write.document
@@ -332,7 +336,7 @@ def _without_ours(document: Document, raw: bytes) -> bytes:
 
 def _bodies(writes: Sequence[Write], most: int) -> Iterator[tuple[bytes, int]]:
     """Bodies of at most so many bytes, or of one document, and how many each has."""
-    for rows in bounded(map(_encode, writes), _length, size=most, count=MAX_BODY_DOCUMENTS):
+    for rows in bounded(map(encode_write, writes), _length, size=most, count=MAX_BODY_DOCUMENTS):
         yield b"".join(chain.from_iterable(rows)), len(rows)
 
 

@@ -18,8 +18,10 @@ from enrich.errors import TransientError
 from enrich.log_store.connection import LENIENT, Connection, error_type, ndjson
 from enrich.log_store.paths import in_path
 from enrich.log_store.queries import (
+    HAS_VECTOR,
     LENIENT_ROW,
     MAX_INDICES,
+    NO_PIPELINE,
     BacklogAnswer,
     FieldCaps,
     MsearchAnswer,
@@ -204,6 +206,18 @@ class Finder:
         )
         return sorted(n for n, i in answer.get("indices", {}).items() if i["status"] == "red")
 
+    def with_vectors(self, indices: Sequence[str]) -> set[str]:
+        """Those of the indices in which some log has a vector."""
+        rows: list[Any] = []
+        for name in indices:
+            query = {"bool": {"filter": [HAS_VECTOR]}}
+            rows.append({"index": name, "ignore_unavailable": True})
+            rows.append({"size": 1, "_source": False, "query": query, **NO_PIPELINE})
+        if not rows:
+            return set()
+        answers = self._msearch(rows)
+        return {n for n, answer in zip(indices, answers, strict=True) if answer.hits.hits}
+
     def page(self, targets: Sequence[Target], unsorted: frozenset[str]) -> list[IndexPage]:
         """Read the next logs that are owed of each index, newest first.
 
@@ -248,6 +262,7 @@ class Finder:
             "sort": [*([] if unsorted else [by_time]), {"_seq_no": "desc"}],
             "seq_no_primary_term": True,
             "track_total_hits": False,
+            **NO_PIPELINE,
         }
         if target.cursor is not None:
             query["search_after"] = target.cursor
@@ -321,6 +336,7 @@ class Finder:
                 }
             },
             "collapse": {"field": "ai_text_sha256"},
+            **NO_PIPELINE,
         }
 
 

@@ -16,6 +16,7 @@ from enrich.log_store.queries import (
     IS_FAILED,
     MAX_INDICES,
     MODEL_FIELD,
+    NO_PIPELINE,
     FieldCaps,
     Queries,
     RawHit,
@@ -229,6 +230,7 @@ class Insight:
                     "size": k,
                     "query": {"knn": {"log_vector": knn}},
                     "_source": _SHOWN,
+                    **NO_PIPELINE,
                 },
                 LENIENT,
             )

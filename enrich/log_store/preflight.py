@@ -7,7 +7,7 @@ what would change it; nothing here is guessed from an index's name.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from enrich.errors import AccessRefused
@@ -38,6 +38,12 @@ _ACCEPTED = {
 }
 
 
+APPEND_ONLY = "index.append_only.enabled is set: its logs can be added and never changed"
+
+#: Hits that an index gives at once unless it is set to give fewer.
+_WINDOW = 10_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class Readiness:
     """What the preflight found."""
@@ -48,6 +54,12 @@ class Readiness:
     update_only: list[str]
     #: Indices whose mapping was completed, or would be in a dry run, and the fields.
     completed: dict[str, list[str]]
+    #: Those of them whose mapping lacks the fields still, because it was a dry run.
+    lacking: frozenset[str] = frozenset()
+    #: Indices that map no `message` which could hold a text.
+    textless: frozenset[str] = frozenset()
+    #: Indices that give fewer hits at once than others (index.max_result_window), and how many.
+    windows: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +84,8 @@ class Preflight:
         skipped: dict[str, str] = {}
         update_only: list[str] = []
         completed: dict[str, list[str]] = {}
+        textless: set[str] = set()
+        windows: dict[str, int] = {}
         for names in parts(indices):
             for name, (mapping, settings) in self._described(names, skipped).items():
                 missing = missing_mapping(mapping, self._dimensions)
@@ -82,9 +96,21 @@ class Preflight:
                 if reason:
                     skipped[name] = reason
                     completed.pop(name, None)
-                elif settings.get("index.final_pipeline", "_none") != "_none":
+                    continue
+                if settings.get("index.final_pipeline", "_none") != "_none":
                     update_only.append(name)
-        return Readiness(skipped=skipped, update_only=sorted(update_only), completed=completed)
+                if not _may_hold_text(mapping):
+                    textless.add(name)
+                if (window := _number(settings, "index.max_result_window", _WINDOW)) < _WINDOW:
+                    windows[name] = window
+        return Readiness(
+            skipped=skipped,
+            update_only=sorted(update_only),
+            completed=completed,
+            lacking=frozenset(completed if dry_run else ()),
+            textless=frozenset(textless),
+            windows=windows,
+        )
 
     def _described(
         self, names: list[str], skipped: dict[str, str]
@@ -185,6 +211,10 @@ def obstacle(mapping: dict[str, Any], settings: dict[str, Any], dimensions: int)
         )
     if _is_true(settings, "index.derived_source.enabled"):
         return "index.derived_source.enabled is set: log_vector cannot be added to such an index"
+    if _is_true(settings, "index.append_only.enabled"):
+        return APPEND_ONLY
+    if _number(settings, "index.max_script_fields", 32) < 1:
+        return "index.max_script_fields is 0, and finding its logs takes 1: raise it"
     for block in ("read_only", "read_only_allow_delete", "write"):
         if _is_true(settings, f"index.blocks.{block}"):
             return f"index.blocks.{block} is set: it takes no writes until that is removed"
@@ -195,7 +225,54 @@ def obstacle(mapping: dict[str, Any], settings: dict[str, Any], dimensions: int)
             "index.knn is not set, and cannot be on an open index: create its next month from "
             "`python -m enrich template --apply`, or reindex"
         )
-    return _wrong_field(mapping.get("properties", {}), dimensions)
+    return _wrong_field(mapping.get("properties", {}), dimensions) or _full(
+        mapping, settings, dimensions
+    )
+
+
+def _full(mapping: dict[str, Any], settings: dict[str, Any], dimensions: int) -> str:
+    """Which limit of the mapping stands in the way of our fields, or ""."""
+    missing = missing_mapping(mapping, dimensions)
+    if not missing:
+        return ""
+    fields, depth = _extent(mapping.get("properties", {}))
+    most = _number(settings, "index.mapping.total_fields.limit", 1000)
+    if fields + len(missing) > most:
+        return (
+            f"its mapping has {fields} fields and would need {len(missing)} more, which is beyond "
+            f"index.mapping.total_fields.limit ({most}): raise that"
+        )
+    deepest = _number(settings, "index.mapping.depth.limit", 20)
+    if depth > deepest:
+        return (
+            f"its mapping is {depth} levels deep, which is beyond index.mapping.depth.limit "
+            f"({deepest}), so that no field can be added: raise that"
+        )
+    return ""
+
+
+def _extent(properties: dict[str, Any]) -> tuple[int, int]:
+    """How many fields a mapping has, as OpenSearch counts them, and how many levels."""
+    fields, deepest = 0, 0
+    waiting = [(properties, 1)]
+    while waiting:
+        some, depth = waiting.pop()
+        for how in some.values():
+            fields += 1 + len(how.get("fields", {}))
+            if "properties" in how or how.get("type") in ("object", "nested"):
+                deepest = max(deepest, depth)
+                waiting.append((how.get("properties", {}), depth + 1))
+    return fields, deepest + 1
+
+
+def _may_hold_text(mapping: dict[str, Any]) -> bool:
+    """Whether `message` is mapped as something that can be a text in the source."""
+    message = mapping.get("properties", {}).get("message")
+    return (
+        message is not None
+        and "properties" not in message
+        and (message.get("type") not in ("object", "nested", "flat_object"))
+    )
 
 
 def _wrong_field(properties: dict[str, Any], dimensions: int) -> str:
@@ -221,6 +298,13 @@ def _wrong_field(properties: dict[str, Any], dimensions: int) -> str:
         if mapped not in _ACCEPTED[type_]:
             return f"{name} is mapped as {mapped}, not {type_}: reindex it under another mapping"
     return ""
+
+
+def _number(settings: dict[str, Any], name: str, default: int) -> int:
+    try:
+        return int(settings[name])
+    except (KeyError, TypeError, ValueError):
+        return default
 
 
 def _is_true(settings: dict[str, Any], name: str) -> bool:

@@ -15,6 +15,10 @@ MAX_INDICES = 10_000
 MODEL_FIELD = "ai_embedding_model"
 HAS_VECTOR = {"exists": {"field": "log_vector"}}
 IS_FAILED = {"term": {"ai_enrichment_status": "failed"}}
+#: In a search's body: an index may name a pipeline (index.search.default_pipeline) that changes
+#: what is found and how it is told, and one that is missing fails a search over all indices. A
+#: pipeline of no steps stands in its place: every version knows that.
+NO_PIPELINE: dict[str, Any] = {"search_pipeline": {}}
 LENIENT_ROW = {"ignore_unavailable": True, "allow_no_indices": True, "expand_wildcards": "open"}
 
 

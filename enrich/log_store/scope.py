@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from enrich.log_store.connection import LENIENT, Connection, RequestRefused
 from enrich.log_store.paths import in_path
+from enrich.log_store.queries import NO_PIPELINE
 from enrich.settings import Settings
 
 T = TypeVar("T")
@@ -48,6 +49,8 @@ class Scope:
             path = f"/{in_path(index or self.expression)}/{operation}"
             return self._connection.ask(type_, method, path, body, {**LENIENT, **(params or {})})
 
+        if operation == "_search":
+            body = {**body, **NO_PIPELINE}
         self.left_out = {}
         try:
             return ask()

@@ -22,11 +22,12 @@ from enrich.cli.check import memory_lines
 from enrich.cli.failing import matches
 from enrich.cli.following import Following, Paused, Progress, exit_status, sum_of
 from enrich.cli.screen import MAX_SKIPPED
-from enrich.cli.trial import verdict
 from enrich.cli.workers import NoWorker
 from enrich.errors import EnrichError, ServerUnavailable
 from enrich.ledger import Ledger, Scan
+from enrich.log_store.connection import decode
 from enrich.log_store.insight import Counts
+from enrich.log_store.wholeness import Item, objection
 from enrich.models import RunRecord
 from enrich.report import Backlog, IndexBacklog, Status
 from enrich.settings import Settings, load_settings
@@ -594,7 +595,7 @@ def test_memory_policy(info: dict[str, Any], mark: str, word: str) -> None:
     ],
 )
 def test_verdict_of_a_write_that_was_tried(kind: str, word: str) -> None:
-    told = verdict({"status": 409, "error": {"type": kind}})
+    told = objection(decode(json.dumps({"status": 409, "error": {"type": kind}}), Item))
     assert word in told if word else told == ""
 
 

@@ -44,6 +44,13 @@ def mapped(**fields: Any) -> dict[str, Any]:
         ({}, {**KNN, "index.blocks.write": "false", "index.blocks.read_only": "false"}),
         ({}, {**KNN, "index.derived_source.enabled": "false"}),
         ({}, {**KNN, "index.final_pipeline": "p", "index.default_pipeline": "q"}),
+        # A limit that was lowered does no harm where no field is added.
+        (mapped(**index_mapping(4)), {**KNN, "index.mapping.total_fields.limit": "1"}),
+        (mapped(a={"properties": {}}), {**KNN, "index.mapping.depth.limit": "2"}),
+        (
+            mapped(message={"type": "text", "fields": {"k": {"type": "keyword"}}}),
+            {**KNN, "index.mapping.total_fields.limit": "12"},
+        ),
         # What dynamic mapping makes of our fields when nobody mapped them.
         (mapped(ai_text_sha256={"type": "text"}, ai_embedding_dimensions={"type": "long"}), KNN),
         (mapped(ai_enriched_at={"type": "date_nanos"}), KNN),
@@ -69,6 +76,19 @@ def test_index_that_can_take_vectors(mapping: dict[str, Any], settings: dict[str
             {},
             {**KNN, "index.blocks.read_only_allow_delete": "true"},
             "index.blocks.read_only_allow_delete",
+        ),
+        ({}, {**KNN, "index.append_only.enabled": "true"}, "index.append_only.enabled"),
+        ({}, {**KNN, "index.max_script_fields": "0"}, "index.max_script_fields is 0"),
+        (
+            mapped(message={"type": "text", "fields": {"k": {"type": "keyword"}}}),
+            {**KNN, "index.mapping.total_fields.limit": "11"},
+            "has 2 fields and would need 10 more, which is beyond "
+            "index.mapping.total_fields.limit (11)",
+        ),
+        (
+            mapped(a={"properties": {"b": {"type": "nested", "properties": {}}}}),
+            {**KNN, "index.mapping.depth.limit": "2"},
+            "is 3 levels deep, which is beyond index.mapping.depth.limit (2)",
         ),
         ({}, {}, "index.knn is not set"),
         ({}, {"index.knn": "false"}, "index.knn is not set"),
@@ -240,6 +260,23 @@ def test_index_whose_mapping_cannot_be_completed_is_skipped(refusal: Exception) 
     assert ready.skipped.keys() == {"bare"}
     assert "mapping cannot be completed" in ready.skipped["bare"]
     assert ready.completed == {}
+
+
+def test_smaller_windows_and_messages_that_are_no_texts_are_handed_on() -> None:
+    text = {"message": {"type": "text"}}
+    cluster = Cluster(
+        {
+            "narrow": (mapped(**text), {**KNN, "index.max_result_window": "100"}),
+            "wide": (mapped(**text), {**KNN, "index.max_result_window": "20000"}),
+            "keyword": (mapped(message={"type": "keyword"}), KNN),
+            "object": (mapped(message={"properties": {"text": {"type": "text"}}}), KNN),
+            "flat": (mapped(message={"type": "flat_object"}), KNN),
+            "none": (mapped(body={"type": "text"}), KNN),
+        }
+    )
+    ready = preflight(cluster).inspect(list(cluster.indices))
+    assert ready.windows == {"narrow": 100}
+    assert ready.textless == {"object", "flat", "none"}
 
 
 def test_hundreds_of_indices_are_all_looked_at() -> None:

@@ -1,0 +1,214 @@
+"""Whether a write would be whole: what each answer of OpenSearch says for or against it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from enrich.errors import AccessRefused
+from enrich.log_store import wholeness
+from enrich.log_store.connection import RequestRefused, decode
+from enrich.log_store.documents import Addition, Document, Presence
+from enrich.log_store.wholeness import (
+    ALTERED,
+    MAY_NOT_WRITE,
+    PARTLY_HIDDEN,
+    Item,
+    Trial,
+    Wholeness,
+    objection,
+)
+from enrich.models import Reference
+from enrich.settings import load_settings
+
+CONFLICT = {"status": 409, "error": {"type": "version_conflict_engine_exception"}}
+SAME = {"status": 200, "result": "noop"}
+DIFFERS = {
+    "status": 400,
+    "error": {
+        "type": "illegal_argument_exception",
+        "caused_by": {
+            "type": "script_exception",
+            "caused_by": {"type": "unsupported_operation_exception"},
+        },
+    },
+}
+
+
+def refused(kind: str, status: int = 400, reason: str = "", cause: str = "") -> dict[str, Any]:
+    error: dict[str, Any] = {"type": kind, "reason": reason}
+    if cause:
+        error["caused_by"] = {"type": cause}
+    return {"status": status, "error": error}
+
+
+HIDDEN = refused("security_exception", 500)
+MAPPER = refused("mapper_parsing_exception")
+APPEND = "Operation [UPDATE] is not allowed as setting `index.append_only.enabled` is enabled"
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        (CONFLICT, ""),
+        (SAME, ""),
+        (refused("document_missing_exception", 404), ""),
+        (refused("index_not_found_exception", 404), ""),
+        (DIFFERS, ALTERED),
+        # Scripts that are not allowed, or that fail, compare nothing.
+        (refused("illegal_argument_exception", reason="cannot execute [inline] scripts"), ""),
+        (refused("illegal_argument_exception", cause="script_exception"), ""),
+        (HIDDEN, PARTLY_HIDDEN),
+        (refused("security_exception", 403), MAY_NOT_WRITE),
+        (refused("cluster_block_exception", 429), "takes no writes now"),
+        (refused("validation_exception", reason=APPEND), "index.append_only.enabled is set"),
+        (refused("unavailable_shards_exception", 503), "wait_for_active_shards"),
+        (
+            refused("mapper_parsing_exception", cause="knn_circuit_breaker_exception"),
+            "knn.circuit_breaker.triggered",
+        ),
+        (
+            refused(
+                "illegal_argument_exception",
+                reason="Limit of total fields [9] has been exceeded",
+            ),
+            "Limit of total fields [9] has been exceeded",
+        ),
+        (refused("index_closed_exception"), "a write would be refused (index_closed_exception)"),
+        (refused("an_exception_of_a_later_version"), "would be refused (an_exception_of"),
+        ({"status": 503}, "would be refused (503)"),
+    ],
+)
+def test_an_answer_is_read_for_what_it_says_of_the_index(item: Any, words: str) -> None:
+    told = objection(decode(json.dumps(item), Item))
+    assert words in told if words else told == ""
+
+
+class Cluster:
+    """Answers each line of a bulk as its index was told to; keeps the lines."""
+
+    def __init__(self, **answers: Callable[[str, dict[str, Any]], Any]) -> None:
+        self.answers = answers
+        self.bulks: list[list[Any]] = []
+
+    def ask(self, type_: Any, method: str, path: str, body: Any = None, params: Any = None) -> Any:
+        lines = [json.loads(line) for line in body.splitlines()]
+        self.bulks.append(lines)
+        items = []
+        for action, content in zip(lines[::2], lines[1::2], strict=True):
+            ((op, where),) = action.items()
+            answer = self.answers[where["_index"]](op, {**where, "content": content})
+            if isinstance(answer, Exception):
+                raise answer
+            items.append({op: answer})
+        return decode(json.dumps({"items": items}), type_)
+
+
+def healthy(op: str, line: dict[str, Any]) -> Any:
+    return SAME if "script" in line["content"] else CONFLICT
+
+
+def on(cluster: Cluster) -> Wholeness:
+    settings = load_settings(_env_file=None, openai_api_key="k", embedding_dimensions=4)
+    return Wholeness(cluster, None, None, settings)  # type: ignore[arg-type]
+
+
+def document(index: str, id: str = "1", raw: bytes | None = b'{"a":\n1.0}') -> Document:
+    return Document(
+        reference=Reference(index, id, "r", 7, 2),
+        presence=Presence.FOUND,
+        fields=msgspec.json.decode(raw or b"{}", type=dict[str, msgspec.Raw]),
+        raw=raw,
+    )
+
+
+def trial(index: str, id: str = "1", **other: Any) -> Trial:
+    return Trial(document=document(index, id), addition=Addition({"ai": 1}, b"[1,0,0,0]"), **other)
+
+
+def test_no_line_of_a_trial_can_change_a_document() -> None:
+    cluster = Cluster(a=healthy, b=healthy)
+    assert on(cluster).objections([trial("a"), trial("b", by_update=True)]) == {}
+    (lines,) = cluster.bulks
+    assert [next(iter(action)) for action in lines[::2]] == ["update", "update", "index"] + [
+        "update"
+    ] * 2
+    for action, content in zip(lines[::2], lines[1::2], strict=True):
+        ((op, where),) = action.items()
+        assert where["routing"] == "r"
+        if "script" in content:
+            assert (where["if_seq_no"], where["if_primary_term"]) == (7, 2)
+            assert "ctx.op = 'none'" in content["script"]["source"]
+            assert content["script"]["params"] == {"source": {"a": 1.0}}
+        else:
+            assert where["if_seq_no"] == where["if_primary_term"] == 2**62
+        if op == "index":
+            assert where["pipeline"] == "_none"
+            assert content == {"a": 1.0, "log_vector": [1, 0, 0, 0], "ai": 1}
+
+
+def test_one_document_that_cannot_be_sent_back_is_narrowed_down() -> None:
+    def deep(op: str, line: dict[str, Any]) -> Any:
+        if "script" in line["content"] or op == "index":
+            return RequestRefused("refused", "parsing_exception", 400)
+        return CONFLICT
+
+    def hidden(op: str, line: dict[str, Any]) -> Any:
+        return RequestRefused("refused", "security_exception", 500)
+
+    cluster = Cluster(a=healthy, b=deep, c=healthy, d=hidden, e=healthy)
+    assert on(cluster).objections([trial(i) for i in "abcde"]) == {"d": PARTLY_HIDDEN}
+
+
+def test_no_right_to_write_at_all_is_said_of_each() -> None:
+    cluster = Cluster(a=lambda op, line: AccessRefused("403"))
+    assert on(cluster).objections([trial("a")]) == {"a": MAY_NOT_WRITE}
+
+
+def test_one_log_that_the_mapping_refuses_says_nothing_of_its_index() -> None:
+    def poisonous(op: str, line: dict[str, Any]) -> Any:
+        return MAPPER if op == "index" and line["_id"] != "3" else healthy(op, line)
+
+    cluster = Cluster(a=poisonous)
+    whole = on(cluster)
+    assert whole.objections([trial("a", "1"), trial("a", "2"), trial("a", "3")]) == {}
+    assert whole.objections([trial("a", "1"), trial("a", "2")]) == {}
+    told = whole.objections([trial("a", "1"), trial("a", "2"), trial("a", "4")])
+    assert "each of 3 logs tried would be refused (mapper_parsing_exception)" in told["a"]
+
+
+def test_an_overload_is_waited_for_and_then_left_to_the_next_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(wholeness.time, "sleep", lambda seconds: None)
+    busy = refused("opensearch_rejected_execution_exception", 429)
+    answers = [busy, *[CONFLICT] * 5]
+    assert on(Cluster(a=lambda op, line: answers.pop(0))).objections([trial("a")]) == {}
+    told = on(Cluster(a=lambda op, line: busy, b=healthy)).objections([trial("a"), trial("b")])
+    assert told.keys() == {"a"}
+    assert "cannot be known now" in told["a"]
+
+
+def test_what_was_whole_a_moment_ago_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(wholeness.time, "monotonic", lambda: now[0])
+    cluster = Cluster(a=healthy, b=lambda op, line: HIDDEN)
+    whole = on(cluster)
+    read = [document("a", str(n)) for n in range(9)] + [document("b"), document("b", raw=None)]
+    assert whole.doubts(read) == {"b": PARTLY_HIDDEN}
+    assert whole.doubts(read) == {"b": PARTLY_HIDDEN}
+    tried = [{next(iter(a.values()))["_index"] for a in lines[::2]} for lines in cluster.bulks]
+    assert tried == [{"a", "b"}, {"b"}]
+    now[0] += wholeness.VOUCHED_SECONDS
+    whole.doubts(read)
+    assert {next(iter(a.values()))["_index"] for a in cluster.bulks[-1][::2]} == {"a", "b"}
+
+
+def test_nothing_to_try_asks_nothing() -> None:
+    cluster = Cluster()
+    assert on(cluster).objections([]) == on(cluster).doubts([]) == {}
+    assert cluster.bulks == []
