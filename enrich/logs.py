@@ -1,21 +1,28 @@
 """Logging: the main events on the console, everything in a rotating file that processes share.
 
 Every line about a run carries its id. Libraries are kept above the level at which they print the
-bodies of requests: log text must not come back into a log.
+bodies of requests: log text must not come back into a log. What stands in a line is cleaned as on
+every screen, and a record is one line, so that no name of an index can forge another. The file and
+its lock are their owner's alone: who can open the lock can hold it, and stop every worker.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+from typing import Any
 
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 from pythonjsonlogger.json import JsonFormatter
 
 from enrich.settings import Settings
+from enrich.worker.plain_text import clean, one_line
 
 FILE_BYTES = 20 * 1024 * 1024
 FILES_KEPT = 5
+
+#: Of the log file, those that were rotated, and the lock beside them.
+PRIVATE = 0o600
 
 #: Below WARNING these print addresses of every request, below INFO its whole body. "opensearch" is
 #: not among them: `log_store.connection` silences it further, which must stand.
@@ -54,6 +61,41 @@ class _MainEvents(logging.Filter):
         return record.levelno >= (min(logging.INFO, self._others) if ours else self._others)
 
 
+class _PlainFormatter(logging.Formatter):
+    """One line for each record; the lines of a traceback are indented below it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return one_line(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:
+        return _indented(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        return _indented(super().formatStack(stack_info))
+
+
+def _indented(text: str) -> str:
+    return "".join(f"    {line}\n" for line in clean(text).splitlines()).rstrip("\n")
+
+
+class _JsonFormatter(JsonFormatter):
+    """One object for each record, its texts cleaned before they are escaped."""
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        cleaned = {name: _cleaned(value) for name, value in log_data.items()}
+        return super().process_log_record(cleaned)
+
+
+def _cleaned(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, dict):
+        return {clean(name): _cleaned(part) for name, part in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_cleaned(part) for part in value]
+    return value
+
+
 def configure_logging(settings: Settings, console_level: int = logging.WARNING) -> None:
     """Set up the root logger of this process.
 
@@ -65,11 +107,11 @@ def configure_logging(settings: Settings, console_level: int = logging.WARNING) 
     """
     formatter: logging.Formatter
     if settings.enrich_log_format == "json":
-        formatter = JsonFormatter(
+        formatter = _JsonFormatter(
             "%(asctime)s %(levelname)s %(name)s %(processName)s %(process)d %(run)s %(message)s"
         )
     else:
-        formatter = logging.Formatter(
+        formatter = _PlainFormatter(
             "%(asctime)s %(levelname)s %(processName)s[%(process)d] %(name)s run=%(run)s "
             "%(message)s"
         )
@@ -82,6 +124,9 @@ def configure_logging(settings: Settings, console_level: int = logging.WARNING) 
             maxBytes=FILE_BYTES,
             backupCount=FILES_KEPT,
             encoding="utf-8",
+            # What is no text was replaced by the formatter.
+            unicode_error_policy="replace",
+            chmod=PRIVATE,
         )
         file.setLevel(logging.DEBUG)
         handlers.append(file)

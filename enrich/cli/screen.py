@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
@@ -20,18 +19,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-#: Control characters (C0 without line break and tab, DEL, C1), the marks that turn the direction
-#: of writing, and half surrogate pairs.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+from enrich.worker.plain_text import clean as clean
 
 #: Columns where there is no terminal: wide, because what is cut there cannot be widened.
 WIDTH_WITHOUT_TERMINAL = 160
 
 #: Skipped indices that are named.
 MAX_SKIPPED = 10
-
-#: Whole escape sequences: colours and the like (CSI), titles and links (OSC).
-_ESCAPES = re.compile("\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?")
 
 _MARKS = {"ok": ("✓", "green"), "warn": ("!", "yellow"), "bad": ("✗", "bold red")}
 
@@ -50,11 +44,6 @@ def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     wide = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL
     return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=wide)
-
-
-def clean(text: object) -> str:
-    """The text without anything that a terminal would obey."""
-    return _UNSAFE.sub("�", _ESCAPES.sub("", str(text)))
 
 
 def first_line(text: object) -> str:
