@@ -1,6 +1,6 @@
 # The image of worker, beat and Flower; docker-compose.yml tells them apart by their commands.
 # Code and packages belong to root and are read-only to the user that runs them; what is written
-# (log file, beat's schedule) goes to /var/lib/enrich, which is also the working directory.
+# (the log file) goes to /var/lib/enrich, which is also the working directory.
 
 FROM python:3.11.14-slim-bookworm AS packages
 COPY requirements.lock ./

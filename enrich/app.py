@@ -1,7 +1,7 @@
 """The Celery app, as `celery -A enrich worker`, `beat` and `flower` load it.
 
 A wrong setting ends the start here with one sentence. At start each process logs the settings it
-runs with, secrets masked; beat's first tick is due at once.
+runs with, secrets masked; see enrich/worker/scheduler.py for beat's ticks.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from datetime import timedelta
 from typing import Any
 
 from celery import Celery
@@ -90,12 +89,8 @@ def _say_if_processes_may_wait(instance: Any, **_: Any) -> None:
 
 
 @beat_init.connect
-def _first_tick_at_once(sender: Any, **_: Any) -> None:
+def _say_beats_settings(**_: Any) -> None:
     log_settings("beat")
-    # Publishing here would lose the tick if the broker is down; an entry that is overdue is sent
-    # by beat itself, which tries again.
-    entry = sender.scheduler.schedule["find-unvectorized"]
-    entry.last_run_at -= timedelta(seconds=settings.interval_seconds)
 
 
 @worker_shutting_down.connect
