@@ -94,7 +94,7 @@ task_routes = {
 
 # No `expires`: it is compared with the worker's own clock. A tick that comes too late or too often
 # is counted as skipped by the ledger, which looks at Redis' clock.
-beat_scheduler = "enrich.worker.scheduler:SteadyScheduler"  # no file, no pickle, no set clock
+beat_scheduler = "enrich.worker.scheduler:SteadyScheduler"  # no file, and no clock that is set
 beat_schedule = {
     "find-unvectorized": {
         "task": "enrich.find_unvectorized",
