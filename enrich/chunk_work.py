@@ -6,6 +6,7 @@ cheapest place → writes → outcomes. It settles nothing and publishes nothing
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -28,11 +29,20 @@ from enrich.settings import Settings
 from enrich.vector_sources import Given, Job, VectorSources
 from enrich.write_pace import WritePace
 
+log = logging.getLogger(__name__)
+
 #: After so many lost workers a chunk goes text by text.
 LOSSES_BEFORE_ALONE = 2
 
 #: After so many more it is put off unread: one of its logs must be more than a worker can hold.
 MAX_LOSSES = 20
+
+#: What Python raises where data is other than the code expects. A log that brings it about must not
+#: take its neighbours along; named one by one, so that time limits and lost servers pass through.
+UNFORESEEN = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(RecursionError, TypeError, ValueError),
+)
 
 IN_DOUBT = "logs that may have been written cannot be read now (a shard does not answer)"
 
@@ -50,6 +60,13 @@ class Tally:
 
     def add(self, outcome: Outcome, n: int = 1) -> None:
         self.outcomes[outcome.value] += n
+
+    def include(self, other: Tally) -> None:
+        """Add what became of other documents."""
+        self.outcomes.update(other.outcomes)
+        self.errors += other.errors
+        self.overloaded |= other.overloaded
+        self.unreadable |= other.unreadable
 
 
 class ChunkWork:
@@ -76,11 +93,11 @@ class ChunkWork:
             TransientError: try the chunk again later; what was written stays written.
             Halt: nothing can go on.
         """
-        tally = Tally()
-        given = self._sources.given(chunk.donors)
+        given = self._given(chunk)
         if claim.value < LOSSES_BEFORE_ALONE:
-            self._do(chunk, self._jobs(chunk, chunk.references, tally), given, tally)
+            tally = self._together(chunk, given)
         else:
+            tally = Tally()
             # Each log is also read alone: reading all of them may be what a worker dies of. Should
             # it die of reading this one, the text before is no suspect.
             for reference in chunk.references:
@@ -98,6 +115,51 @@ class ChunkWork:
             # has just started cannot be read yet.
             raise TransientError(IN_DOUBT)
         return tally
+
+    def _together(self, chunk: Chunk, given: Given) -> Tally:
+        try:
+            return self._of(chunk, chunk.references, given)
+        except UNFORESEEN as error:
+            log.error(
+                "chunk %s met an error that nobody thought of (%s): its logs are taken one by one",
+                chunk.id, type(error).__name__, extra={"run": chunk.run},
+            )  # fmt: skip
+        tally = Tally()
+        for reference in chunk.references:
+            # What was written before shows as such when it is read again.
+            tally.include(self._alone(chunk, reference, given))
+        return tally
+
+    def _alone(self, chunk: Chunk, reference: Reference, given: Given) -> Tally:
+        try:
+            return self._of(chunk, [reference], given)
+        except UNFORESEEN as error:
+            log.error(
+                "log %s in %s is deferred: it meets an error that nobody thought of (%s at %s); "
+                "please report it",
+                reference.id, reference.index, type(error).__name__, _place_of(error),
+                extra={"run": chunk.run},
+            )  # fmt: skip
+        tally = Tally(errors=1)
+        tally.add(Outcome.DEFERRED)
+        return tally
+
+    def _of(self, chunk: Chunk, references: Sequence[Reference], given: Given) -> Tally:
+        tally = Tally()
+        self._do(chunk, self._jobs(chunk, references, tally), given, tally)
+        return tally
+
+    def _given(self, chunk: Chunk) -> Given:
+        try:
+            return self._sources.given(chunk.donors)
+        except UNFORESEEN as error:
+            # Their texts are paid for once more.
+            log.error(
+                "chunk %s: no vector is taken over, because reading them met an error that nobody "
+                "thought of (%s at %s); please report it",
+                chunk.id, type(error).__name__, _place_of(error), extra={"run": chunk.run},
+            )  # fmt: skip
+            return {}
 
     def account(self, chunk: Chunk) -> Tally:
         """Count what this run has written of a chunk; the rest is deferred. Nothing is changed."""
@@ -143,6 +205,9 @@ class ChunkWork:
         return self._judged_anew(document, run)
 
     def _judged_anew(self, document: Document, run: str) -> Outcome | None:
+        if document.failure:
+            # Nothing more of it can be seen.
+            return None
         if document.value("log_vector") is not None:
             source = document.value("ai_vector_source")
             if document.value("ai_enrichment_run") == run and source in VECTOR_OUTCOMES:
@@ -270,6 +335,16 @@ class ChunkWork:
                 planned.append((outcome, self._write_of(chunk, document, write.addition)))
         for _ in self._write_once(chunk, planned, tally):
             tally.add(Outcome.DEFERRED)
+
+
+def _place_of(error: BaseException) -> str:
+    """Where in the code an error was raised, as `module:line`; its text may quote a log."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "an unknown place"
+    return f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}"
 
 
 def _why_blocked(kind: str) -> str:

@@ -91,6 +91,8 @@ class VectorSources:
         jobs: dict[tuple[str, str], Job] = {}
         for document in documents:
             try:
+                if document.failure:
+                    raise TextUnusable(document.failure)
                 text = text_of({"message": document.value("message")}, self._mask)
                 digest, failure = fingerprint(text), ""
             except TextUnusable as error:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
@@ -60,6 +61,10 @@ class RequestRefused(EnrichError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+
+class TooDeep(TransientError):
+    """An answer cannot be read, because a document in it is nested too deep."""
 
 
 class _Verbatim(Serializer):
@@ -163,16 +168,34 @@ def decode(body: str, type_: type[T]) -> T:
     """Decode an answer; half surrogate pairs, which msgspec refuses, pass.
 
     Raises:
+        TooDeep: something in the answer is nested deeper than can be read.
         TransientError: the answer is cut short or of another shape.
     """
     try:
         return msgspec.json.decode(body, type=type_)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         pass
     try:
-        return msgspec.convert(json.loads(body), type_)
+        return msgspec.convert(loads_leniently(body), type_)
+    except RecursionError:
+        raise TooDeep("OpenSearch's answer is nested deeper than can be read") from None
     except (ValueError, msgspec.ValidationError):
         raise TransientError("OpenSearch's answer was cut short or has another shape") from None
+
+
+def loads_leniently(raw: str | bytes) -> Any:
+    """Decode JSON that only the standard library takes: half surrogate pairs, and whole numbers of
+    more digits than Python converts, which come as infinity.
+
+    Raises:
+        ValueError, RecursionError
+    """
+    return json.loads(raw, parse_int=_whole)
+
+
+def _whole(digits: str) -> int | float:
+    # Python's own limit is 4,300 digits (sys.set_int_max_str_digits).
+    return int(digits) if len(digits) < 4000 else math.inf
 
 
 def ndjson(rows: list[Any]) -> bytes:

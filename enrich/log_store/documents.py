@@ -20,7 +20,7 @@ import msgspec
 import orjson
 
 from enrich.errors import TransientError
-from enrich.log_store.connection import Connection, RequestRefused
+from enrich.log_store.connection import Connection, RequestRefused, loads_leniently
 from enrich.log_store.paths import in_path, parts
 from enrich.models import Donor, Reference
 from enrich.slices import bounded, slices
@@ -49,6 +49,10 @@ MAX_BODY_DOCUMENTS = 500
 MAX_BODY_BYTES = 10 * 1024 * 1024
 
 
+#: Stands for a field's value that is there and is nothing that could be read; of no JSON type.
+UNREADABLE_VALUE = object()
+
+
 class Presence(Enum):
     """What an mget said of a document."""
 
@@ -68,16 +72,22 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     fields: dict[str, msgspec.Raw]
     #: The source as stored, or None if it cannot be spliced and has to be written by `update`.
     raw: bytes | None = None
+    #: Why its source can never be read, in snake case; "" if it was.
+    failure: str = ""
 
     def value(self, name: str) -> Any:
-        """A field decoded, None if it is absent."""
+        """A field decoded, None if absent, UNREADABLE_VALUE if it is more than can be read."""
         raw = self.fields.get(name)
         if raw is None:
             return None
         try:
             return msgspec.json.decode(raw)
-        except msgspec.DecodeError:
-            return _decode_leniently(bytes(raw))
+        except (msgspec.DecodeError, RecursionError):
+            pass
+        try:
+            return loads_leniently(bytes(raw))
+        except (ValueError, RecursionError):
+            return UNREADABLE_VALUE
 
 
 class Verdict(Enum):
@@ -164,17 +174,27 @@ class Documents:
         body = self._connection.request("POST", "/_mget", wanted)
         try:
             got = msgspec.json.decode(body, type=_Mget).docs
-        except msgspec.DecodeError:
-            # Half a surrogate pair somewhere: valid for OpenSearch, not for the decoder. Narrow it
-            # down to its document, which is then written by `update`.
+            if len(got) != len(references):
+                raise TransientError("OpenSearch's answer has another number of documents")
+            return [_document(r, g) for r, g in zip(references, got, strict=True)]
+        except (msgspec.DecodeError, RecursionError):
+            # Half a surrogate pair somewhere, or a source nested too deep: valid for OpenSearch,
+            # not for the decoder. Narrowed down to its document.
             if len(references) > 1:
                 middle = len(references) // 2
                 return [*self.read(references[:middle]), *self.read(references[middle:])]
-            got = [_leniently(body)]
-            return [_document(references[0], got[0], spliceable=False)]
-        if len(got) != len(references):
+        try:
+            return [_spelt_anew(references[0], body)]
+        except RecursionError:
+            return [self._unread(references[0], "source_too_deep")]
+
+    def _unread(self, reference: Reference, failure: str) -> Document:
+        """A document whose source cannot be read: where it is, at which version, and why not."""
+        wanted = {"docs": [{**address(reference), "_source": False}]}
+        got = self._connection.ask(_Mget, "POST", "/_mget", wanted).docs
+        if len(got) != 1:
             raise TransientError("OpenSearch's answer has another number of documents")
-        return [_document(r, g, spliceable=True) for r, g in zip(references, got, strict=True)]
+        return msgspec.structs.replace(_place(reference, got[0]), failure=failure)
 
     def write(self, writes: Sequence[Write]) -> list[tuple[Verdict, str]]:
         """Write all; for each its verdict and the error's type ("" when written).
@@ -256,41 +276,43 @@ def encode_vector(vector: Vector) -> bytes:
     return orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _decode_leniently(raw: bytes) -> Any:
-    """Decode JSON that only the standard library takes (half surrogate pairs)."""
-    return json.loads(raw)
-
-
-def _document(reference: Reference, got: _Got, *, spliceable: bool) -> Document:
-    where = (reference.index, reference.id, reference.routing)
-    if got.error is not None:
-        gone = got.error.get("type") == "index_not_found_exception"
-        presence = Presence.GONE if gone else Presence.UNREADABLE
-        return Document(reference=Reference(*where, -1, 0), presence=presence, fields={})
-    if not got.found:
-        return Document(reference=Reference(*where, -1, 0), presence=Presence.GONE, fields={})
+def _document(reference: Reference, got: _Got) -> Document:
+    """Raises msgspec.DecodeError or RecursionError for a source that cannot be spliced."""
+    document = _place(reference, got)
+    if document.presence is not Presence.FOUND:
+        return document
     raw = bytes(got.source)
-    if spliceable:
-        fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-    else:
-        fields = {
-            name: msgspec.Raw(_ascii_json(value)) for name, value in _decode_leniently(raw).items()
-        }
-    return Document(
-        reference=Reference(*where, got.seq_no, got.primary_term),
-        presence=Presence.FOUND,
-        fields=fields,
-        raw=raw if spliceable else None,
-    )
+    fields = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+    return msgspec.structs.replace(document, fields=fields, raw=raw)
 
 
-def _leniently(body: str) -> _Got:
+def _place(reference: Reference, got: _Got) -> Document:
+    """Where a document is and at which version, without its source."""
+    where = (reference.index, reference.id, reference.routing)
+    if got.found and got.error is None:
+        read = Reference(*where, got.seq_no, got.primary_term)
+        return Document(reference=read, presence=Presence.FOUND, fields={})
+    error = got.error or {"type": "index_not_found_exception"}
+    gone = error.get("type") == "index_not_found_exception"
+    presence = Presence.GONE if gone else Presence.UNREADABLE
+    return Document(reference=Reference(*where, -1, 0), presence=presence, fields={})
+
+
+def _spelt_anew(reference: Reference, body: str) -> Document:
+    """The one document of an answer that only the standard library reads, which is therefore
+    written by `update`.
+
+    Raises:
+        RecursionError: it is nested too deep for that as well.
+    """
     try:
-        row = json.loads(body)["docs"][0]
-    except (ValueError, KeyError, IndexError, TypeError):
+        row = loads_leniently(body)["docs"][0]
+        source = row.pop("_source", {})
+        fields = {name: msgspec.Raw(_ascii_json(value)) for name, value in source.items()}
+        got = msgspec.convert(row, _Got)
+    except (ValueError, LookupError, TypeError, AttributeError, msgspec.ValidationError):
         raise TransientError("OpenSearch's answer was cut short or has another shape") from None
-    row["_source"] = msgspec.Raw(_ascii_json(row.get("_source", {})))
-    return msgspec.convert(row, _Got)
+    return msgspec.structs.replace(_place(reference, got), fields=fields)
 
 
 def _ascii_json(value: Any) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from enrich.errors import TransientError
-from enrich.log_store.connection import LENIENT, Connection, error_type, ndjson
+from enrich.log_store.connection import LENIENT, Connection, TooDeep, error_type, ndjson
 from enrich.log_store.paths import in_path
 from enrich.log_store.queries import (
     HAS_VECTOR,
@@ -30,7 +30,7 @@ from enrich.log_store.queries import (
     SearchAnswer,
 )
 from enrich.log_store.scope import Scope
-from enrich.models import Donor, Reference
+from enrich.models import MAX_CHUNK_BYTES, Donor, Reference
 from enrich.settings import Settings
 from enrich.slices import slices
 from enrich.text import MAX_TEXT_BYTES, TAIL_BYTES
@@ -40,12 +40,17 @@ log = logging.getLogger(__name__)
 #: A page without scripts carries whole messages, so it has to be small.
 PAGE_WITHOUT_SCRIPTS = 50
 
+#: Of a log whose size nobody told, in characters: enough that a chunk of small ones is still one.
+UNKNOWN_SIZE = MAX_CHUNK_BYTES // 64
+
 #: Gives the length of the whole source, about, and the message, shortened so that `text.text_of` of
 #: it equals `text.text_of` of the whole: stripped, everything up to where its tail may begin, and
 #: that tail. Painless knows no escape for a line break, so that one comes as a parameter.
 _MESSAGE_SCRIPT = """
-int size = 0;
+long size = 0;
+int seen = 0;
 for (def value : params._source.values()) {
+  if (++seen > params.fields) { size = params.huge; break; }
   if (value != null) { size += value.toString().length(); }
 }
 def m = params._source.message;
@@ -69,6 +74,10 @@ _MESSAGE_PARAMS = {
     #: What `str.strip` strips, and how much of it at most at each end.
     "white": "".join(c for c in map(chr, range(0x10000)) if c.isspace()),
     "blank": MAX_TEXT_BYTES - TAIL_BYTES,
+    #: OpenSearch ends a script after a million turns of its loops. A log of more fields than these
+    #: counts as one that travels alone.
+    "fields": 10_000,
+    "huge": MAX_CHUNK_BYTES,
 }
 
 
@@ -89,7 +98,7 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
 
     reference: Reference
     message: str | None
-    #: Of its whole source, in characters, about; of its message where scripts are refused.
+    #: Of its whole source, in characters, about; UNKNOWN_SIZE or more where no script tells it.
     size: int
 
 
@@ -129,7 +138,10 @@ class Finder:
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
         self._donor_scope = settings.donor_scope
+        #: Whether OpenSearch runs scripts at all.
         self._scripts = True
+        #: Indices with a log that no script can take, for as long as this process lives.
+        self._unscripted: set[str] = set()
 
     def backlog(self) -> Backlog:
         """Count what is owed, by index, in two requests however many indices there are.
@@ -226,15 +238,14 @@ class Finder:
         """
         if not targets:
             return []
-        if not self._scripts:
-            targets = [
-                replace(target, size=min(target.size, PAGE_WITHOUT_SCRIPTS)) for target in targets
-            ]
-        rows: list[Any] = []
-        for target in targets:
-            rows.append({"index": target.index, "ignore_unavailable": True})
-            rows.append(self._page_query(target, target.index in unsorted))
-        answers = self._msearch(rows)
+        targets = [self._bounded(target) for target in targets]
+        try:
+            answers = self._answers(targets, unsorted)
+        except TooDeep:
+            if len(targets) > 1:
+                return [page for target in targets for page in self.page([target], unsorted)]
+            # Without a script messages come as they are, and this one is no text.
+            answers = self._answers(targets, unsorted, messages=False)
         if self._scripts and any(_scripts_refused(answer.error) for answer in answers):
             log.warning(
                 "OpenSearch refuses inline scripts: messages are read whole, in pages of %d logs",
@@ -242,10 +253,44 @@ class Finder:
             )
             self._scripts = False
             return self.page(targets, unsorted)
-        return [
-            self._index_page(target, answer)
-            for target, answer in zip(targets, answers, strict=True)
-        ]
+        pages = []
+        for target, answer in zip(targets, answers, strict=True):
+            if self._script_failed(target.index, answer):
+                self._unscripted.add(target.index)
+                log.warning(
+                    "the script that shortens messages fails on a log of %s: its messages are read "
+                    "whole, in pages of %d logs",
+                    target.index, PAGE_WITHOUT_SCRIPTS,
+                )  # fmt: skip
+                pages += self.page([target], unsorted)
+            else:
+                pages.append(self._index_page(target, answer))
+        return pages
+
+    def _bounded(self, target: Target) -> Target:
+        if self._is_scripted(target.index):
+            return target
+        return replace(target, size=min(target.size, PAGE_WITHOUT_SCRIPTS))
+
+    def _is_scripted(self, index: str) -> bool:
+        return self._scripts and index not in self._unscripted
+
+    def _script_failed(self, index: str, answer: SearchAnswer) -> bool:
+        """Whether some log of the index is more than the script can take. Its own trouble only."""
+        if not self._is_scripted(index):
+            return False
+        kinds = {error_type(answer.error), *answer.shards.failing_indices.values()}
+        return "script_exception" in kinds
+
+    def _answers(
+        self, targets: Sequence[Target], unsorted: frozenset[str], *, messages: bool = True
+    ) -> list[SearchAnswer]:
+        rows: list[Any] = []
+        for target in targets:
+            rows.append({"index": target.index, "ignore_unavailable": True})
+            query = self._page_query(target, target.index in unsorted)
+            rows.append(query if messages else {**query, "_source": False})
+        return self._msearch(rows)
 
     def _msearch(self, rows: list[Any]) -> list[SearchAnswer]:
         """The answers to searches, each a row that says where and one that says what."""
@@ -266,7 +311,7 @@ class Finder:
         }
         if target.cursor is not None:
             query["search_after"] = target.cursor
-        if self._scripts:
+        if self._is_scripted(target.index):
             script = {"source": _MESSAGE_SCRIPT, "params": _MESSAGE_PARAMS}
             query |= {"_source": False, "script_fields": {"message": {"script": script}}}
         else:
@@ -320,6 +365,7 @@ class Finder:
             ): Donor(hit.index, hit.id, hit.routing)
             for answer in answers
             for hit in answer.hits.hits
+            if hit.fields.get("ai_text_sha256")
         }
 
     def _donor_query(self, fingerprints: Sequence[str]) -> dict[str, Any]:
@@ -359,7 +405,7 @@ def _found(hit: RawHit) -> Hit:
         size, message = hit.fields["message"]
     else:
         message = hit.source.get("message")
-        size = len(message) if isinstance(message, str) else 0
+        size = max(UNKNOWN_SIZE, len(message) if isinstance(message, str) else 0)
     return Hit(
         reference=Reference(hit.index, hit.id, hit.routing, hit.seq_no, hit.primary_term),
         message=message if isinstance(message, str) else None,
@@ -368,6 +414,7 @@ def _found(hit: RawHit) -> Hit:
 
 
 def _scripts_refused(error: dict[str, Any] | None) -> bool:
-    return error is not None and (
-        error_type(error) == "script_exception" or "[inline] scripts" in str(error)
-    )
+    """Whether OpenSearch is told to run no such script: `script.allowed_types` or
+    `script.allowed_contexts`. Any other failure of a script is that of one log."""
+    text = str(error)
+    return "[inline] scripts" in text or "scripts using [" in text

@@ -6,7 +6,6 @@ they stand: of what a vector from a log costs, most is reading its JSON.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import msgspec
 import numpy as np
 
 from enrich.errors import TransientError
-from enrich.log_store.connection import Connection
+from enrich.log_store.connection import Connection, loads_leniently
 from enrich.log_store.documents import address
 from enrich.models import Donor
 from enrich.vectors import BYTES, Vector, is_usable
@@ -68,9 +67,16 @@ class StoredVectors:
         body = self._connection.request("POST", "/_mget", wanted)
         try:
             got = msgspec.json.decode(body, type=_Answer).docs
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             # One of them has something else for a vector, or half a surrogate pair.
-            got = _one_by_one(body)
+            try:
+                got = _one_by_one(body)
+            except RecursionError:
+                # Or is nested too deep for either.
+                if len(donors) == 1:
+                    return [None]
+                middle = len(donors) // 2
+                return [*self.read(donors[:middle]), *self.read(donors[middle:])]
         if len(got) != len(donors):
             raise TransientError("OpenSearch's answer has another number of documents")
         return [self._stored(one.source) for one in got]
@@ -96,8 +102,9 @@ class StoredVectors:
 
 
 def _one_by_one(body: str) -> list[_Got]:
+    """Raises RecursionError, TransientError."""
     try:
-        rows = list(json.loads(body)["docs"])
+        rows = list(loads_leniently(body)["docs"])
     except (ValueError, KeyError, TypeError):
         raise TransientError("OpenSearch's answer was cut short or has another shape") from None
     return [_converted(row) for row in rows]
