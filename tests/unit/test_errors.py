@@ -9,7 +9,7 @@ import pytest
 
 from enrich import backfill, errors
 from enrich.cli import workers
-from enrich.log_store.connection import RequestRefused
+from enrich.log_store.connection import RequestRefused, TooDeep
 
 SAMPLES: list[errors.EnrichError] = [
     errors.EnrichError("a sentence"),
@@ -26,6 +26,7 @@ SAMPLES: list[errors.EnrichError] = [
     errors.RequestTooLarge("a sentence"),
     errors.TextUnusable("message_empty"),
     RequestRefused("refused (404, index_not_found_exception)", "index_not_found_exception", 404),
+    TooDeep("a sentence"),
     backfill.ChunkBusy(7.5),
     workers.NoWorker("a sentence"),
 ]
