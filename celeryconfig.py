@@ -4,19 +4,30 @@ Each that differs from Celery's default says which failure it answers; docs/deli
 whole story. Everything an operator may change comes from the environment, see enrich/settings.py.
 """
 
-import ssl
+import sys
+from typing import Any
 
 from kombu.entity import Exchange, Queue
 
+from enrich.errors import SettingsError
+from enrich.redis_connection import broker_address
 from enrich.settings import DEFAULT_PROCESSES, load_settings
 
 _settings = load_settings()
 
+
+def _broker_address() -> tuple[str, dict[str, Any] | bool]:
+    try:
+        url, tls = broker_address(_settings.redis_url.get_secret_value())
+    except SettingsError as error:
+        print(f"enrich: {error}", file=sys.stderr)
+        sys.exit(2)
+    return url, tls or False
+
+
 # -- broker
-broker_url = _settings.redis_url.get_secret_value()
-if broker_url.startswith("rediss:"):
-    # Without this the transport encrypts and believes any certificate.
-    broker_use_ssl = {"ssl_cert_reqs": ssl.CERT_REQUIRED, "ssl_check_hostname": True}
+# With TLS the certificate is checked, which kombu's transport would not do by itself.
+broker_url, broker_use_ssl = _broker_address()
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # keep trying; an operator stops a worker, an outage does not
 # A Redis that refuses to write is a broker that is away, not the worker's end; enrich/broker.py.

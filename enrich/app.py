@@ -26,6 +26,7 @@ from enrich.flower.environment import controls_are_on, prepare_environment
 from enrich.logs import configure_logging
 from enrich.settings import Settings, load_settings
 from enrich.worker.heartbeat import Heartbeat
+from enrich.worker.start import end_if_impossible
 from enrich.worker_info import EnrichmentInfo
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ def _restrict_remote_control(**_: Any) -> None:
 @celeryd_init.connect
 def _before_the_pool(**_: Any) -> None:
     log_settings("worker")
+    end_if_impossible(settings, parts=True)
     # Half a million objects of the libraries, which live as long as the process: without this the
     # collector looks at all of them again and again, and once more for each process that is made.
     gc.freeze()
@@ -91,6 +93,7 @@ def _say_if_processes_may_wait(instance: Any, **_: Any) -> None:
 @beat_init.connect
 def _say_beats_settings(**_: Any) -> None:
     log_settings("beat")
+    end_if_impossible(settings, parts=False)
 
 
 @worker_shutting_down.connect

@@ -24,6 +24,8 @@ from redis import exceptions
 
 from enrich.dropping import drop
 from enrich.envelope import UNREADABLE, check_envelope, why_unreadable
+from enrich.errors import Halt
+from enrich.redis_connection import refused
 
 #: Messages that were taken from their queue and could not be noted as taken, each as (message,
 #: exchange, routing key). Only this process has them; it puts them back when Redis takes writes.
@@ -142,6 +144,10 @@ class Transport(kombu_redis.Transport):
             self._avail_channels[-1].prove_writable()
         except exceptions.ResponseError as error:
             self.close_connection(connection)
+            named = refused(error)
+            if isinstance(named, Halt):
+                # Trying again gives nobody a right; enrich/consumer.py ends the worker.
+                raise named from None
             raise exceptions.ConnectionError(f"Redis refuses to write: {error}") from None
         return connection
 

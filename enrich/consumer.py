@@ -1,7 +1,8 @@
 """Celery's consumer, which looks at a message before it handles it, and drops what is not ours.
 
 Celery unpacks bodies and headers in the worker's main process and catches only its own errors
-there: others would end the worker, or leave the message to come back for ever.
+there: others would end the worker, or leave the message to come back for ever. It connects anew
+whatever Redis answered: where that is a right which is missing, the worker says so and ends.
 """
 
 from __future__ import annotations
@@ -10,18 +11,39 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from celery.exceptions import InvalidTaskError
+from celery.exceptions import InvalidTaskError, WorkerShutdown
 from celery.worker.consumer import Consumer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
 from enrich.dropping import drop
 from enrich.envelope import UNREADABLE, check_task, why_unreadable
+from enrich.errors import Halt
+from enrich.redis_connection import refused
+
+#: Of a worker that a server refuses, as of a command.
+EXIT_STATUS = 3
 
 log = logging.getLogger(__name__)
 
 
 class CheckedConsumer(Consumer):  # type: ignore[misc]
     """Named by `worker_consumer` in celeryconfig.py."""
+
+    def start(self) -> None:
+        try:
+            super().start()
+        except Halt as error:
+            self._end(error)
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        named = refused(exc)
+        if isinstance(named, Halt):
+            self._end(named)
+        super().on_connection_error_after_connected(exc)
+
+    def _end(self, error: Halt) -> None:
+        log.critical("the worker ends: %s", error)
+        raise WorkerShutdown(EXIT_STATUS)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         handle = super().create_task_handler(*args, **kwargs)

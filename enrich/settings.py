@@ -176,12 +176,43 @@ class Settings(BaseSettings):
     @classmethod
     def _redis_scheme(cls, value: SecretStr) -> SecretStr:
         url = value.get_secret_value()
-        parts = _url_parts(url)
-        if url and (parts is None or parts.scheme not in ("redis", "rediss")):
+        if url:
+            _check_redis_url(url)
+        return value
+
+    @field_validator("opensearch_host")
+    @classmethod
+    def _host_alone(cls, value: str) -> str:
+        host = value.strip()
+        # No value is quoted: what stands before @ is a password.
+        if "@" in host:
             raise ValueError(
-                "must be a URL that starts with redis:// or rediss://; special characters in its "
-                "password have to be percent-encoded"
+                "must not carry a user name or password: use OPENSEARCH_USER and "
+                "OPENSEARCH_PASSWORD"
             )
+        if "," in host or ";" in host:
+            raise ValueError(
+                "several hosts are not supported: give one, or the name of a load balancer before "
+                "them"
+            )
+        if "://" in host:
+            raise ValueError(
+                "must be a host name alone: http:// or https:// is OPENSEARCH_USE_SSL, and the "
+                "port is OPENSEARCH_PORT"
+            )
+        if "/" in host or "?" in host or "#" in host:
+            raise ValueError("must be a host name alone: OpenSearch under a path is not supported")
+        if host.count(":") == 1:
+            raise ValueError("must be a host name alone: the port is OPENSEARCH_PORT")
+        if not host or not host.isprintable() or any(map(str.isspace, host)):
+            raise ValueError("must be a host name")
+        return host
+
+    @field_validator("opensearch_user")
+    @classmethod
+    def _user_alone(cls, value: str) -> str:
+        if ":" in value:
+            raise ValueError("must not have a colon: the password is OPENSEARCH_PASSWORD")
         return value
 
     @model_validator(mode="after")
@@ -277,6 +308,61 @@ def without_password(url: str) -> str:
         host = parts.netloc.rpartition("@")[2]
         parts = parts._replace(netloc=f"{parts.username or ''}:***@{host}")
     return urlunsplit(parts)
+
+
+#: Options of a Redis URL that both of its clients can be given (enrich/redis_connection.py).
+_REDIS_OPTIONS = frozenset(
+    {
+        *("db", "username", "password", "protocol", "client_name", "max_connections"),
+        *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry_on_timeout"),
+        *("health_check_interval", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_ciphers"),
+        *("ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_check_hostname", "ssl_min_version"),
+    }
+)
+
+_NUMBERS = frozenset(
+    {
+        *("db", "protocol", "max_connections", "socket_timeout", "socket_connect_timeout"),
+        *("health_check_interval", "ssl_min_version"),
+    }
+)
+
+
+def _check_redis_url(url: str) -> None:
+    """Raises ValueError for a URL that is not one of a single Redis over TCP."""
+    scheme = url.partition("://")[0].lower()
+    if scheme in ("unix", "socket", "redis+socket", "redis+unix"):
+        raise ValueError(
+            "a unix socket is not supported: let Redis listen on 127.0.0.1, and use redis://"
+        )
+    if "sentinel" in scheme:
+        raise ValueError(
+            "Redis Sentinel is not supported: give the primary, or a proxy before it, with redis://"
+        )
+    if scheme in ("redis", "rediss") and "," in urlsplit(f"//{url.partition('://')[2]}").netloc:
+        raise ValueError(
+            "several hosts are not supported, neither Redis Cluster nor Sentinel: give one"
+        )
+    parts = _url_parts(url)
+    if parts is None or scheme not in ("redis", "rediss"):
+        raise ValueError(
+            "must be a URL that starts with redis:// or rediss://; special characters in its "
+            "password have to be percent-encoded"
+        )
+    if not re.fullmatch(r"/?|/[0-9]{1,5}", parts.path):
+        raise ValueError("must end with the number of a database, such as /0")
+    for name, value in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in _REDIS_OPTIONS:
+            known = ", ".join(sorted(_REDIS_OPTIONS))
+            raise ValueError(f"has an option that is not known; known are {known}")
+        if name == "ssl_cert_reqs" and not re.fullmatch(
+            r"(cert_)?(none|optional|required)", value.lower()
+        ):
+            raise ValueError("ssl_cert_reqs must be required, optional or none")
+        if name in _NUMBERS and not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value):
+            raise ValueError(f"{name} must be a number")
+        if name.startswith("ssl_") and scheme == "redis":
+            raise ValueError(f"{name} needs rediss://: redis:// is not encrypted")
 
 
 def _url_parts(url: str) -> SplitResult | None:

@@ -11,16 +11,24 @@ from functools import cache
 from typing import Any
 
 from celery import Task, shared_task
-from celery.exceptions import Reject, SoftTimeLimitExceeded
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
 from celery.signals import worker_process_init
 from kombu.exceptions import OperationalError
 
-from enrich.assembly import build_backfill
+from enrich.assembly import build_backfill, build_ledger
 from enrich.backfill import Backfill, ChunkBusy
 from enrich.dropping import drop
-from enrich.errors import Halt, RateLimited, ServerUnavailable, TransientError
+from enrich.errors import (
+    EnrichError,
+    Halt,
+    RateLimited,
+    ServerUnavailable,
+    SettingsError,
+    TransientError,
+)
 from enrich.models import Chunk
 from enrich.settings import load_settings
+from enrich.worker.last_resort import end_before_it_begins, end_run, reason_of
 from tasks.own_request import OwnRequest
 from tasks.retry import (
     MAX_BACKOFF_SECONDS,
@@ -36,6 +44,9 @@ log = logging.getLogger(__name__)
 
 #: What a scan is tried again for.
 _PASSING = (TransientError, SoftTimeLimitExceeded, MemoryError)
+
+#: By which a task tells Celery what shall become of its delivery.
+_CELERYS = (Retry, Reject, Ignore)
 
 
 class _CeleryPublisher:
@@ -83,6 +94,10 @@ def find_unvectorized(self: Task, trigger: Any = "beat", *_: Any, **__: Any) -> 
         return backfill().tick(trigger)
     except _PASSING as error:
         return _again_or_halt(self, "", error)
+    except _CELERYS:
+        raise
+    except Exception as error:
+        return _ended(self, "", error, trigger)
 
 
 @shared_task(bind=True, name="enrich.scan_page", max_retries=MAX_RETRIES, Request=OwnRequest)
@@ -93,6 +108,10 @@ def scan_page(self: Task, run: Any = None, page: Any = None, *_: Any, **__: Any)
         return backfill().scan(run, page)
     except _PASSING as error:
         return _again_or_halt(self, run, error)
+    except _CELERYS:
+        raise
+    except Exception as error:
+        return _ended(self, run, error)
 
 
 @shared_task(bind=True, name="enrich.finish_run", max_retries=MAX_RETRIES, Request=OwnRequest)
@@ -103,6 +122,10 @@ def finish_run(self: Task, run: Any = None, *_: Any, **__: Any) -> str:
         return backfill().finish(run)
     except _PASSING as error:
         raise _published(self, error, **after(backoff(self.request.retries))) from None
+    except _CELERYS:
+        raise
+    except Exception as error:
+        return _ended(self, run, error)
 
 
 @shared_task(bind=True, name="enrich.embed_and_update", max_retries=MAX_RETRIES, Request=OwnRequest)
@@ -117,6 +140,10 @@ def embed_and_update(self: Task, message: Any = None, pauses: int = 0, *_: Any, 
     except _PASSING as error:
         # Redis could not even be told what became of it.
         raise _given_back(str(error)) from None
+    except _CELERYS:
+        raise
+    except Exception as error:
+        return _ended(self, chunk.run, error)
 
 
 def _handled(task: Task, chunk: Chunk, pauses: int) -> str:
@@ -144,6 +171,12 @@ def _handled(task: Task, chunk: Chunk, pauses: int) -> str:
         raise _again(task, chunk, error, backoff(tries), pauses) from None
     except (SoftTimeLimitExceeded, MemoryError) as error:
         return backfill().give_up(chunk, f"the worker ran into {type(error).__name__}")
+    except (*_CELERYS, EnrichError):
+        raise
+    except Exception as error:
+        # This chunk's alone: whose logs brought it about must not stop others'.
+        log.error("chunk %s: %s", chunk.id, reason_of(error), extra={"run": chunk.run})
+        return backfill().give_up(chunk, reason_of(error))
 
 
 def _again(
@@ -197,3 +230,26 @@ def _again_or_halt(task: Task, run: str, error: Exception) -> str:
     except (TransientError, Halt) as second:
         log.error("the run could not be halted: %s", second)
     return f"given up: {error}"
+
+
+def _ended(task: Task, run: str, error: Exception, trigger: str = "") -> str:
+    """End the run for what no task can work with: parts that cannot be built, or an error that was
+    not foreseen. It is not tried again: the next tick begins a run anew, and says so anew."""
+    reason = reason_of(error)
+    # Not its text, which may quote a log.
+    log.error("%s: %s", task.name, reason, extra={"run": run or "-"})
+    settings = load_settings()
+    try:
+        ledger = build_ledger(settings)
+        try:
+            if run:
+                end_run(ledger, run, reason)
+            else:
+                end_before_it_begins(ledger, trigger, settings.interval_seconds, reason)
+        finally:
+            ledger.close()
+    except TransientError as second:
+        raise _given_back(str(second)) from None
+    except (Halt, SettingsError) as second:
+        log.error("the run could not be ended: %s", second)
+    return f"halted: {reason}"

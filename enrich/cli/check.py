@@ -21,9 +21,10 @@ from enrich.cli.screen import plural
 from enrich.cli.workers import NoWorker, Workers
 from enrich.embedder import Embedder
 from enrich.errors import EnrichError, InputRefused, TextUnusable
+from enrich.ledger import server
 from enrich.log_store import LogStore, Readiness
 from enrich.masking import masker_of
-from enrich.redis_connection import connect, translated
+from enrich.redis_connection import connect
 from enrich.settings import Settings, without_password
 from enrich.text import text_of
 
@@ -108,17 +109,23 @@ class Check:
     def _look_at_redis(self) -> None:
         settings = self._settings
         url = settings.redis_url.get_secret_value()
-        with translated():
-            info = _info(url)
-        self._ok(f"{_version(info)} at {without_password(url)}")
-        for mark, text in memory_lines(info, settings):
-            (self._ok if mark == "ok" else self._warn)(text)
+        client = connect(url)
+        info = server.look(client)
+        self._ok(f"{server.version(info)} at {without_password(url)}")
+        if info:
+            for mark, text in memory_lines(info, settings):
+                (self._ok if mark == "ok" else self._warn)(text)
+        else:
+            self._warn(
+                "its version and memory policy cannot be seen (add +info to the ACL of its user): "
+                "it must be Redis 6.2 or newer or Valkey, with maxmemory-policy noeviction"
+            )
+        server.try_rights(client, settings.enrich_redis_prefix)
+        self._ok("its user has the rights that a run needs")
+        client.close()
         if settings.vector_cache_url != url:
-            with translated():
-                self._ok(
-                    f"vector cache: {_version(_info(settings.vector_cache_url))} at "
-                    f"{without_password(settings.vector_cache_url)}"
-                )
+            with self._failing_here():
+                self._look_at_cache()
         if assembly.build_ledger(settings).paused():
             self._warn("enrichment is paused: `python -m enrich resume` lets it go on")
         workers = Workers()
@@ -132,6 +139,13 @@ class Check:
         self._ok(told + ("s" if count == 1 else ""))
         if advice := settings.too_few_chunks_for(processes):
             self._warn(advice)
+
+    def _look_at_cache(self) -> None:
+        url = self._settings.vector_cache_url
+        cache = connect(url)
+        told = server.version(server.look(cache))
+        self._ok(f"vector cache: {told} at {without_password(url)}")
+        cache.close()
 
     def _look_at_opensearch(self) -> None:
         settings = self._settings
@@ -348,20 +362,3 @@ def memory_lines(info: dict[str, Any], settings: Settings) -> Iterator[tuple[str
         )
     else:
         yield "ok", f"maxmemory-policy {policy}: the broker's keys cannot be evicted"
-
-
-def _info(url: str) -> dict[str, Any]:
-    client = connect(url)
-    try:
-        client.ping()
-        info: dict[str, Any] = client.info()
-        return info
-    finally:
-        client.close()
-
-
-def _version(info: dict[str, Any]) -> str:
-    # Valkey calls itself Redis 7.2 for the sake of old clients.
-    if "valkey_version" in info:
-        return f"Valkey {info['valkey_version']}"
-    return f"Redis {info.get('redis_version', '?')}"

@@ -8,12 +8,17 @@ unfollowed: it would carry log text to a host that nobody set.
 from __future__ import annotations
 
 import socket
+import ssl
 import threading
 import weakref
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
+from urllib.request import getproxies
 
 import httpx2
+
+from enrich.errors import SettingsError
 
 #: The only form in which an answer is taken.
 IDENTITY = {"Accept-Encoding": "identity"}
@@ -32,13 +37,15 @@ class BoundedClient(httpx2.Client):
     """
 
     def __init__(self, *, seconds: float, most_bytes: int) -> None:
-        super().__init__(timeout=seconds, follow_redirects=False)
+        """Raises SettingsError: what the environment says of proxies and authorities is wrong."""
+        with _environment_named():
+            super().__init__(timeout=seconds, follow_redirects=False)
         self._seconds = seconds
         self._most = most_bytes
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     def __del__(self) -> None:
-        if not self.is_closed:
+        if hasattr(self, "_sockets") and not self.is_closed:
             self.close()
 
     def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
@@ -88,6 +95,39 @@ class BoundedClient(httpx2.Client):
         for line in list(self._sockets):
             with suppress(OSError):
                 line.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def _environment_named() -> Iterator[None]:
+    """Raise what building a client meets as a sentence; no value is quoted, a proxy's may have a
+    password."""
+    try:
+        yield
+    except ssl.SSLError:
+        raise SettingsError(
+            "SSL_CERT_FILE names a file without a certificate in PEM form: correct it in the "
+            "environment, or take it away"
+        ) from None
+    except OSError as error:
+        raise SettingsError(
+            f"SSL_CERT_FILE cannot be read ({error.strerror}): correct it in the environment, or "
+            "take it away"
+        ) from None
+    except (ValueError, TypeError, ImportError, httpx2.InvalidURL):
+        raise SettingsError(
+            f"{_wrong_proxy()}: must be the URL of a proxy, http://host:port or "
+            "socks5://host:port: correct it in the environment, or take it away"
+        ) from None
+
+
+def _wrong_proxy() -> str:
+    for scheme, url in getproxies().items():
+        if scheme in ("http", "https", "all"):
+            try:
+                httpx2.Proxy(url if "://" in url else f"http://{url}")
+            except (ValueError, TypeError, httpx2.InvalidURL):
+                return f"{scheme.upper()}_PROXY"
+    return "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY or NO_PROXY"
 
 
 def never_connected(error: BaseException | None) -> bool:

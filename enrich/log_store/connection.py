@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import ssl
 from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
@@ -32,6 +33,7 @@ from enrich.errors import (
     EnrichError,
     Halt,
     ServerUnavailable,
+    SettingsError,
     TransientError,
 )
 from enrich.settings import Settings
@@ -83,6 +85,7 @@ class Connection:
     """Requests to one OpenSearch. Built once per process, after the fork."""
 
     def __init__(self, settings: Settings) -> None:
+        """Raises SettingsError: OPENSEARCH_CA_CERTS cannot be used."""
         self.url = settings.opensearch_url
         #: How long OpenSearch may wait for a shard before it writes: it has to give up before we
         #: do, or a write that was given up here would be done there later, and not be counted.
@@ -97,6 +100,7 @@ class Connection:
                 "ssl_show_warn": False,
             }
             if settings.opensearch_ca_certs:
+                _try_authorities(settings.opensearch_ca_certs)
                 options["ca_certs"] = settings.opensearch_ca_certs
         self._client = OpenSearch(
             hosts=[{"host": settings.opensearch_host, "port": settings.opensearch_port}],
@@ -162,6 +166,19 @@ class Connection:
     ) -> T:
         """Send one request and decode its answer."""
         return decode(self.request(method, path, body, params), type_)
+
+
+def _try_authorities(path: str) -> None:
+    # The client would load it at each connection, and say that OpenSearch cannot be reached.
+    try:
+        ssl.create_default_context().load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        reason = "holds no certificate in PEM form"
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    else:
+        return
+    raise SettingsError(f"OPENSEARCH_CA_CERTS: {path} {reason}")
 
 
 def decode(body: str, type_: type[T]) -> T:

@@ -1,0 +1,61 @@
+"""How a run ends when no task can work on it: no run stays `running` without a reason.
+
+The ledger is all that is needed, so this works where the parts of a backfill cannot be built, and
+after an error that nobody foresaw. Of such an error only its class and the place in our code are
+told: its text may quote a log.
+"""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import enrich
+from enrich.errors import EnrichError
+
+if TYPE_CHECKING:
+    from enrich.ledger import Ledger
+
+log = logging.getLogger(__name__)
+
+_CHECKOUT = Path(enrich.__file__).parents[1]
+
+
+def reason_of(error: BaseException) -> str:
+    """One sentence about an error, fit for an operator and a log."""
+    if isinstance(error, EnrichError) and str(error):
+        return str(error)
+    return (
+        f"an error that was not foreseen ({type(error).__name__}{_place_of(error)}): look at this "
+        "version's known errors, and report it"
+    )
+
+
+def end_run(ledger: Ledger, run: str, reason: str) -> None:
+    """Halt the run and close it, so that the next tick may begin another."""
+    if ledger.halt(run, reason):
+        log.error("run halted: %s", reason, extra={"run": run})
+    ledger.finish(run)
+
+
+def end_before_it_begins(ledger: Ledger, trigger: str, interval: float, reason: str) -> str:
+    """Note a run that could not begin as a halted one, so that people see why; the active run,
+    where there is one, halts. The run that was ended, or ""."""
+    run = ledger.active_run()
+    if not run:
+        opened = ledger.open(trigger, interval)
+        if opened.verdict != "opened":
+            return ""
+        run = opened.run
+    end_run(ledger, run, reason)
+    return run
+
+
+def _place_of(error: BaseException) -> str:
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(_CHECKOUT / "enrich") or path.is_relative_to(_CHECKOUT / "tasks"):
+            return f" at {path.relative_to(_CHECKOUT).as_posix()}:{frame.lineno}"
+    return ""
