@@ -339,7 +339,8 @@ def _check_redis_url(url: str) -> None:
         raise ValueError(
             "Redis Sentinel is not supported: give the primary, or a proxy before it, with redis://"
         )
-    if scheme in ("redis", "rediss") and "," in urlsplit(f"//{url.partition('://')[2]}").netloc:
+    hosts = re.split(r"[/?#]", url.partition("://")[2])[0].rpartition("@")[2]
+    if scheme in ("redis", "rediss") and "," in hosts:
         raise ValueError(
             "several hosts are not supported, neither Redis Cluster nor Sentinel: give one"
         )

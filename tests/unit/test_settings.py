@@ -30,6 +30,11 @@ WRONG: dict[str, list[str]] = {
     "OPENAI_TIMEOUT_SECONDS": ["qqq", "0", "-1", "nan", "inf"],
     "ENRICH_MAX_TEXT_BYTES": ["qqq", "-1", "8001", "0.5"],
     "EMBEDDING_DIMENSIONS": ["qqq", "1", "16001", "1.5"],
+    "OPENSEARCH_HOST": [
+        "me:qqq@host", "qqq@host", "https://host", "https://me:qqq@host:9200", "host/path?qqq",
+        "a,qqq", "a;qqq", "host:9200", "a qqq", "a\nqqq", "host/", "a\x1bqqq",
+    ],
+    "OPENSEARCH_USER": ["admin:qqq"],
     "OPENSEARCH_PORT": ["qqq", "0", "65536", "9200.5"],
     "OPENSEARCH_USE_SSL": ["qqq"],
     "OPENSEARCH_VERIFY_CERTS": ["qqq"],
@@ -39,6 +44,11 @@ WRONG: dict[str, list[str]] = {
         # A password with these ends the host early, and would be shown.
         "redis://:qqq/x@host", "redis://:1/qqq@host", "redis://u:1/qqq@host", "redis://u:1#qqq@host",
         "redis://:qqq\u2100@host", "redis://[qqq]",
+        # What is not supported, and what the two clients of the URL would read in two ways.
+        "sentinel://:qqq@a:26379/0", "redis+sentinel://:qqq@a/0", "redis+socket:///qqq",
+        "redis://:qqq@a:6379,b:6379/0", "redis://a,qqq/0", "redis://a/qqq", "redis://a/0/1",
+        "redis://a/0?qqq=1", "redis://a/0?db=qqq", "redis://a/0?ssl_cert_reqs=none",
+        "rediss://a/0?ssl_cert_reqs=qqq", "rediss://a/0?ssl_min_version=qqq",
     ],
     "CACHE_URL": ["qqq", "http://qqq", "redis://:qqq#x@host", "redis://:qqq\u2100@host"],
     "ENRICH_INDEX_PATTERN": [",", " , "],
@@ -64,8 +74,6 @@ WRONG: dict[str, list[str]] = {
 #: Any text is as good as another.
 FREE = {
     "EMBEDDING_MODEL",
-    "OPENSEARCH_HOST",
-    "OPENSEARCH_USER",
     "OPENSEARCH_PASSWORD",
     "OPENSEARCH_CA_CERTS",
     "ENRICH_REDIS_PREFIX",
