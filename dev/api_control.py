@@ -37,6 +37,10 @@ class ApiControl:
         """Add faults to those that wait for their request, see `dev.api_faults`."""
         self._post("/control/faults", list(faults))
 
+    def heal(self) -> None:
+        """Drop all faults; counts and settings stay."""
+        self._http.delete("/control/faults").raise_for_status()
+
     @property
     def seen(self) -> dict[str, Any]:
         """What was counted since the last reset, and the settings."""

@@ -7,7 +7,9 @@ fits, and strikes before anything was computed or after; what it spoils after wa
 from __future__ import annotations
 
 import asyncio
+import gzip
 import math
+import re
 import time
 from typing import Any
 
@@ -32,6 +34,10 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
     after: int = 0
     #: Only requests with an input that contains this text; also which inputs nan, inf, zeros hit.
     match: str | None = None
+    #: Only requests with more inputs, with an input of more bytes, with more bytes in all.
+    inputs_above: int | None = None
+    text_above: int | None = None
+    bytes_above: int | None = None
     #: status, html: the answer to give.
     status: int | None = None
     headers: dict[str, str] = {}
@@ -43,6 +49,20 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
     all: bool = False
     #: wrong_dimension: the length to answer with; one too short by default.
     dimension: int | None = None
+    #: bomb: bytes of the answer once it is decompressed; huge: bytes of it as it is.
+    size: int = 100_000_000
+
+    def fits(self, texts: list[str]) -> bool:
+        """Whether it strikes a request with these inputs."""
+        if self.match is not None and not any(self.match in text for text in texts):
+            return False
+        sizes = [len(text.encode("utf-8", "surrogatepass")) for text in texts]
+        amounts = (
+            (self.inputs_above, len(texts)),
+            (self.text_above, max(sizes, default=0)),
+            (self.bytes_above, sum(sizes)),
+        )
+        return all(most is None or amount > most for most, amount in amounts)
 
 
 #: status        answer `status` (500) with `headers`, `body` (an error body), `content_type`
@@ -55,11 +75,16 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
 #: wrong_dimension, nan, inf, zeros          vectors that must not be stored
 #: too_few, too_many, duplicate_index, shuffled_index, empty_data   an answer that does not line up
 #: without_index, without_index_0      rows that do not name their index, or only the first does not
+#: usage         answer with `body` in place of the count of tokens, as it stands
+#: bomb          answer gzip of `size` zeros though nobody asked for it
+#: huge          answer `size` blanks
+#: deep          answer JSON nested 100,000 deep
 FAULT_KINDS = frozenset(
     {"status", "html", "hang", "poison", "reset", "trickle", "cut_json"}
     | {"wrong_dimension", "nan", "inf", "zeros"}
     | {"too_few", "too_many", "duplicate_index", "shuffled_index", "empty_data"}
     | {"without_index", "without_index_0"}
+    | {"usage", "bomb", "huge", "deep"}
 )
 
 
@@ -94,7 +119,7 @@ class Faults:
         """The first fault that is due for a request with these inputs."""
         chosen = None
         for fault in list(self._waiting):
-            if fault.match is not None and not any(fault.match in text for text in texts):
+            if not fault.fits(texts):
                 continue
             if fault.after > 0:
                 fault.after -= 1
@@ -121,6 +146,13 @@ async def fail_early(fault: Fault, request: Request) -> Response | None:
     if fault.kind == "html":
         page = "<html><body><h1>Please sign in</h1></body></html>"
         return _as_given(fault, fault.status or 200, page, "text/html")
+    if fault.kind == "bomb":
+        packed = gzip.compress(bytes(fault.size), 1)
+        return Response(packed, 200, {"content-encoding": "gzip"}, media_type="application/json")
+    if fault.kind == "huge":
+        return StreamingResponse(_blanks(fault.size), media_type="application/json")
+    if fault.kind == "deep":
+        return Response(b'{"data":' + b"[" * 100_000, media_type="application/json")
     if fault.kind == "poison":
         raise Refusal(400, "'$.input' is invalid. Please check the API reference.", param="input")
     if fault.kind == "hang":
@@ -163,6 +195,10 @@ def fail_late(fault: Fault, ask: Ask, vectors: Vectors) -> Response:
         rows = []
 
     body = render(ask, rows)
+    if kind == "usage":
+        body = re.sub(
+            rb'"prompt_tokens":\s*\d+', b'"prompt_tokens":' + str(fault.body).encode(), body
+        )
     if kind == "reset":
         return CutResponse(body, media_type="application/json")
     if kind == "cut_json":
@@ -194,6 +230,11 @@ def _as_given(fault: Fault, status: int, body: Any, content_type: str) -> Respon
     body = body if fault.body is None else fault.body
     content = body.encode() if isinstance(body, str) else orjson.dumps(body)
     return Response(content, status, fault.headers, media_type=fault.content_type or content_type)
+
+
+async def _blanks(size: int) -> Any:
+    for _ in range(size // 100_000):
+        yield b" " * 100_000
 
 
 async def _trickle(body: bytes, seconds: float, pieces: int = 40) -> Any:

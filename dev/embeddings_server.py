@@ -172,6 +172,7 @@ def create_app(*, api_key: str | None = None, model: Model | None = None) -> Sta
             Route("/control", service.set_control, methods=["POST"]),
             Route("/control/reset", service.reset_control, methods=["POST"]),
             Route("/control/faults", service.add_faults, methods=["POST"]),
+            Route("/control/faults", service.drop_faults, methods=["DELETE"]),
         ]
     )
 
@@ -244,6 +245,10 @@ class Service:
             self.state.faults.add(await request.body())
         except msgspec.MsgspecError as error:
             return _json(Refusal(400, str(error)).body, 400)
+        return _json(self.state.report())
+
+    async def drop_faults(self, _: Request) -> Response:
+        self.state.faults = Faults()
         return _json(self.state.report())
 
     async def _embed(self, request: Request) -> Response:

@@ -138,8 +138,8 @@ _NOT_DECODED = (
     MemoryError,
 )
 
-#: Numbers that are none in JSON, where tokens are counted.
-_ODD_USAGE = re.compile(rb'("(?:prompt|total)_tokens"\s*:\s*)(?:-?Infinity|-?NaN)')
+#: Where tokens are counted, perhaps with a number that JSON does not have (NaN, 1e999).
+_ODD_USAGE = re.compile(rb'("(?:prompt|total)_tokens"\s*:\s*)(?!\d{1,15}\s*[,}])[-+.\w]+')
 
 
 class OpenAIEmbedder:
@@ -400,11 +400,10 @@ def _whole(number: Any) -> int:
 
 
 def _decoded(body: bytes) -> _Answer:
-    for each in (body, _ODD_USAGE.sub(rb"\1null", body)):
-        try:
-            return msgspec.json.decode(each, type=_Answer)
-        except _NOT_DECODED:
-            continue
+    with suppress(*_NOT_DECODED):
+        return msgspec.json.decode(body, type=_Answer)
+    with suppress(*_NOT_DECODED):
+        return msgspec.json.decode(_ODD_USAGE.sub(rb"\1null", body), type=_Answer)
     if read_body(body[:100]).page:
         raise TransientError(
             "a web page answers in place of the embeddings API, as of a proxy or a sign-in: check "

@@ -382,7 +382,8 @@ def api(
     def harm(w: World) -> None:
         w.env |= env or {}
         w.api.faults(*({"after": 3, **fault} for fault in faults))
-        w.truth.cut_inputs += paid * BATCH
+        # And after each request that was struck, perhaps a harmless text to see what else works.
+        w.truth.cut_inputs += paid * BATCH + sum(fault.get("times", 1) for fault in faults)
         w.start()
         w.under_way()
 
@@ -452,16 +453,22 @@ def api_quota(w: World) -> None:
 
 @row("api", "one poison text among the others: 400 without saying which")
 def api_poison(w: World) -> None:
-    text = "host number 17."
-    w.api.faults({"kind": "poison", "match": text, "times": 0})
-    for key, source in w.truth.sources.items():
-        if text in source["message"] and source["level"] == "ERROR" and "by" not in source:
-            w.truth.failing[key] = "text_refused"
-    w.start()
-    w.under_way()
+    one_text(w, {"kind": "poison"})
 
 
 # -- help for the rows
+
+
+def one_text(w: World, fault: dict[str, Any], text: str = "host number 17.") -> None:
+    """Strike every request with one text in it; its logs fail by themselves."""
+    w.api.faults({**fault, "match": text, "times": 0})
+    for key, source in w.truth.sources.items():
+        if text in source["message"] and source["level"] == "ERROR" and "by" not in source:
+            w.truth.failing[key] = "text_refused"
+    # For each of its logs, a harmless text before the halves and one before the mark.
+    w.truth.cut_inputs += 2 * len(w.truth.failing)
+    w.start()
+    w.under_way()
 
 
 def redis_lost(w: World) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.chaos.matrix import HTML, IN_FLIGHT, api, row
+from tests.chaos.matrix import HTML, IN_FLIGHT, api, one_text, row
 from tests.chaos.world import BANK, PATIENCE, PROCESSES, SHOP, Stuck, World
 
 TOO_LONG = {
@@ -84,5 +84,72 @@ def api_dimensions_ignored(w: World) -> None:
     if w.search.count(f"{SHOP},{BANK}", marked):
         raise Stuck("something was stored of answers that have another dimension")
     w.api.set(dimensions_ignored=False)
+    # The answers in flight when the run halted, and a probe for each halted run after it.
+    w.truth.cut_inputs += IN_FLIGHT + 3
+
+
+def for_one_text(status: int, body: Any, told: str) -> None:
+    """A row whose endpoint answers so for one text, from the first request on."""
+
+    def harm(w: World) -> None:
+        one_text(w, {"kind": "status", "status": status, "body": body})
+
+    harm.__name__ = f"api_{status}_for_one_text"
+    row("api", f"{told} for one text")(harm)
+
+
+def _error(message: str, kind: str) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": None, "code": None}}
+
+
+BLOCKED = (
+    "<html><head><title>Attention Required!</title></head><h1>You have been blocked</h1></html>"
+)
+
+for_one_text(400, _error("'$.input' is invalid.", "invalid_request_error"), "400")
+for_one_text(403, BLOCKED, "403 of a firewall")
+for_one_text(424, {"message": "Inference failed", "type": "Backend"}, "424")
+for_one_text(500, _error("json: unsupported value: NaN", "api_error"), "500")
+for_one_text(
+    200, {"error": {"message": "Provider returned error", "code": 400}}, "200 and an error"
+)
+
+
+@row("api", "the endpoint turns to 400 for everything in the middle: a budget is exceeded")
+def api_budget(w: World) -> None:
+    body = _error(
+        "Budget has been exceeded! Current cost: 10.01, Max budget: 10.0", "budget_exceeded"
+    )
+    w.api.faults({"kind": "status", "status": 400, "body": body, "after": 4, "times": 40})
+    w.start()
+    w.until(w.halted, "the run was halted")
+    mended(w, "the quota is exhausted")
+
+
+@row("api", "a proxy answers for the API: 403, 407 and 502 with its pages; then it is mended")
+def api_proxy_answers(w: World) -> None:
+    page = "<html><head><title>Forbidden</title></head><body>squid</body></html>"
+
+    def answered(status: int, times: int) -> dict[str, Any]:
+        return {"kind": "status", "status": status, "body": page, "after": 3, "times": times}
+
+    w.api.faults(answered(502, 4), answered(403, 30), answered(407, 30))
+    w.start()
+    w.until(w.halted, "the run was halted")
+    mended(w, "the proxy before the embeddings API")
+
+
+def mended(w: World, reason: str) -> None:
+    """Nothing was marked when the run halted, and for the right reason; now all goes well again."""
+    reasons = [
+        (w.redis.hget(f"{w.prefix}run:{run.decode()}", "halt_reason") or b"").decode()
+        for run in w.redis.lrange(w.prefix + "runs", 0, -1)
+    ]
+    if not any(reason in told for told in reasons):
+        raise Stuck(f"no run says that {reason}: {reasons}")
+    marked = {"term": {"ai_enrichment_error": "text_refused"}}
+    if w.search.count(f"{SHOP},{BANK}", marked):
+        raise Stuck("healthy logs were marked")
+    w.api.heal()
     # The answers in flight when the run halted, and a probe for each halted run after it.
     w.truth.cut_inputs += IN_FLIGHT + 3

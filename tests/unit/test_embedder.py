@@ -9,10 +9,11 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import chain, repeat
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from enrich.embedder import (
     read_answer,
     retry_after,
 )
+from enrich.embedding.refusals import Meaning
 from enrich.errors import (
     EnrichError,
     Halt,
@@ -43,6 +45,7 @@ from enrich.errors import (
     TransientError,
 )
 from enrich.settings import Settings, load_settings
+from tests.unit.refusal_bodies import SEEN
 
 REPEATABLE = settings(deadline=None, max_examples=150, derandomize=True)
 DIMENSIONS = 3
@@ -211,6 +214,15 @@ def test_another_dimension_halts_and_names_both(embedding: Any) -> None:
         (None, 0),
         # Would take money back.
         ({"prompt_tokens": -9}, 0),
+        ({"prompt_tokens": 9.7}, 9),
+        ({"prompt_tokens": "9", "total_tokens": 11}, 11),
+        ({"prompt_tokens": True}, 0),
+        ({"prompt_tokens": [9]}, 0),
+        ({"prompt_tokens": {"a": 1}}, 0),
+        ({"prompt_tokens": math.nan, "total_tokens": 11}, 11),
+        ({"prompt_tokens": math.inf}, 0),
+        ({"prompt_tokens": -math.inf, "total_tokens": math.nan}, 0),
+        ({"prompt_tokens": 10**17}, 10**17),
     ],
 )
 def test_tokens_are_those_billed_or_none(usage: Any, tokens: int) -> None:
@@ -651,3 +663,210 @@ def test_text_with_the_words_of_an_option_that_is_refused_is_refused(
     control.faults({"kind": "status", "status": 400, "body": quoted, "times": 2})
     assert isinstance(refusal(url), InputRefused)
     assert embed(url).requests == 1, "it is still asked for"
+
+
+# -- what an answer may do
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_redirect_is_never_followed(
+    url: str, control: ApiControl, status: int, scheme: str
+) -> None:
+    """It would carry the texts to a host that nobody set."""
+    elsewhere = f"{scheme}://127.0.0.1:{url.rpartition(':')[2]}/v1/embeddings"
+    control.faults({"kind": "status", "status": status, "headers": {"location": elsewhere}})
+    error = refusal(url)
+    assert type(error) is Halt
+    assert f"redirects to another address ({status})" in str(error)
+    assert "OPENAI_BASE_URL" in str(error)
+    assert control.counts()["inputs"] == 0
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        ({"kind": "bomb"}, "sent a compressed answer"),
+        ({"kind": "bomb", "size": 10}, "sent a compressed answer"),
+        ({"kind": "huge"}, "sent an answer of more than"),
+        ({"kind": "deep"}, "is not what it should be"),
+        ({"kind": "html"}, "a web page answers in place of"),
+        ({"kind": "status", "status": 500, "body": "[" * 100_000}, "in trouble (500)"),
+        ({"kind": "status", "status": 200, "body": "[" * 100_000}, "is not what it should be"),
+    ],
+)
+def test_answer_without_measure_is_a_bad_answer(
+    url: str, control: ApiControl, fault: dict[str, Any], words: str
+) -> None:
+    control.faults(fault)
+    error = refusal(url)
+    assert type(error) is TransientError
+    assert words in str(error)
+    assert error.failed_as, "one of the texts may be why"
+    assert all(vector is not None for vector in embed(url).vectors)
+
+
+@pytest.mark.parametrize(
+    "told",
+    ["1" + "0" * 17, "1" + "0" * 400, "-5", "1e300", "1e999", "NaN", "-Infinity", '"7"', "null",
+     "[[]]", "true"],
+)  # fmt: skip
+def test_no_count_of_tokens_makes_a_bill(url: str, control: ApiControl, told: str) -> None:
+    control.faults({"kind": "usage", "body": told})
+    got = embed(url)
+    assert all(vector is not None for vector in got.vectors)
+    # Special tokens of each text included.
+    assert 0 <= got.tokens <= sum(map(len, TEXTS)) + 2 * len(TEXTS) * 2
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "way"),
+    [
+        ({"error": {"message": "Provider returned error", "code": 400}}, InputRefused, "400"),
+        ({"error": {"message": "QQQ", "code": 429}}, RateLimited, ""),
+        ({"error": {"message": "QQQ", "code": 401}}, Halt, ""),
+        ({"error": {"message": "QQQ", "code": "403"}}, Halt, "403"),
+        ({"error": {"message": "QQQ", "code": 502}}, TransientError, "502"),
+        ({"error": {"message": "QQQ"}}, TransientError, "200"),
+        ({"error": "QQQ"}, TransientError, "200"),
+        ({"error": {"message": "QQQ", "type": "invalid_request_error"}}, InputRefused, "400"),
+        ({"error": "No models loaded. Please load a model"}, Halt, "200"),
+        ({"object": "error", "message": "Invalid model: QQQ", "code": "error"}, Halt, "200"),
+        ({"error": {"message": "QQQ", "code": 400}, "data": []}, InputRefused, "400"),
+    ],
+)
+def test_error_that_is_answered_with_200_is_what_it_says(
+    url: str, control: ApiControl, body: Any, kind: type[EnrichError], way: str
+) -> None:
+    control.faults({"kind": "status", "status": 200, "body": body})
+    error = refusal(url)
+    assert type(error) is kind
+    assert error.failed_as == way
+
+
+@pytest.mark.parametrize(
+    ("provider", "status", "body", "meaning"),
+    SEEN,
+    ids=[f"{provider}-{status}-{n}" for n, (provider, status, _, _) in enumerate(SEEN)],
+)
+def test_what_providers_answer_is_told_with_what_to_do(
+    url: str, control: ApiControl, provider: str, status: int, body: Any, meaning: Meaning
+) -> None:
+    control.faults({"kind": "status", "status": status, "body": body})
+    error = refusal(url)
+    kind, words = SENTENCES[meaning]
+    assert isinstance(error, kind)
+    assert words in str(error)
+    # Neither a pause nor a refused key is a text's fault; everything else has to be shown.
+    certain = status in (401, 402, 429) or isinstance(error, RateLimited)
+    assert bool(error.failed_as) is not certain
+
+
+SENTENCES: dict[Meaning, tuple[type[EnrichError], str]] = {
+    Meaning.KEY: (Halt, "check OPENAI_API_KEY"),
+    Meaning.QUOTA: (Halt, "the quota is exhausted"),
+    Meaning.MODEL: (Halt, "check EMBEDDING_MODEL"),
+    Meaning.PATH: (Halt, "check OPENAI_BASE_URL"),
+    Meaning.VERSION: (Halt, "api-version"),
+    Meaning.FORBIDDEN: (Halt, "check what OPENAI_API_KEY may do"),
+    Meaning.PROXY: (Halt, "the proxy before the embeddings API"),
+    Meaning.PROXY_LOGIN: (Halt, "asks for a login"),
+    Meaning.BLOCKED: (Halt, "a firewall before the embeddings API"),
+    Meaning.LOADING: (TransientError, "still loading its model"),
+    Meaning.BUSY: (RateLimited, "asks for a pause"),
+    Meaning.TOO_LONG: (RequestTooLarge, "too large"),
+    Meaning.TOO_MANY: (InputRefused, "refused a request of 2 texts"),
+    Meaning.TEXT: (InputRefused, "refused a request of 2 texts"),
+    Meaning.TROUBLE: (TransientError, ""),
+    Meaning.OTHER: (Halt, "check OPENAI_BASE_URL"),
+}
+
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+
+
+class Raw:
+    """A server on loopback that answers each request with bytes, one by one."""
+
+    def __init__(self, parts: Iterable[bytes], between: float = 0.0) -> None:
+        self.asked = b""
+        self._parts = parts
+        self._between = between
+        self._done = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._thread = threading.Thread(target=self._serve)
+
+    def __enter__(self) -> Raw:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        # Wakes it, if nobody has asked.
+        with suppress(OSError), socket.create_connection(self._listener.getsockname(), 1):
+            pass
+        self._thread.join()
+        self._listener.close()
+
+    def _serve(self) -> None:
+        line, _ = self._listener.accept()
+        with line, suppress(OSError):
+            while b'"input"' not in self.asked and (more := line.recv(65_536)):
+                self.asked += more
+            for part in self._parts:
+                if self._done.is_set():
+                    return
+                line.sendall(part)
+                self._done.wait(self._between)
+
+
+@pytest.mark.parametrize("before", [b"", HEAD + b"content-length: 100000\r\n\r\n"])
+def test_a_drip_of_bytes_does_not_outlast_the_time_out(before: bytes) -> None:
+    """Each of them comes in time; the answer, in its head or body, never does."""
+    drip = chain([before or HEAD + b"x: "], repeat(b"y"))
+    with Raw(drip, between=0.02) as server:
+        error = refusal(server.url, openai_timeout_seconds=0.3)
+    assert isinstance(error, ServerUnavailable)
+    assert "did not answer in time" in str(error)
+
+
+def test_a_connection_that_is_cut_may_be_a_texts_fault_and_one_that_never_was_not() -> None:
+    with Raw([HEAD + b"content-length: 100\r\n\r\n{"]) as server:
+        error = refusal(server.url)
+        assert isinstance(error, ServerUnavailable)
+        assert error.failed_as == "cut"
+    assert refusal(server.url).failed_as == "", "nobody is there any more"
+
+
+@pytest.mark.parametrize(
+    ("address", "asked", "key"),
+    [
+        ("/openai/deployments/mine?api-version=2024-10-21",
+         b"POST /openai/deployments/mine/embeddings?api-version=2024-10-21 ", b"api-key: sk-test"),
+        ("/openai?api-version=2024-10-21",
+         b"POST /openai/deployments/text-embedding-3-large/embeddings?api-version=2024-10-21 ",
+         b"api-key: sk-test"),
+        ("?api-version=2024-10-21",
+         b"POST /openai/deployments/text-embedding-3-large/embeddings?api-version=2024-10-21 ",
+         b"api-key: sk-test"),
+        ("/openai/deployments/mine/embeddings?api-version=1&x=2",
+         b"POST /openai/deployments/mine/embeddings?", b"api-key: sk-test"),
+        ("/v1?team=logs", b"POST /v1/embeddings?team=logs ", b"authorization: Bearer sk-test"),
+        ("/v1/embeddings", b"POST /v1/embeddings ", b"authorization: Bearer sk-test"),
+        ("/v1/", b"POST /v1/embeddings ", b"authorization: Bearer sk-test"),
+    ],
+)  # fmt: skip
+def test_address_with_parameters_is_asked_as_it_says(
+    address: str, asked: bytes, key: bytes
+) -> None:
+    body = answer(*(row(n, [1.0] * 16) for n in range(len(TEXTS))))
+    head = HEAD + b"connection: close\r\ncontent-length: " + str(len(body)).encode() + b"\r\n\r\n"
+    with Raw([head, body]) as server:
+        wanted = settings_for("", openai_base_url=server.url + address)
+        with closing(OpenAIEmbedder(wanted)) as embedder:
+            assert all(vector is not None for vector in embedder.embed(TEXTS).vectors)
+    assert server.asked.startswith(asked)
+    assert key.lower() in server.asked.lower()
+    assert b"accept-encoding: identity" in server.asked.lower()
+    assert server.asked.lower().count(b"sk-test") == 1

@@ -26,6 +26,7 @@ WRONG: dict[str, list[str]] = {
     "OPENAI_BASE_URL": [
         "qqq", "ftp://qqq", "https://", "https:///qqq", "https://me:qqq@api", "https://qqq@api",
         "http://[qqq]/v1", "http://[qqq", "http://api:qqq", "http://api:0", "http://q\u2100qq",
+        "https://api/v1?subscription-key=qqq", "https://api/v1?sig=qqq", "https://api/v1#qqq",
     ],
     "OPENAI_TIMEOUT_SECONDS": ["qqq", "0", "-1", "nan", "inf"],
     "ENRICH_MAX_TEXT_BYTES": ["qqq", "-1", "8001", "0.5"],
