@@ -26,7 +26,7 @@ from enrich.errors import (
 from enrich.rate_budget import RateBudget
 from enrich.settings import MAX_INPUTS_PER_REQUEST
 from enrich.slices import bounded
-from enrich.text import MAX_TEXT_BYTES, cut
+from enrich.text import LEAST_CUT_BYTES, MAX_TEXT_BYTES, cut
 from enrich.turns import MAX_WAIT_SECONDS
 from enrich.vectors import Vector
 
@@ -58,9 +58,6 @@ PASSING = frozenset(
 #: Requests of one call that may run into the time-out; more, and the task would run into its own.
 #: After the second one nothing is split any more, but the other half is still asked for.
 MOST_TIME_OUTS = 2
-
-#: Bytes below which no text is cut to make it fit.
-LEAST_CUT_BYTES = 64
 
 #: Of the part of a text that fits by what a refusal tells: tokens are not spread evenly.
 CAUTION = 0.9

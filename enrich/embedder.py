@@ -294,6 +294,10 @@ class OpenAIEmbedder:
 #: Sentences for what an operator has to mend.
 _HALTS = {
     Meaning.KEY: "the embeddings API at {url} refused the key ({status}): check OPENAI_API_KEY",
+    Meaning.GATEWAY_KEY: (
+        "the API behind the gateway at {url} refused the gateway's own key ({status}): check the "
+        "key in the gateway's configuration; OPENAI_API_KEY is right"
+    ),
     Meaning.QUOTA: (
         "the embeddings API at {url}: the quota is exhausted ({status}): add credit or raise its "
         "limit"

@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from enrich.errors import SettingsError
 from enrich.masking import expanded
 from enrich.models import project_of
-from enrich.text import MAX_TEXT_BYTES
+from enrich.text import LEAST_CUT_BYTES, MAX_TEXT_BYTES
 
 #: Beyond these, no provider of embeddings accepts a request (OpenAI's published limits).
 MAX_INPUTS_PER_REQUEST = 2048
@@ -155,6 +155,13 @@ class Settings(BaseSettings):
             # It travels in an HTTP header; anything else would look like a server out of reach.
             raise ValueError("must consist of printable ASCII characters")
         return SecretStr(key)
+
+    @field_validator("enrich_max_text_bytes")
+    @classmethod
+    def _something_is_left(cls, value: int) -> int:
+        if 0 < value < LEAST_CUT_BYTES:
+            raise ValueError(f"must be 0, or {LEAST_CUT_BYTES} to {MAX_TEXT_BYTES}")
+        return value
 
     @field_validator("openai_base_url")
     @classmethod

@@ -20,6 +20,9 @@ MAX_TEXT_BYTES = 8_000
 #: Of those, what the tail may take: the part from the last cause on, or the end.
 TAIL_BYTES = 2_600
 
+#: The shortest that a text is ever cut to.
+LEAST_CUT_BYTES = 64
+
 CUT_MARK = "\n[...]\n"
 
 _CAUSED_BY = "Caused by"
@@ -52,7 +55,7 @@ def cut(text: str, limit: int = MAX_TEXT_BYTES) -> str:
     """Keep the head and the last "Caused by" (or, without one, the end) of an over-long text.
 
     Args:
-        limit: bytes of UTF-8 that are left at most; 16 or more.
+        limit: bytes of UTF-8 that are left at most; LEAST_CUT_BYTES or more.
     """
     if len(text) * 4 <= limit or len(text.encode()) <= limit:
         return text

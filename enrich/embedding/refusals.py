@@ -28,6 +28,7 @@ class Meaning(Enum):
     """Who mends it, and how."""
 
     KEY = "key"
+    GATEWAY_KEY = "gateway's key"
     QUOTA = "quota"
     MODEL = "model"
     PATH = "path"
@@ -85,7 +86,8 @@ TABLE: tuple[Known, ...] = (
     _row("Gemini", _M.QUOTA, "billing_disabled"),
     _row("Gemini", _M.QUOTA, "billing to be enabled"),
     _row("Voyage", _M.QUOTA, "payment method", at=(402, 403)),
-    # -- key
+    # -- key; a gateway's own first, which says that it is not ours
+    _row("LiteLLM", _M.GATEWAY_KEY, "litellm.authenticationerror"),
     _row("OpenAI, OpenRouter", _M.KEY, "invalid_api_key"),
     _row("OpenAI", _M.KEY, "incorrect api key"),
     _row("Gemini", _M.KEY, "api_key_invalid"),
@@ -100,7 +102,6 @@ TABLE: tuple[Known, ...] = (
     _row("LiteLLM", _M.KEY, "expired key"),
     _row("LiteLLM", _M.KEY, "authentication error,"),
     _row("LiteLLM", _M.KEY, "llm virtual key expected"),
-    _row("LiteLLM", _M.KEY, "authenticationerror"),
     _row("Voyage", _M.KEY, "api key is invalid"),
     _row("Jina, llama.cpp", _M.KEY, "invalid api key"),
     _row("Cohere", _M.KEY, "invalid api token"),

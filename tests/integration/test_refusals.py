@@ -67,8 +67,13 @@ def test_one_text_that_is_refused_costs_its_neighbours_nothing(
     assert (record.state, record.retries) == ("finished", 0)
     assert (record.vectors_written, record.failed, record.deferred) == (99, 1, 0)
     assert record.api_requests - 1 <= 2 * math.ceil(math.log2(100)) + 2
-    assert assert_right_vectors(search, INDEX, model) == 99
     assert one.run().found == 0
+    sources = search.sources(INDEX)
+    (marked,) = (id for id, source in sources.items() if "ai_enrichment_error" in source)
+    assert sources[marked]["ai_enrichment_error"] == "text_refused"
+    assert "host number 77" in sources[marked]["message"]
+    search("DELETE", f"/{INDEX}/_doc/{marked}?refresh=true")
+    assert assert_right_vectors(search, INDEX, model) == 99
 
 
 def test_one_text_that_cuts_the_connection_is_left_to_a_later_run(

@@ -569,6 +569,73 @@ SEEN: list[tuple[str, int, Any, M]] = [
         ),
         M.QUOTA,
     ),
+    # As it hands on what OpenAI says (LiteLLM 1.108).
+    (
+        "LiteLLM",
+        429,
+        openai(
+            "litellm.RateLimitError: RateLimitError: OpenAIException - Error code: 429 - You "
+            "exceeded your current quota, please check your plan and billing details.\n\nLiteLLM: "
+            "model group 'm' failed with the error above. No fallback was attempted.",
+            "throttling_error",
+            "429",
+        ),
+        M.QUOTA,
+    ),
+    (
+        "LiteLLM",
+        401,
+        openai(
+            "litellm.AuthenticationError: AuthenticationError: OpenAIException - Error code: 401 - "
+            "Incorrect API key provided",
+            "authentication_error",
+            "401",
+        ),
+        M.GATEWAY_KEY,
+    ),
+    (
+        "LiteLLM",
+        429,
+        openai(
+            "No deployments available for selected model, Try again in 5 seconds. All deployments "
+            "for selected model are in cooldown.",
+            "all_deployments_in_cooldown",
+            "429",
+        ),
+        M.BUSY,
+    ),
+    (
+        "LiteLLM",
+        400,
+        openai(
+            "litellm.ContextWindowExceededError: litellm.BadRequestError: "
+            "ContextWindowExceededError: OpenAIException - Error code: 400 - This model's maximum "
+            "context length is 8192 tokens, however you requested 9000 tokens",
+            "invalid_request_error",
+            "400",
+        ),
+        M.TOO_LONG,
+    ),
+    (
+        "LiteLLM",
+        500,
+        openai(
+            "litellm.InternalServerError: InternalServerError: OpenAIException - Error code: 500",
+            "internal_server_error",
+            "500",
+        ),
+        M.TROUBLE,
+    ),
+    (
+        "LiteLLM",
+        403,
+        openai(
+            "litellm.APIError: APIError: OpenAIException - Error code: 403",
+            "permission_error",
+            "403",
+        ),
+        M.FORBIDDEN,
+    ),
     (
         "LiteLLM",
         408,

@@ -764,6 +764,7 @@ def test_what_providers_answer_is_told_with_what_to_do(
 
 SENTENCES: dict[Meaning, tuple[type[EnrichError], str]] = {
     Meaning.KEY: (Halt, "check OPENAI_API_KEY"),
+    Meaning.GATEWAY_KEY: (Halt, "refused the gateway's own key"),
     Meaning.QUOTA: (Halt, "the quota is exhausted"),
     Meaning.MODEL: (Halt, "check EMBEDDING_MODEL"),
     Meaning.PATH: (Halt, "check OPENAI_BASE_URL"),

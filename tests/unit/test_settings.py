@@ -29,7 +29,7 @@ WRONG: dict[str, list[str]] = {
         "https://api/v1?subscription-key=qqq", "https://api/v1?sig=qqq", "https://api/v1#qqq",
     ],
     "OPENAI_TIMEOUT_SECONDS": ["qqq", "0", "-1", "nan", "inf"],
-    "ENRICH_MAX_TEXT_BYTES": ["qqq", "-1", "8001", "0.5"],
+    "ENRICH_MAX_TEXT_BYTES": ["qqq", "-1", "1", "63", "8001", "0.5"],
     "EMBEDDING_DIMENSIONS": ["qqq", "1", "16001", "1.5"],
     "OPENSEARCH_HOST": [
         "me:qqq@host", "qqq@host", "https://host", "https://me:qqq@host:9200", "host/path?qqq",
