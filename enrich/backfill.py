@@ -37,6 +37,10 @@ PAGE_CLAIM_SECONDS = 30
 MAX_PAUSE_SECONDS = 60.0
 
 
+#: Why a chunk is deferred that no worker has survived.
+WORKERS_LOST = "workers were lost with it again and again: is a log too large for them?"
+
+
 class Publisher(Protocol):
     """Sends the next moves to the workers."""
 
@@ -222,9 +226,9 @@ class Backfill:
             tally = self._work.work(chunk, claim)
         except Halt as error:
             self.halt(chunk.run, str(error))
-            return self._settle(chunk, self._accounted(chunk))
-        except TransientError:
-            self._ledger.count(chunk.run, retries=1)
+            return self._settle(chunk, self._accounted(chunk, str(error)))
+        except TransientError as error:
+            self._ledger.count_retry(chunk.run, str(error))
             self._ledger.release(chunk.id, claimant)
             raise
         except RequestRefused as error:
@@ -250,7 +254,7 @@ class Backfill:
         claim = self._ledger.begin(chunk.id, _claimant(), hard, dead=_claimant())
         if claim.verdict == "closed" and self._ledger.unaccounted(chunk.id, hard):
             # Nobody tries again: what cannot be read even now stays deferred.
-            return self._settle(chunk, self._accounted(chunk))
+            return self._settle(chunk, self._accounted(chunk, why))
         if claim.verdict != "go":
             # Another delivery is at it, and will settle it.
             return f"chunk {chunk.id} is {claim.verdict}"
@@ -262,25 +266,29 @@ class Backfill:
             "chunk %s is deferred: %d workers were lost with it; is a log too large for them?",
             chunk.id, losses, extra={"run": chunk.run},
         )  # fmt: skip
-        tally = _all_deferred(chunk)
+        tally = _all_deferred(chunk, WORKERS_LOST)
         tally.errors += 1
         return self._settle(chunk, tally)
 
     def _defer(self, chunk: Chunk, why: str) -> str:
         log.warning("chunk %s is deferred: %s", chunk.id, why, extra={"run": chunk.run})
-        tally = self._accounted(chunk)
+        tally = self._accounted(chunk, why)
         tally.errors += 1
         return self._settle(chunk, tally)
 
-    def _accounted(self, chunk: Chunk) -> Tally:
+    def _accounted(self, chunk: Chunk, why: str) -> Tally:
         try:
-            return self._work.account(chunk)
+            tally = self._work.account(chunk)
         except (TransientError, Halt, RequestRefused):
-            return _all_deferred(chunk)
+            return _all_deferred(chunk, why)
+        tally.explain(why)
+        return tally
 
     def _settle(self, chunk: Chunk, tally: Tally) -> str:
         line = outcome_line(tally.outcomes)
-        verdict, standing = self._ledger.settle(chunk.id, tally.outcomes, tally.errors)
+        verdict, standing = self._ledger.settle(
+            chunk.id, tally.outcomes, tally.errors, tally.reasons
+        )
         log.debug("chunk %s %s: %s", chunk.id, verdict, line, extra={"run": chunk.run})
         if standing.state:
             self._advance(chunk.run, standing)
@@ -364,10 +372,10 @@ _SKIPPED = {
 }
 
 
-def _all_deferred(chunk: Chunk) -> Tally:
+def _all_deferred(chunk: Chunk, why: str) -> Tally:
     """What became of a chunk of which nothing can be read."""
     tally = Tally()
-    tally.add(Outcome.DEFERRED, len(chunk.references))
+    tally.defer(why, len(chunk.references))
     return tally
 
 

@@ -44,6 +44,12 @@ UNFORESEEN = (
     *(RecursionError, TypeError, ValueError),
 )
 
+#: Why logs are deferred.
+OVERLOADED = "OpenSearch is overloaded: it took only a part of the writes"
+UNREADABLE = "logs cannot be read now: some shard of their index does not answer"
+CHANGED = "somebody changed the logs while they were enriched"
+NO_VECTOR = "the embeddings API gave no vector for these texts this time"
+
 IN_DOUBT = "logs that may have been written cannot be read now (a shard does not answer)"
 
 
@@ -57,6 +63,8 @@ class Tally:
     overloaded: bool = False
     #: Whether documents could not be read, so that nobody knows what this run wrote of them.
     unreadable: bool = False
+    #: Why documents are deferred, in sentences, and how many.
+    reasons: Counter[str] = field(default_factory=Counter)
 
     def add(self, outcome: Outcome, n: int = 1) -> None:
         self.outcomes[outcome.value] += n
@@ -67,6 +75,16 @@ class Tally:
         self.errors += other.errors
         self.overloaded |= other.overloaded
         self.unreadable |= other.unreadable
+        self.reasons.update(other.reasons)
+
+    def defer(self, why: str, n: int = 1) -> None:
+        self.add(Outcome.DEFERRED, n)
+        self.reasons[why] += n
+
+    def explain(self, why: str) -> None:
+        """Say why all that is deferred is."""
+        deferred = self.outcomes[Outcome.DEFERRED.value]
+        self.reasons = Counter({why: deferred} if deferred else {})
 
 
 class ChunkWork:
@@ -109,7 +127,7 @@ class ChunkWork:
                         self._ledger.suspect(chunk.id, claim.holder, job.fingerprint)
                     self._do(chunk, [job], given, tally)
         if tally.overloaded:
-            raise TransientError("OpenSearch is overloaded: it took only a part of the writes")
+            raise TransientError(OVERLOADED)
         if tally.unreadable and claim.tried:
             # A write whose answer was lost may have been carried out: the shards of a node that
             # has just started cannot be read yet.
@@ -134,6 +152,7 @@ class ChunkWork:
         try:
             return self._of(chunk, [reference], given)
         except UNFORESEEN as error:
+            what = f"an error that nobody thought of ({type(error).__name__} at {_place_of(error)})"
             log.error(
                 "log %s in %s is deferred: it meets an error that nobody thought of (%s at %s); "
                 "please report it",
@@ -141,7 +160,7 @@ class ChunkWork:
                 extra={"run": chunk.run},
             )  # fmt: skip
         tally = Tally(errors=1)
-        tally.add(Outcome.DEFERRED)
+        tally.defer(f"{what}; please report it")
         return tally
 
     def _of(self, chunk: Chunk, references: Sequence[Reference], given: Given) -> Tally:
@@ -178,7 +197,9 @@ class ChunkWork:
         for index, reason in doubts.items():
             self._ledger.skip(chunk.run, index, reason)
         safe = [document for document in owed if document.reference.index not in doubts]
-        tally.add(Outcome.DEFERRED, len(owed) - len(safe))
+        for document in owed:
+            if why := doubts.get(document.reference.index):
+                tally.defer(f"{document.reference.index}: {why}")
         return self._sources.jobs(safe)
 
     def _owed(self, chunk: Chunk, pairs: Any, tally: Tally) -> list[Document]:
@@ -188,6 +209,8 @@ class ChunkWork:
             outcome = self._settled_already(document, reference, chunk.run)
             if outcome is None:
                 owed.append(document)
+            elif outcome is Outcome.DEFERRED:
+                tally.defer(UNREADABLE)
             else:
                 tally.add(outcome)
         return owed
@@ -243,7 +266,7 @@ class ChunkWork:
                     for document in job.documents
                 ]
             elif job.vector is None:
-                tally.add(Outcome.DEFERRED, len(job.documents))
+                tally.defer(job.put_off or NO_VECTOR, len(job.documents))
             else:
                 vector = encoded.get(id(job.vector)) or encode_vector(job.vector)
                 encoded[id(job.vector)] = vector
@@ -292,10 +315,11 @@ class ChunkWork:
             elif verdict is Verdict.GONE:
                 tally.add(Outcome.GONE)
             elif verdict is Verdict.BLOCKED:
-                tally.add(Outcome.DEFERRED)
-                self._ledger.skip(chunk.run, reference.index, _why_blocked(kind))
+                why = _why_blocked(kind)
+                tally.defer(f"{reference.index}: {why}")
+                self._ledger.skip(chunk.run, reference.index, why)
             elif verdict is Verdict.OVERLOADED:
-                tally.add(Outcome.DEFERRED)
+                tally.defer(OVERLOADED)
                 tally.overloaded = True
             elif write.addition.vector is not None:
                 # The mapping refuses the document with its vector; the mark alone may pass.
@@ -312,7 +336,7 @@ class ChunkWork:
         fields |= {"ai_enrichment_status": "failed", "ai_enrichment_error": "mapping_refused"}
         mark = self._write_of(chunk, write.document, Addition(fields))
         for _ in self._write_once(chunk, [(Outcome.FAILED, mark)], tally):
-            tally.add(Outcome.DEFERRED)
+            tally.defer(CHANGED)
 
     def _write_again(
         self, chunk: Chunk, changed: list[tuple[Outcome, Write]], tally: Tally
@@ -322,19 +346,21 @@ class ChunkWork:
         planned = []
         for (outcome, write), document in zip(changed, read, strict=True):
             if document.presence is not Presence.FOUND:
-                gone = document.presence is Presence.GONE
-                tally.add(Outcome.GONE if gone else Outcome.DEFERRED)
+                if document.presence is Presence.GONE:
+                    tally.add(Outcome.GONE)
+                else:
+                    tally.defer(UNREADABLE)
                 continue
             settled = self._judged_anew(document, chunk.run)
             if settled is not None:
                 tally.add(settled)
             elif document.value("message") != write.document.value("message"):
                 # Another text now: the next run embeds it.
-                tally.add(Outcome.DEFERRED)
+                tally.defer(CHANGED)
             else:
                 planned.append((outcome, self._write_of(chunk, document, write.addition)))
         for _ in self._write_once(chunk, planned, tally):
-            tally.add(Outcome.DEFERRED)
+            tally.defer(CHANGED)
 
 
 def _place_of(error: BaseException) -> str:

@@ -147,6 +147,9 @@ class RunRecord(BaseModel):
     chunks_open: int = 0
     skipped_indices: dict[str, str] = {}
     halt_reason: str = ""
+    #: Why documents were deferred, and how many; why work was tried again, and how often.
+    deferral_reasons: dict[str, int] = {}
+    retry_reasons: dict[str, int] = {}
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -160,6 +163,11 @@ class RunRecord(BaseModel):
     def left_because(self) -> str:
         """Why it left logs for the next run, and when that takes them; "" if it left none."""
         return _LEFT.get(self.stopped_by, "") if self.more else ""
+
+    @property
+    def done(self) -> int:
+        """Documents that need no other run: settled, and not deferred."""
+        return self.settled - self.deferred
 
     @property
     def settled(self) -> int:

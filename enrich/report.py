@@ -6,7 +6,7 @@ that no two places can disagree. A server that does not answer is named; the res
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
@@ -14,6 +14,7 @@ from enrich.errors import EnrichError
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore
 from enrich.models import RunRecord
+from enrich.settings import Settings
 
 _IN_PART = (
     "OpenSearch counted the ERROR logs only in part, so there may be more of them: some shard does "
@@ -90,6 +91,19 @@ class Status(BaseModel):
     paused: bool = False
     #: When beat's last tick was handled.
     last_tick: datetime | None = None
+    #: When this was read, and the settings that judge it: 0 where they are not known.
+    read_at: datetime | None = None
+    interval_seconds: float = 0.0
+    cost_limit_usd: float = 0.0
+    #: Seconds in which the active run has begun no chunk; None without one.
+    quiet_seconds: float | None = None
+    #: Workers that noted lately that they live, and whether any of this deployment ever did within
+    #: the last half hour: those of an older version do not.
+    workers_alive: int = 0
+    workers_note_themselves: bool = False
+    #: In sentences: workers whose settings differ, and other deployments on the same indices.
+    disagreements: list[str] = []
+    neighbours: list[str] = []
     spent_today_usd: float = 0.0
     #: By vector space (model, dimensions and endpoint).
     endpoint_limits: dict[str, EndpointLimitsReport] = {}
@@ -97,6 +111,11 @@ class Status(BaseModel):
     backlog: Backlog | None = None
     #: What could not be read, in sentences.
     problems: list[str] = []
+
+    @property
+    def redis_unread(self) -> bool:
+        """Whether Redis did not give its part."""
+        return any(problem.startswith(("Redis", "REDIS")) for problem in self.problems)
 
     @property
     def seconds_left(self) -> float | None:
@@ -113,12 +132,17 @@ class Status(BaseModel):
         return owed / self.active_run.rate_per_second
 
 
-def read_status(ledger: Ledger, store: LogStore | None, runs: int = 10) -> Status:
-    """Read the status. `store` None leaves the backlog out.
+def read_status(
+    ledger: Ledger, store: LogStore | None, runs: int = 10, settings: Settings | None = None
+) -> Status:
+    """Read the status. `store` None leaves the backlog out; `settings` tell how to judge it.
 
     A server that cannot be reached shows in `problems`; nothing is raised.
     """
-    status = Status()
+    status = Status(read_at=datetime.now(UTC))
+    if settings is not None:
+        status.interval_seconds = settings.interval_seconds
+        status.cost_limit_usd = settings.enrich_max_cost_per_day
     try:
         _read_ledger(status, ledger, runs)
     except EnrichError as error:
@@ -169,6 +193,8 @@ def _read_ledger(status: Status, ledger: Ledger, runs: int) -> None:
     status.last_runs = ledger.last_runs(runs)
     active = ledger.active_run()
     status.active_run = next((run for run in status.last_runs if run.run_id == active), None)
+    if status.active_run is not None:
+        status.quiet_seconds = ledger.quiet_seconds(status.active_run.run_id)
     status.paused = ledger.paused()
     status.last_tick = ledger.last_tick()
     status.spent_today_usd = ledger.spent_today_usd()

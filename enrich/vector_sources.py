@@ -41,6 +41,9 @@ POLL_SECONDS = 0.05
 #: A success speaks for the key that brought it for so long, and for three intervals at least.
 KEY_WORKS_SECONDS = 600.0
 
+#: Why logs wait for another day.
+BUDGET_USED_UP = "the day's ENRICH_MAX_COST_PER_DAY is used up"
+
 #: Vectors of donors, by project and fingerprint; by the project "" those that may serve any.
 Given = Mapping[tuple[str, str], Vector]
 
@@ -58,6 +61,8 @@ class Job:
     source: Outcome = Outcome.DEFERRED
     #: Why its documents fail, if they do.
     failure: str = ""
+    #: Why it has no vector this time, where that is known.
+    put_off: str = ""
 
 
 class VectorSources:
@@ -152,6 +157,8 @@ class VectorSources:
             return
         if self._over_budget():
             self._ledger.out_of_budget(run)
+            for job in jobs:
+                job.put_off = BUDGET_USED_UP
             return
         by_text: dict[str, tuple[Vector | None, Outcome, str]] = {}
         waiting = dict(missing)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -31,6 +32,16 @@ RECORDS_KEPT = 100
 
 #: Unmarkable documents kept in mind; beyond, they are found again by the next run.
 REFUSED_KEPT = 10_000
+
+#: Characters of a counted reason, and where the counts stand in a run's hash.
+REASON_LENGTH = 300
+DEFERRED, RETRIED = "deferred|", "retried|"
+
+#: Why a chunk is deferred that nobody finished.
+PAST_DEADLINE = (
+    "no worker finished it within ENRICH_CHUNK_DEADLINE_SECONDS: are workers lost, or the servers "
+    "too slow?"
+)
 
 #: What an endpoint was found to take is looked for anew after an hour.
 LIMITS_KEPT_SECONDS = 3600
@@ -142,10 +153,20 @@ class Ledger:
         self._move("note", _run_of(chunk), chunk, claimant, "suspect", fingerprint)
 
     def settle(
-        self, chunk: str, outcomes: Mapping[str, int], errors: int = 0
+        self,
+        chunk: str,
+        outcomes: Mapping[str, int],
+        errors: int = 0,
+        reasons: Mapping[str, int] | None = None,
     ) -> tuple[Literal["settled", "corrected", "closed"], Standing]:
-        """Close a chunk. The outcomes must sum to its documents."""
-        answer = self._move("settle", _run_of(chunk), chunk, json.dumps(outcomes), errors)
+        """Close a chunk. The outcomes must sum to its documents; `reasons` say in sentences why how
+        many of them were deferred."""
+        told: Counter[str] = Counter()
+        for sentence, documents in (reasons or {}).items():
+            told[as_reason(sentence)] += documents
+        answer = self._move(
+            "settle", _run_of(chunk), chunk, json.dumps(outcomes), errors, json.dumps(told)
+        )
         return _text(answer[0]), _standing(answer[1:])  # type: ignore[return-value]
 
     def count(self, run: str, *, micro_usd: int = 0, **amounts: int) -> None:
@@ -153,14 +174,18 @@ class Ledger:
         pairs = [part for pair in amounts.items() if pair[1] for part in pair]
         self._move("count", run, _today(), micro_usd, uuid.uuid4().hex, *pairs)
 
+    def count_retry(self, run: str, why: str) -> None:
+        """Count that work of a run is tried again, and why."""
+        self.count(run, **{"retries": 1, f"{RETRIED}{as_reason(why)}": 1})
+
     def expire(self, run: str, deadline: float) -> tuple[int, Standing]:
         """Defer chunks past their deadline; how many, and where the run stands."""
-        answer = self._move("expire", run, deadline * 1000)
+        answer = self._move("expire", run, deadline * 1000, PAST_DEADLINE)
         return int(answer[0]), _standing(answer[1:])
 
     def halt(self, run: str, reason: str, state: str = "halted") -> bool:
         """Stop the fan-out and defer open chunks; False if the run was not running."""
-        return bool(self._move("halt", run, state, reason))
+        return bool(self._move("halt", run, state, reason, as_reason(reason)))
 
     def finish(self, run: str) -> Literal["finished", "unfinished", "over"]:
         return _text(self._move("finish", run))  # type: ignore[return-value]
@@ -271,6 +296,8 @@ class Ledger:
             chunks_open=open_chunks,
             skipped_indices={_text(k): _text(v) for k, v in skipped.items()},
             halt_reason=fields.get("halt_reason", ""),
+            deferral_reasons=_reasons(fields, DEFERRED),
+            retry_reasons=_reasons(fields, RETRIED),
             **counters,
         )
 
@@ -283,6 +310,13 @@ class Ledger:
             with suppress(RunClosed):
                 records.append(self.record(_text(run)))
         return records
+
+    def quiet_seconds(self, run: str) -> float:
+        """For how long the run has begun no chunk, by Redis TIME; 0 if it is not known."""
+        with translated():
+            fields = self._redis.hmget(self._run_key(run), "last_begin", "started_at")
+        known = [float(field) / 1000 for field in fields if field]
+        return max(0.0, self.now() - max(known)) if known else 0.0
 
     def totals(self) -> Totals:
         with translated():
@@ -423,6 +457,22 @@ def _standing(row: list[Any]) -> Standing:
 
 def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def as_reason(sentence: str) -> str:
+    """A sentence as it is counted: one line, of bounded length."""
+    line = " ".join(str(sentence).split())
+    return line if len(line) <= REASON_LENGTH else line[: REASON_LENGTH - 1] + "…"
+
+
+def _reasons(fields: Mapping[str, str], kind: str) -> dict[str, int]:
+    """The counted sentences of a kind, the most frequent first."""
+    found = {
+        name.removeprefix(kind): int(count)
+        for name, count in fields.items()
+        if name.startswith(kind)
+    }
+    return dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _run_of(chunk: str) -> str:

@@ -18,11 +18,27 @@ local function standing(run)
   return {redis.call('HLEN', run_key(run, 'open')), number(fields[1]), number(fields[2]), fields[3] or ''}
 end
 
+-- Count why documents were deferred (kind 'deferred') or work was tried again ('retried'): a field of
+-- the run for each sentence, at most twelve of a kind; what else there is counts together.
+local function because(run, kind, sentence, n)
+  if sentence == '' or n == 0 then return end
+  local field = kind .. '|' .. sentence
+  if redis.call('HEXISTS', run_key(run), field) == 0 then
+    local known = 0
+    for _, name in ipairs(redis.call('HKEYS', run_key(run))) do
+      if string.sub(name, 1, #kind + 1) == kind .. '|' then known = known + 1 end
+    end
+    if known >= 12 then field = kind .. '|other reasons' end
+  end
+  if redis.call('HINCRBY', run_key(run), field, n) <= 0 then redis.call('HDEL', run_key(run), field) end
+end
+
 -- A chunk leaves the open set as deferred; kept aside with its claim, so that work which ends late
 -- corrects it, and a redelivery can tell whether its holder may still do so.
-local function defer(run, chunk, entry)
+local function defer(run, chunk, entry, why)
   redis.call('HDEL', run_key(run, 'open'), chunk)
   redis.call('HSET', run_key(run, 'late'), chunk,
-    cjson.encode({n = entry.n, by = entry.by, claimed = entry.claimed}))
+    cjson.encode({n = entry.n, by = entry.by, claimed = entry.claimed, why = why}))
   redis.call('HINCRBY', run_key(run), 'deferred', entry.n)
+  because(run, 'deferred', why, entry.n)
 end

@@ -10,7 +10,12 @@ end
 if redis.call('EXISTS', run_key(run)) == 0 then return 0 end
 if number(ARGV[3]) > 0 then redis.call('HINCRBY', run_key(run), 'cost_micro_usd', ARGV[3]) end
 for i = 5, #ARGV, 2 do
-  redis.call('HINCRBY', run_key(run), ARGV[i], ARGV[i + 1])
+  local kind, sentence = string.match(ARGV[i], '^(%l+)|(.*)$')
+  if kind then
+    because(run, kind, sentence, ARGV[i + 1])
+  else
+    redis.call('HINCRBY', run_key(run), ARGV[i], ARGV[i + 1])
+  end
   if ARGV[i] == 'errors' then redis.call('HINCRBY', key('totals'), 'errors', ARGV[i + 1]) end
 end
 return 1

@@ -1,6 +1,6 @@
 -- Close a chunk once, with the outcome of each of its documents. A chunk that its deadline or a
 -- halt closed as deferred, and that was finished late, corrects the record, also after the run.
--- ARGV: run, chunk, outcomes {name: n} (JSON), errors.
+-- ARGV: run, chunk, outcomes {name: n} (JSON), errors, why documents were deferred {sentence: n}.
 local run, chunk = ARGV[1], ARGV[2]
 local outcomes = cjson.decode(ARGV[3])
 local sum = 0
@@ -12,7 +12,8 @@ if not raw and not late then
   local s = standing(run)
   return {'closed', s[1], s[2], s[3], s[4]}
 end
-local expected = cjson.decode(late or raw).n
+local entry = cjson.decode(late or raw)
+local expected = entry.n
 if sum ~= expected then
   return redis.error_reply('outcomes of ' .. chunk .. ' sum to ' .. sum .. ', registered were ' .. expected)
 end
@@ -20,6 +21,7 @@ end
 if late then
   redis.call('HDEL', run_key(run, 'late'), chunk)
   redis.call('HINCRBY', run_key(run), 'deferred', -expected)
+  because(run, 'deferred', entry.why or '', -expected)
 else
   redis.call('HDEL', run_key(run, 'open'), chunk)
 end
@@ -32,6 +34,13 @@ for name, n in pairs(outcomes) do
     end
   end
 end
+local unexplained = number(outcomes['deferred'])
+for sentence, n in pairs(cjson.decode(ARGV[5] or '{}')) do
+  because(run, 'deferred', sentence, n)
+  unexplained = unexplained - n
+end
+-- What stays deferred keeps the reason that it was deferred for.
+if unexplained > 0 then because(run, 'deferred', entry.why or '', unexplained) end
 local errors = number(ARGV[4]) + number(outcomes['failed'])
 redis.call('HINCRBY', run_key(run), 'vectors_written', vectors)
 redis.call('HINCRBY', run_key(run), 'errors', errors)

@@ -92,7 +92,7 @@ REGISTERED = Place(
     "register",
     "self run page scan scan_done chunks messages indices skipped more stopped_by",
 )
-SETTLED = Place(Ledger, "settle", "self chunk outcomes errors")
+SETTLED = Place(Ledger, "settle", "self chunk outcomes errors reasons")
 
 # Who uses these classes is told by name only, so that a place could be there and never be reached.
 if broker.Channel.QoS is not broker.QoS or broker.Transport.Channel is not broker.Channel:
