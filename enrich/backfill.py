@@ -8,8 +8,10 @@ lost. Errors are raised as they are; the tasks turn them into retries.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -21,8 +23,10 @@ from enrich.ledger import Ledger, Standing
 from enrich.log_store import LogStore, RequestRefused
 from enrich.models import Chunk, Outcome, RunRecord, outcome_line
 from enrich.rate_budget import RateBudget
+from enrich.report import read_status
 from enrich.scanning import Scanner
 from enrich.settings import Settings
+from enrich.status.health import health_of
 from enrich.vector_cache import VectorCache
 from enrich.vector_sources import VectorSources
 from enrich.write_pace import WritePace
@@ -36,6 +40,9 @@ PAGE_CLAIM_SECONDS = 30
 #: Longest pause that open work waits for; asked for a longer one, the run halts.
 MAX_PAUSE_SECONDS = 60.0
 
+
+#: Reasons in a line of the log; the run record has more.
+REASONS_SHOWN = 3
 
 #: Why a chunk is deferred that no worker has survived.
 WORKERS_LOST = "workers were lost with it again and again: is a log too large for them?"
@@ -330,14 +337,21 @@ class Backfill:
         extra = {"run": record.run_id}
         say = log.info
         say(
-            "Cycle #%d step 2/3: embeddings generated: %d (%d texts sent to the API, "
-            "%d from cache, %d reused, %d duplicates)",
+            "Cycle #%d step 2/3: embeddings generated: %d (%d by the API, %d from cache, "
+            "%d reused, %d duplicates), none for %d (%d failed, %d deferred, %d had one already, "
+            "%d gone); %d texts sent to the API in %d requests",
             record.number, record.embedded + record.cached + record.reused + record.duplicate,
-            record.api_inputs, record.cached, record.reused, record.duplicate, extra=extra,
+            record.embedded, record.cached, record.reused, record.duplicate,
+            record.failed + record.deferred + record.already_vectorized + record.gone,
+            record.failed, record.deferred, record.already_vectorized, record.gone,
+            record.api_inputs, record.api_requests, extra=extra,
         )  # fmt: skip
         say(
-            "Cycle #%d step 3/3: documents updated: %d success, %d failed, %d deferred",
-            record.number, record.vectors_written, record.failed, record.deferred, extra=extra,
+            "Cycle #%d step 3/3: documents updated: %d success, %d failed, %d deferred%s; "
+            "%d retries%s",
+            record.number, record.vectors_written, record.failed, record.deferred,
+            _counted(record.deferral_reasons), record.retries, _counted(record.retry_reasons),
+            extra=extra,
         )  # fmt: skip
         totals = self._ledger.totals()
         if record.settled != record.found:
@@ -353,6 +367,10 @@ class Backfill:
             record.estimated_cost_usd, self.next_run(record),
             f", halted: {record.halt_reason}" if record.halt_reason else "", extra=extra,
         )  # fmt: skip
+        health = health_of(read_status(self._ledger, None, settings=self._settings))
+        log.log(
+            logging.INFO if health.well else logging.WARNING, "health: %s", health.line, extra=extra
+        )
 
     def next_run(self, record: RunRecord) -> str:
         """When the next tick after a run's start is due, as told to people."""
@@ -361,7 +379,11 @@ class Backfill:
         if record.more and record.stopped_by == "budget":
             return "after midnight UTC (ENRICH_MAX_COST_PER_DAY is used up)"
         assert record.started_at is not None
-        due = record.started_at.timestamp() + self._settings.interval_seconds
+        # Beat ticks at its interval whatever a run lasts; ticks that a run was in the way of are
+        # over.
+        now, interval = self._ledger.now(), self._settings.interval_seconds
+        began = (self._ledger.last_tick() or record.started_at).timestamp()
+        due = began + interval * max(1, math.ceil((now - began) / interval))
         return datetime.fromtimestamp(due, UTC).strftime("%H:%M:%S UTC")
 
 
@@ -370,6 +392,14 @@ _SKIPPED = {
     "paused": "skipped: paused",
     "too_soon": "skipped: the last run began less than half an interval ago",
 }
+
+
+def _counted(reasons: Mapping[str, int]) -> str:
+    """Reasons with their counts in brackets, the most frequent first, not all of them."""
+    told = [f"{count}: {sentence}" for sentence, count in reasons.items()]
+    if len(told) > REASONS_SHOWN:
+        told[REASONS_SHOWN:] = [f"and {len(told) - REASONS_SHOWN} other reasons"]
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def _all_deferred(chunk: Chunk, why: str) -> Tally:

@@ -6,12 +6,14 @@ that no two places can disagree. A server that does not answer is named; the res
 
 from __future__ import annotations
 
+import socket
 from datetime import UTC, datetime
 
 from pydantic import BaseModel
 
 from enrich.errors import EnrichError
 from enrich.ledger import Ledger
+from enrich.ledger.deployment import disagreements, place_of
 from enrich.log_store import LogStore
 from enrich.models import RunRecord
 from enrich.settings import Settings
@@ -144,7 +146,7 @@ def read_status(
         status.interval_seconds = settings.interval_seconds
         status.cost_limit_usd = settings.enrich_max_cost_per_day
     try:
-        _read_ledger(status, ledger, runs)
+        _read_ledger(status, ledger, runs, settings)
     except EnrichError as error:
         status.problems.append(str(error))
     if store is not None:
@@ -180,7 +182,7 @@ def read_backlog(store: LogStore) -> Backlog:
     )
 
 
-def _read_ledger(status: Status, ledger: Ledger, runs: int) -> None:
+def _read_ledger(status: Status, ledger: Ledger, runs: int, settings: Settings | None) -> None:
     totals = ledger.totals()
     status.totals = TotalsReport(
         runs=totals.runs,
@@ -195,6 +197,14 @@ def _read_ledger(status: Status, ledger: Ledger, runs: int) -> None:
     status.active_run = next((run for run in status.last_runs if run.run_id == active), None)
     if status.active_run is not None:
         status.quiet_seconds = ledger.quiet_seconds(status.active_run.run_id)
+    workers = ledger.deployment.workers()
+    status.workers_alive = sum(note.alive and not note.refuses for note in workers)
+    status.workers_note_themselves = ledger.deployment.noted()
+    status.disagreements = disagreements(workers)
+    if settings is not None:
+        place = place_of(settings, socket.gethostname())
+        found = ledger.deployment.neighbours(place, settings.enrich_index_pattern)
+        status.neighbours = [neighbour.sentence for neighbour in found]
     status.paused = ledger.paused()
     status.last_tick = ledger.last_tick()
     status.spent_today_usd = ledger.spent_today_usd()

@@ -7,6 +7,7 @@ It gives up when what it waits for cannot come: no worker is left, or work is pa
 from __future__ import annotations
 
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -53,15 +54,60 @@ class Progress:
     """Where the runs that are followed stand."""
 
     number: int
+    #: Logs that are done with; one that is deferred is not.
     settled: int
     #: What will have been settled in the end, as far as known now.
     total: int
-    #: Logs settled a second since the following began; 0 before anything was.
+    #: Logs done a second lately; 0 before anything was.
     rate: float
+    #: Logs left for the next run.
+    deferred: int = 0
+    #: Whether the rate has been seen for long enough to tell the time left.
+    steady: bool = True
 
     @property
     def seconds_left(self) -> float | None:
-        return (self.total - self.settled) / self.rate if self.rate > 0 else None
+        """None while it cannot be told."""
+        left = max(0, self.total - self.settled - self.deferred)
+        if not left and self.settled:
+            return 0.0
+        return left / self.rate if self.rate > 0 and self.steady else None
+
+
+class Pace:
+    """How fast a count grows: over the last WINDOW_SECONDS, and from the moment on at which it
+    began to grow, so that a slow start tells nothing of the rest."""
+
+    WINDOW_SECONDS = 20.0
+    #: Before that, the rate says nothing of what is left.
+    STEADY_SECONDS = 5.0
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def see(self, now: float, done: int) -> None:
+        """Note the count at a time, in seconds of any clock that only goes forward."""
+        if len(self._seen) == 1 and self._seen[0][1] == done:
+            self._seen.clear()
+        self._seen.append((now, done))
+        while len(self._seen) > 2 and now - self._seen[1][0] >= self.WINDOW_SECONDS:
+            self._seen.popleft()
+
+    @property
+    def seconds(self) -> float:
+        """For how long it has grown, as far as is looked back."""
+        return self._seen[-1][0] - self._seen[0][0] if self._seen else 0.0
+
+    @property
+    def rate(self) -> float:
+        """By how much it grew in a second; 0 before it has grown."""
+        if self.seconds <= 0:
+            return 0.0
+        return max(0, self._seen[-1][1] - self._seen[0][1]) / self.seconds
+
+    @property
+    def steady(self) -> bool:
+        return self.seconds >= self.STEADY_SECONDS
 
 
 class Paused(Exception):
@@ -99,20 +145,30 @@ class Following:
             Paused: work is paused.
             RunClosed: Redis lost the run.
         """
-        began = moved = ended = self._now()
-        settled_before: int | None = None
+        moved = ended = self._now()
+        done_before: int | None = None
+        pace = Pace()
         last: object = None
         following: str | None = run
         while following is not None:
             record = self._ledger.record(following)
             self.records[following] = record
-            settled = sum(r.settled for r in self.records.values())
-            if settled_before is None:
-                settled_before = settled
+            done = sum(r.done for r in self.records.values())
+            if done_before is None:
+                done_before = done
             now = self._now()
-            rate = (settled - settled_before) / (now - began) if now > began else 0.0
-            total = max(self._total(settled_before), sum(r.found for r in self.records.values()))
-            self._show(Progress(number=record.number, settled=settled, total=total, rate=rate))
+            pace.see(now, done)
+            total = max(self._total(done_before), sum(r.found for r in self.records.values()))
+            self._show(
+                Progress(
+                    number=record.number,
+                    settled=done,
+                    total=total,
+                    rate=pace.rate,
+                    deferred=sum(r.deferred for r in self.records.values()),
+                    steady=pace.steady,
+                )
+            )
             if record.finished_at is None:
                 ended = now
             else:
@@ -142,10 +198,10 @@ class Following:
         later = [r for r in self._ledger.last_runs() if r.number > record.number]
         return later[-1].run_id if later else record.run_id
 
-    def _total(self, settled_before: int) -> int:
+    def _total(self, done_before: int) -> int:
         skipped = {name for record in self.records.values() for name in record.skipped_indices}
         owed = sum(count for name, count in self._backlog.items() if name not in skipped)
-        return settled_before + owed
+        return done_before + owed
 
 
 def sum_of(records: Sequence[RunRecord]) -> RunSum:
@@ -157,6 +213,11 @@ def sum_of(records: Sequence[RunRecord]) -> RunSum:
         fields[name] = sum(getattr(record, name) for record in records)
     for name in ("duration_seconds", "estimated_cost_usd"):
         fields[name] = round(fields[name], 6)
+    for name in ("deferral_reasons", "retry_reasons"):
+        added = Counter[str]()
+        for record in records:
+            added.update(getattr(record, name))
+        fields[name] = dict(added.most_common())
     for record in records:
         fields["skipped_indices"] = fields["skipped_indices"] | record.skipped_indices
     return RunSum(**fields, run_ids=[record.run_id for record in records])

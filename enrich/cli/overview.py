@@ -15,6 +15,8 @@ from enrich.cli.screen import plural
 from enrich.models import RunRecord
 from enrich.report import Backlog, Status, read_status
 from enrich.settings import Settings
+from enrich.status.health import Health, Word, health_of, problems_of, told
+from enrich.status.health import as_json as health_as_json
 
 #: Indices and runs shown; `--json` has all indices.
 MAX_INDICES = 20
@@ -23,14 +25,33 @@ MAX_RUNS = 8
 
 def show(settings: Settings, *, as_json: bool) -> int:
     """Read and print the status. The exit status."""
-    status = read_status(assembly.build_ledger(settings), assembly.build_store(settings))
+    status = read_status(
+        assembly.build_ledger(settings), assembly.build_store(settings), settings=settings
+    )
+    health = health_of(status)
     if as_json:
-        screen.print_json(status.model_dump(mode="json"))
+        screen.print_json(health_as_json(status))
     else:
+        print_health(screen.out(), health)
         _print(screen.out(), status, settings)
-    for problem in status.problems:
+    for problem in problems_of(status) if as_json else status.problems:
         screen.line(screen.err(), "bad", problem)
-    return 3 if status.problems else 0
+    return 3 if status.problems else health.exit_status
+
+
+def print_health(console: Console, health: Health) -> None:
+    """The word with its sentence, then what else is so."""
+    screen.line(console, _mark(health.word), health.line)
+    for reason in health.reasons:
+        sentence = told(reason.sentence, reason.remedy)
+        if sentence != told(health.sentence, health.remedy):
+            screen.line(console, _mark(reason.word), f"{reason.word.value}: {sentence}")
+
+
+def _mark(word: Word) -> str:
+    if word in (Word.HEALTHY, Word.WORKING):
+        return "ok"
+    return "warn" if word in (Word.PAUSED, Word.LATE) else "bad"
 
 
 def _print(console: Console, status: Status, settings: Settings) -> None:
@@ -89,7 +110,8 @@ def _print_active(console: Console, status: Status) -> None:
     screen.facts(
         console,
         f"#{run.number} ({run.run_id}, {run.trigger}), for {screen.span(run.duration_seconds)}: "
-        f"{run.settled:,} of {run.found:,} logs found so far are done",
+        f"{run.done:,} of {run.found:,} logs found so far are done"
+        + (f", {run.deferred:,} deferred" if run.deferred else ""),
         f"{run.rate_per_second:,.1f} vectors/s{left}; {plural(run.chunks_open, 'chunk')} open",
     )
 
@@ -150,6 +172,7 @@ def _print_runs(console: Console, runs: list[RunRecord]) -> None:
         if run.halt_reason:
             screen.line(console, "warn", f"#{run.number} {run.state}: {run.halt_reason}")
     newest = runs[0]
+    screen.reasons(console, f"#{newest.number}", newest)
     if newest.state == "finished" and newest.left_because:
         screen.line(console, "warn", f"#{newest.number} left logs: {newest.left_because}")
     # Those of the older runs would be the same again, or are mended.

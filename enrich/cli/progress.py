@@ -60,13 +60,14 @@ def progress(console: Console) -> Iterator[Callable[[Progress], None]]:
             yield draw
         return
 
-    told = 0
+    told = (0, 0)
     quiet_until = time.monotonic() + LINE_SECONDS
 
     def write(now: Progress) -> None:
         nonlocal told, quiet_until
-        if now.settled > told and time.monotonic() >= quiet_until:
-            told, quiet_until = now.settled, time.monotonic() + LINE_SECONDS
+        if (now.settled, now.deferred) != told and time.monotonic() >= quiet_until:
+            told = now.settled, now.deferred
+            quiet_until = time.monotonic() + LINE_SECONDS
             screen.facts(
                 console, f"run #{now.number}: {now.settled:,} of {now.total:,} logs, {_pace(now)}"
             )
@@ -75,11 +76,15 @@ def progress(console: Console) -> Iterator[Callable[[Progress], None]]:
 
 
 def _pace(now: Progress) -> str:
-    if now.seconds_left is None:
-        return "waiting for the first logs"
-    if now.settled >= now.total:
-        return f"{now.rate:,.0f}/s"
-    return f"{now.rate:,.0f}/s, {screen.span(now.seconds_left)} left"
+    deferred = f", {now.deferred:,} deferred" if now.deferred else ""
+    if not now.rate:
+        return (
+            f"waiting for logs{deferred}"
+            if now.settled
+            else f"waiting for the first logs{deferred}"
+        )
+    left = f", {screen.span(now.seconds_left)} left" if now.seconds_left else ""
+    return f"{now.rate:,.0f}/s{left}{deferred}"
 
 
 def print_summary(console: Console, record: RunSum) -> None:
@@ -116,6 +121,7 @@ def print_summary(console: Console, record: RunSum) -> None:
         f"API: {record.api_requests:,} requests, {record.api_inputs:,} texts, "
         f"{record.api_tokens:,} tokens, {screen.dollars(record.estimated_cost_usd)}",
     )
+    screen.reasons(console, "it", record)
     screen.skipped(console, record.skipped_indices)
     if record.state == "finished" and record.left_because:
         screen.line(console, "warn", f"more logs are waiting: {record.left_because}")

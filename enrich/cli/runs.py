@@ -106,7 +106,7 @@ def _say_active(console: Console, ledger: Ledger, run: str) -> None:
     screen.line(
         console,
         "ok",
-        f"run #{record.number} ({run}) is active: {record.settled:,} of {record.found:,} logs "
+        f"run #{record.number} ({run}) is active: {record.done:,} of {record.found:,} logs "
         "found so far are done",
     )
 

@@ -19,6 +19,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from enrich.models import RunRecord
 from enrich.worker.plain_text import clean as clean
 
 #: Columns where there is no terminal: wide, because what is cut there cannot be widened.
@@ -82,6 +83,14 @@ def skipped(console: Console, indices: Mapping[str, str]) -> None:
     if len(indices) > MAX_SKIPPED:
         rest = len(indices) - MAX_SKIPPED
         line(console, "warn", f"{rest:,} more indices were skipped: --json names them")
+
+
+def reasons(console: Console, name: str, run: RunRecord) -> None:
+    """Why logs of a run were deferred and its work was tried again, and how often."""
+    for sentence, count in run.deferral_reasons.items():
+        line(console, "warn", f"{name} deferred {plural(count, 'log')}: {sentence}")
+    for sentence, count in run.retry_reasons.items():
+        line(console, "warn", f"{name} was held up {plural(count, 'time')}: {sentence}")
 
 
 def heading(console: Console, text: str) -> None:

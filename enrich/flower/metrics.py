@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from enrich.flower.reading import Reading
 from enrich.models import Outcome
 from enrich.report import Backlog, Status
+from enrich.status.health import CODES, Health, Word, health_of
 
 STATES = ("with_vector", "without_vector", "failed")
 
@@ -41,6 +42,7 @@ class EnrichCollector(Collector):
         yield up
         if reading.redis_up:
             yield from _of_ledger(reading.status)
+            yield from _of_health(health_of(reading.status))
         # In part, a backlog would fall where nothing was done.
         if reading.status.backlog is not None and reading.status.backlog.whole:
             yield from _of_backlog(reading.status.backlog, self._now())
@@ -85,6 +87,22 @@ def _of_ledger(status: Status) -> Iterator[Metric]:
         yield GaugeMetricFamily(
             "enrich_run_halted", "Whether the last run was halted", int(run.state == "halted")
         )
+
+
+def _of_health(health: Health) -> Iterator[Metric]:
+    reasons = GaugeMetricFamily(
+        "enrich_health", "Whether this keeps the system from being healthy", labels=["reason"]
+    )
+    so = {reason.code for reason in health.reasons}
+    for code in CODES:
+        reasons.add_metric([code], int(code in so))
+    yield reasons
+    words = GaugeMetricFamily(
+        "enrich_health_word", "The health in one word: 1 for the one that holds", labels=["word"]
+    )
+    for word in Word:
+        words.add_metric([word.value], int(word is health.word))
+    yield words
 
 
 def _of_backlog(backlog: Backlog, now: datetime) -> Iterator[Metric]:

@@ -7,9 +7,11 @@ on the event loop nor on the threads with which Flower asks its workers.
 from __future__ import annotations
 
 import asyncio
+import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 import prometheus_client
@@ -20,6 +22,7 @@ from tornado.template import Loader, Template
 from enrich.flower.reading import StatusReader
 from enrich.models import Outcome, RunRecord
 from enrich.report import IndexBacklog, Status
+from enrich.status.health import Health, as_json, health_of, told
 
 TEMPLATES = Path(__file__).parent / "templates"
 REFRESH_SECONDS = 10
@@ -36,9 +39,27 @@ class View:
 
     status: Status
 
+    @cached_property
+    def health(self) -> Health:
+        return health_of(self.status)
+
+    @property
+    def others(self) -> list[tuple[str, str]]:
+        """The reasons beside the first: word and sentence."""
+        return [
+            (reason.word.value, told(reason.sentence, reason.remedy))
+            for reason in self.health.reasons[1:]
+        ]
+
+    @property
+    def unsaid(self) -> list[str]:
+        """Problems of reading that no reason tells of."""
+        said = {reason.sentence for reason in self.health.reasons}
+        return [problem for problem in self.status.problems if problem not in said]
+
     @property
     def word(self) -> str:
-        """The state in one word, the worst first."""
+        """The state of the runs in one word."""
         if any(problem.startswith("Redis") for problem in self.status.problems):
             return "unknown"
         if self.status.paused:
@@ -150,7 +171,7 @@ class EnrichmentJson(_Handler):
         status = await self.read()
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.set_header("Cache-Control", "no-store")
-        self.finish(status.model_dump_json())
+        self.finish(json.dumps(as_json(status)))
 
 
 class Metrics(BaseHandler):  # type: ignore[misc]

@@ -58,9 +58,14 @@ class StatusReader:
     """The status, from any thread; one read at a time."""
 
     def __init__(
-        self, ledger: Ledger, store: LogStore, clock: Callable[[], float] = time.monotonic
+        self,
+        ledger: Ledger,
+        store: LogStore,
+        clock: Callable[[], float] = time.monotonic,
+        settings: Settings | None = None,
     ) -> None:
         self._ledger = ledger
+        self._settings = settings
         self._lock = threading.Lock()
         self._kept_status = _Kept(self._ask_ledger, LEDGER_SECONDS, clock)
         self._kept_backlog = _Kept(lambda: read_backlog_or_problem(store), BACKLOG_SECONDS, clock)
@@ -76,7 +81,7 @@ class StatusReader:
         return Reading(merged, redis_up=not status.problems, opensearch_up=backlog is not None)
 
     def _ask_ledger(self) -> Status:
-        return read_status(self._ledger, None)
+        return read_status(self._ledger, None, settings=self._settings)
 
 
 def build_reader(settings: Settings) -> StatusReader:
@@ -84,5 +89,7 @@ def build_reader(settings: Settings) -> StatusReader:
     seconds = min(OPENSEARCH_TIMEOUT_SECONDS, settings.opensearch_timeout_seconds)
     hurried = settings.model_copy(update={"opensearch_timeout_seconds": seconds})
     return StatusReader(
-        quick_ledger(settings, REDIS_TIMEOUT_SECONDS, second_try=True), LogStore(hurried)
+        quick_ledger(settings, REDIS_TIMEOUT_SECONDS, second_try=True),
+        LogStore(hurried),
+        settings=settings,
     )

@@ -190,6 +190,15 @@ class Deployment:
         kept = [note for note in notes if note and note.seconds_ago <= KEPT_SECONDS]
         return sorted(kept, key=lambda note: (note.since, note.token))
 
+    def noted(self) -> bool:
+        """Whether any worker of this deployment has noted itself lately, living or not: one of an
+        older version notes nothing."""
+        with translated():
+            return bool(
+                self._redis.exists(self._prefix + "workers")
+                or self._redis.hexists(DEPLOYMENTS_KEY, self._prefix)
+            )
+
     def odd(self, configuration: Configuration) -> str:
         """Why a process with this configuration must leave all work to others; "" if not."""
         for note in self.workers():

@@ -20,7 +20,7 @@ from enrich import assembly, redis_connection
 from enrich.cli import app, runs, screen
 from enrich.cli.check import memory_lines
 from enrich.cli.failing import matches
-from enrich.cli.following import Following, Paused, Progress, exit_status, sum_of
+from enrich.cli.following import Following, Pace, Paused, Progress, exit_status, sum_of
 from enrich.cli.screen import MAX_SKIPPED
 from enrich.cli.workers import NoWorker
 from enrich.errors import EnrichError, ServerUnavailable
@@ -491,6 +491,46 @@ def test_following_sums_runs_that_continue_each_other(ledger: Ledger) -> None:
     assert exit_status(total) == 1
     assert (shown[-1].settled, shown[-1].total) == (14, 14)
     assert shown[1].rate == 7 and shown[1].seconds_left == 0
+
+
+def test_deferred_logs_are_no_progress(ledger: Ledger) -> None:
+    run = _with_open_chunk(ledger)
+    chunk = f"{run}:1:0"
+    following, shown = _following(
+        ledger,
+        [
+            lambda: None,
+            lambda: ledger.settle(chunk, {"embedded": 1, "deferred": 6}, 0, {"no answer": 6}),
+            lambda: ledger.finish(run),
+        ],
+    )
+    total = following.follow(run)
+    last = shown[-1]
+    assert (last.settled, last.deferred, last.total) == (1, 6, 7)
+    assert last.rate <= 1 and last.seconds_left == 0
+    assert total.deferral_reasons == {"no answer": 6} and exit_status(total) == 3
+
+
+def test_the_time_left_is_not_of_the_slow_start() -> None:
+    pace = Pace()
+    # Twenty seconds of nothing, ten logs in ten seconds, then a hundred a second.
+    counts = [0] * 20 + list(range(1, 11)) + [10 + 100 * n for n in range(1, 31)]
+    rates = []
+    for second, done in enumerate(counts):
+        pace.see(float(second), done)
+        rates.append(pace.rate)
+    assert rates[19] == 0 and rates[25] == 1
+    assert rates[-1] == 100
+    assert not Pace().steady and pace.steady
+    unsteady = Progress(number=1, settled=1, total=2771, rate=1, steady=False)
+    assert unsteady.seconds_left is None
+
+
+def test_reasons_of_runs_that_continue_each_other_are_added() -> None:
+    one = RunRecord(run_id="a", deferral_reasons={"x": 1}, retry_reasons={"y": 2})
+    two = RunRecord(run_id="b", deferral_reasons={"x": 3, "z": 1})
+    total = sum_of([one, two])
+    assert total.deferral_reasons == {"x": 4, "z": 1} and total.retry_reasons == {"y": 2}
 
 
 def test_following_ends_where_a_cap_ended_the_run(ledger: Ledger) -> None:

@@ -431,9 +431,10 @@ def test_names_and_reasons_are_text_and_never_markup() -> None:
     )
     page = get(status, "/enrichment").body.decode()
     assert "<script>alert" not in page
-    # Sentence, problem, halt reason twice, skipped index and its reason, index of the backlog.
-    assert page.count(ESCAPED) == 7
-    assert page.count("{{ 1 + 1 }}") == 7
+    # In the health: problem, halt reason, skipped index and its reason; then halt reason twice,
+    # skipped index and its reason, index of the backlog.
+    assert page.count(ESCAPED) == 9
+    assert page.count("{{ 1 + 1 }}") == 9
 
 
 def test_json_is_the_status() -> None:
