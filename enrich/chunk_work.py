@@ -16,6 +16,11 @@ from typing import Any
 from enrich.errors import TransientError
 from enrich.ledger import Claim, Ledger
 from enrich.log_store import (
+    APPEND_ONLY,
+    DROPPED,
+    MAPPING_FULL,
+    PASSING,
+    PIPELINE_MISSING,
     Addition,
     Document,
     LogStore,
@@ -306,6 +311,7 @@ class ChunkWork:
         verdicts: list[tuple[Verdict, str]] = []
         for portion in self._pace.portions([write for _, write in planned]):
             verdicts += self._store.documents.write(portion)
+        refused = _refused_as_a_whole([write for _, write in planned], verdicts)
         for (outcome, write), (verdict, kind) in zip(planned, verdicts, strict=True):
             reference = write.document.reference
             if verdict is Verdict.WRITTEN:
@@ -319,8 +325,13 @@ class ChunkWork:
                 tally.defer(f"{reference.index}: {why}")
                 self._ledger.skip(chunk.run, reference.index, why)
             elif verdict is Verdict.OVERLOADED:
-                tally.defer(OVERLOADED)
-                tally.overloaded = True
+                if reference.index in refused:
+                    why = _why_blocked(kind)
+                    tally.defer(f"{reference.index}: {why}")
+                    self._ledger.skip(chunk.run, reference.index, why)
+                else:
+                    tally.defer(OVERLOADED)
+                    tally.overloaded = True
             elif write.addition.vector is not None:
                 # The mapping refuses the document with its vector; the mark alone may pass.
                 self._mark_refused(chunk, write, tally)
@@ -373,7 +384,34 @@ def _place_of(error: BaseException) -> str:
     return f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}"
 
 
+def _refused_as_a_whole(
+    writes: Sequence[Write], verdicts: Sequence[tuple[Verdict, str]]
+) -> set[str]:
+    """Indices that took none of several logs, for one reason that is not known to pass: trying
+    again would not help, nor would buying more."""
+    told: dict[str, list[tuple[Verdict, str]]] = {}
+    for write, verdict in zip(writes, verdicts, strict=True):
+        told.setdefault(write.document.reference.index, []).append(verdict)
+    return {
+        index
+        for index, (first, *others) in told.items()
+        if others
+        and first[0] is Verdict.OVERLOADED
+        and first[1] not in PASSING
+        and all(other == first for other in others)
+    }
+
+
+_WHY_BLOCKED = {
+    "security_exception": "OPENSEARCH_USER may not write to it (403), or sees only a part of it",
+    "append_only": APPEND_ONLY,
+    DROPPED: "its final pipeline drops logs that are written; the next run writes by update",
+    PIPELINE_MISSING: "its final pipeline is missing; the next run writes by update",
+    MAPPING_FULL: "its mapping is full: raise index.mapping.total_fields.limit or the like",
+}
+
+
 def _why_blocked(kind: str) -> str:
-    if kind == "security_exception":
-        return "OPENSEARCH_USER may not write to it (403), or sees only a part of it"
+    if kind in _WHY_BLOCKED:
+        return _WHY_BLOCKED[kind]
     return f"it stopped taking writes ({kind})"

@@ -193,11 +193,16 @@ class Totals:
         return round(self.vectors / self.seconds, 2) if self.seconds > 0 else 0.0
 
 
+def stream_of(index: str) -> str:
+    """The data stream before an index; the index itself where there is none."""
+    return _GENERATION.sub(r"\1", index)
+
+
 @lru_cache(maxsize=10_000)
 def project_of(index: str) -> str:
     """The index name without its month: `{project}_{YYYY}_{MM}` → `{project}`. Of an index behind a
     data stream: the stream's, without a month as well."""
-    return _MONTH.sub("", _GENERATION.sub(r"\1", index))
+    return _MONTH.sub("", stream_of(index))
 
 
 def outcome_line(outcomes: Mapping[str, int]) -> str:

@@ -13,6 +13,10 @@ from typing import Any
 
 from enrich.log_store.connection import Connection, RequestRefused
 from enrich.log_store.documents import (
+    DROPPED,
+    MAPPING_FULL,
+    PASSING,
+    PIPELINE_MISSING,
     Addition,
     Document,
     Documents,
@@ -23,7 +27,7 @@ from enrich.log_store.documents import (
 )
 from enrich.log_store.finding import Backlog, Finder, Hit, IndexPage, Target
 from enrich.log_store.insight import Insight
-from enrich.log_store.preflight import Preflight, Readiness
+from enrich.log_store.preflight import APPEND_ONLY, Preflight, Readiness
 from enrich.log_store.scope import Scope
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.log_store.templates import Templates, index_template
@@ -31,6 +35,11 @@ from enrich.log_store.wholeness import Trial, Wholeness
 from enrich.settings import Settings
 
 __all__ = [
+    "APPEND_ONLY",
+    "DROPPED",
+    "MAPPING_FULL",
+    "PASSING",
+    "PIPELINE_MISSING",
     "Addition",
     "Backlog",
     "Document",

@@ -146,6 +146,7 @@ class _Mget(msgspec.Struct):
 
 class _Item(msgspec.Struct):
     status: int
+    result: str = ""
     error: dict[str, Any] | None = None
 
 
@@ -162,7 +163,8 @@ class Documents:
         #: Of one bulk; less where something before OpenSearch takes less.
         self._body_bytes = MAX_BODY_BYTES
         self._bulk_params = {
-            "filter_path": "errors,items.*.status,items.*.error.type,items.*.error.caused_by.type",
+            "filter_path": "errors,items.*.status,items.*.result,items.*.error.type,"
+            "items.*.error.reason,items.*.error.caused_by.type",
             "timeout": connection.write_timeout,
         }
 
@@ -224,7 +226,7 @@ class Documents:
             raise
         if len(answer.items) != len(writes):
             raise TransientError("OpenSearch's bulk answer has another number of items")
-        return [_judge(next(iter(item.values()))) for item in answer.items]
+        return [_judge(*next(iter(item.items()))) for item in answer.items]
 
     def _smaller(self, writes: Sequence[Write], size: int) -> Sequence[Write]:
         """What to send in place of a body that was too large; nothing if that cannot be smaller."""
@@ -255,7 +257,9 @@ class Documents:
             answer = self._connection.ask(
                 _Bulk, "POST", "/_bulk", b"\n".join(rows) + b"\n", {"refresh": "true"}
             )
-            changed += sum(_judge(i["update"])[0] is Verdict.WRITTEN for i in answer.items)
+            changed += sum(
+                _judge("update", i["update"])[0] is Verdict.WRITTEN for i in answer.items
+            )
         return changed
 
     def refresh(self, indices: Sequence[str]) -> None:
@@ -384,9 +388,60 @@ _REFUSED = {
 }
 
 
-def _judge(item: _Item) -> tuple[Verdict, str]:
+#: What passes by itself or with the load: waited for, and no reason to leave an index alone.
+PASSING = frozenset(
+    {
+        "",
+        "es_rejected_execution_exception",
+        "opensearch_rejected_execution_exception",
+        "rejected_execution_exception",
+        "circuit_breaking_exception",
+        "unavailable_shards_exception",
+        "no_shard_available_action_exception",
+        "shard_not_found_exception",
+        "illegal_index_shard_state_exception",
+        "index_shard_closed_exception",
+        "index_shard_recovering_exception",
+        "index_shard_not_started_exception",
+        "already_closed_exception",
+        "node_closed_exception",
+        "node_disconnected_exception",
+        "node_not_connected_exception",
+        "process_cluster_event_timeout_exception",
+        "receive_timeout_transport_exception",
+        "timeout_exception",
+        "mapper_parsing_exception",
+        "document_parsing_exception",
+        "parsing_exception",
+        "illegal_argument_exception",
+    }
+)
+
+#: Stand in an error's type's place where OpenSearch has one type for much.
+DROPPED = "dropped_by_pipeline"
+PIPELINE_MISSING = "pipeline_missing"
+MAPPING_FULL = "mapping_full"
+
+
+def _of_the_index(kind: str, reason: str) -> str:
+    """What an error says that is no fault of the document but holds for all of its index, or "".
+    A reason may quote the document: it is looked at and goes no further."""
+    if kind == "validation_exception" and "index.append_only.enabled" in reason:
+        return "append_only"
+    if kind != "illegal_argument_exception":
+        return ""
+    if reason.startswith("pipeline with id ["):
+        return PIPELINE_MISSING
+    if reason.startswith("Limit of ") and reason.endswith(" has been exceeded"):
+        return MAPPING_FULL
+    return ""
+
+
+def _judge(action: str, item: _Item) -> tuple[Verdict, str]:
     """By the error's type, never by status: a flood-stage block says 429, a write block 403."""
     if item.error is None:
+        if action == "index" and item.result == "noop":
+            return Verdict.BLOCKED, DROPPED
         return (Verdict.WRITTEN, "") if item.status < 300 else (Verdict.OVERLOADED, "")
     kind = str(item.error.get("type", ""))
     if kind == "version_conflict_engine_exception":
@@ -396,6 +451,8 @@ def _judge(item: _Item) -> tuple[Verdict, str]:
         return Verdict.GONE, kind
     if kind in _BLOCKED:
         return Verdict.BLOCKED, kind
+    if of_the_index := _of_the_index(kind, str(item.error.get("reason", ""))):
+        return Verdict.BLOCKED, of_the_index
     cause = item.error.get("caused_by") or {}
     if kind in _REFUSED and cause.get("type") not in _PASSING_CAUSES:
         return Verdict.REFUSED, kind

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
@@ -36,6 +37,11 @@ def in_path(*names: str) -> str:
 def parts(names: Sequence[str]) -> Iterator[list[str]]:
     """`names` in order, in parts of which each fits into one path."""
     return bounded(names, lambda name: len(_encoded(name)) + 1, size=MOST_BYTES, count=MOST_NAMES)
+
+
+def holds(pattern: str, name: str) -> bool:
+    """Whether a pattern takes a name in; only `*` means something in one."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
 
 
 def _encoded(expression: str) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 
 from enrich.errors import AccessRefused
 from enrich.log_store.connection import Connection, RequestRefused
-from enrich.log_store.paths import in_path, parts
-from enrich.settings import Settings
+from enrich.log_store.paths import holds, in_path, parts
+from enrich.models import stream_of
+from enrich.settings import Settings, without_exclusions
 
 #: How the vector is mapped where it is not mapped yet. Lucene's engine needs no native library.
 KNN_METHOD = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
@@ -78,6 +79,7 @@ class Preflight:
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self._connection = connection
         self._dimensions = settings.embedding_dimensions
+        self._patterns = without_exclusions(settings.enrich_index_pattern)
 
     def inspect(self, indices: Sequence[str], *, dry_run: bool = False) -> Readiness:
         """Check indices and complete their mappings (unless `dry_run`)."""
@@ -86,7 +88,9 @@ class Preflight:
         completed: dict[str, list[str]] = {}
         textless: set[str] = set()
         windows: dict[str, int] = {}
-        for names in parts(indices):
+        for names in parts([name for name in indices if not self._named(name)]):
+            skipped |= self._filtered(names)
+        for names in parts([name for name in indices if name not in skipped]):
             for name, (mapping, settings) in self._described(names, skipped).items():
                 missing = missing_mapping(mapping, self._dimensions)
                 reason = obstacle(mapping, settings, self._dimensions)
@@ -111,6 +115,43 @@ class Preflight:
             textless=frozenset(textless),
             windows=windows,
         )
+
+    def _named(self, index: str) -> bool:
+        """Whether a pattern names the index itself, or the data stream before it."""
+        names = (index, stream_of(index))
+        return any(holds(pattern, name) for pattern in self._patterns for name in names)
+
+    def _filtered(self, names: list[str]) -> dict[str, str]:
+        """Those of the indices that are found through an alias with a filter: a log is read and
+        written by its index' own name, where no filter holds."""
+        try:
+            answer = self._connection.ask(
+                dict[str, dict[str, dict[str, Any]]],
+                "GET",
+                f"/{in_path(*names)}/_alias",
+                params={"ignore_unavailable": "true"},
+            )
+        except AccessRefused:
+            return dict.fromkeys(
+                names,
+                "it is found through an alias, and whether that has a filter cannot be seen: give "
+                "OPENSEARCH_USER the right indices:admin/aliases/get, or name the index itself in "
+                "ENRICH_INDEX_PATTERN",
+            )
+        skipped = {}
+        for name, described in answer.items():
+            filters = {
+                alias: "filter" in how
+                for alias, how in described.get("aliases", {}).items()
+                if any(holds(pattern, alias) for pattern in self._patterns)
+            }
+            if filters and all(filters.values()):
+                skipped[name] = (
+                    f"it is found through {min(filters)}, an alias with a filter, which would not "
+                    "hold for what is read and written: name the index itself in "
+                    "ENRICH_INDEX_PATTERN"
+                )
+        return skipped
 
     def _described(
         self, names: list[str], skipped: dict[str, str]

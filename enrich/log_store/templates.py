@@ -6,11 +6,11 @@ it applies one of these, those of the older kind (`/_template`) are not heard at
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from enrich.log_store.connection import Connection
+from enrich.log_store.paths import holds
 from enrich.log_store.preflight import index_mapping
 from enrich.settings import without_exclusions
 
@@ -52,7 +52,7 @@ class Templates:
                 (other, index)
                 for other, held in sorted(theirs.items())
                 for index in names
-                if any(_holds(pattern, index) for pattern in held)
+                if any(holds(pattern, index) for pattern in held)
             ),
             None,
         )
@@ -87,8 +87,3 @@ def index_template(dimensions: int, patterns: Sequence[str]) -> dict[str, Any]:
             },
         },
     }
-
-
-def _holds(pattern: str, name: str) -> bool:
-    """Whether a template's pattern takes a name in; only `*` means something in one."""
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None

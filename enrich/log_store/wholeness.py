@@ -17,7 +17,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -37,8 +37,9 @@ from enrich.log_store.documents import (
     encode_write,
 )
 from enrich.log_store.finding import Finder, Hit, Target
+from enrich.log_store.paths import in_path
 from enrich.log_store.preflight import APPEND_ONLY, Readiness
-from enrich.models import METHOD, Outcome
+from enrich.models import METHOD, Outcome, Reference
 from enrich.settings import Settings
 from enrich.slices import bounded, slices
 from enrich.vectors import BYTES
@@ -105,10 +106,11 @@ _ATTEMPTS = 3
 _PAUSE_SECONDS = 0.5
 
 #: What speaks against the one document and not against its index.
+_STRICT = "strict_dynamic_mapping_exception"
 _OF_THE_DOCUMENT = frozenset(
     {
+        _STRICT,
         "mapper_parsing_exception",
-        "strict_dynamic_mapping_exception",
         "illegal_argument_exception",
         "document_parsing_exception",
         "parsing_exception",
@@ -221,12 +223,8 @@ class Wholeness:
             ]
             pages = self._finder.page(targets, unsorted)
             refused |= self._without_text({page.index: page.hits for page in pages}, ready)
-            chosen = {
-                page.index: sorted(page.hits, key=lambda hit: hit.size)[:TRIED]
-                for page in pages
-                if page.index not in refused
-            }
-            refused |= self.objections(self._trials(chosen, ready))
+            fit = {page.index: page.hits for page in pages if page.index not in refused}
+            refused |= self._refusing(self._trials(fit, ready))
         return refused
 
     def _without_text(self, hits: dict[str, list[Hit]], ready: Readiness) -> dict[str, str]:
@@ -246,9 +244,17 @@ class Wholeness:
             if index not in known
         }
 
-    def _trials(self, chosen: dict[str, list[Hit]], ready: Readiness) -> list[Trial]:
-        references = [hit.reference for hits in chosen.values() for hit in hits]
-        return [
+    def _trials(self, found: dict[str, list[Hit]], ready: Readiness) -> list[Trial]:
+        """The smallest logs of each index; what is too large is not read for it."""
+        trials: list[Trial] = []
+        references: list[Reference] = []
+        for hits in found.values():
+            smallest = sorted(hits, key=lambda hit: hit.size)[:TRIED]
+            fitting = [hit.reference for hit in smallest if hit.size <= _MOST_COMPARED]
+            references += fitting
+            if smallest and not fitting:
+                trials.append(Trial(document=_unread(smallest[0].reference)))
+        return trials + [
             Trial(
                 document=document,
                 # Where fields are still to be mapped, they would be mapped by guess.
@@ -258,6 +264,24 @@ class Wholeness:
             for document in self._documents.read(references)
             if document.presence is Presence.FOUND
         ]
+
+    def _refusing(self, trials: Sequence[Trial]) -> dict[str, str]:
+        """As `objections`; the vector is tried on one log of each index, and on the others only
+        where that one is refused for itself."""
+        first: dict[str, Trial] = {}
+        for trial in trials:
+            first.setdefault(trial.document.reference.index, trial)
+        cheap = [
+            trial
+            if trial is first[trial.document.reference.index]
+            else replace(trial, addition=None)
+            for trial in trials
+        ]
+        told = self._told(cheap)
+        doubtful = {i for i, each in told.items() if not _OF_THE_DOCUMENT.isdisjoint(each)}
+        if doubtful:
+            told |= self._told([t for t in trials if t.document.reference.index in doubtful])
+        return _verdicts(told)
 
     def doubts(self, documents: Iterable[Document]) -> dict[str, str]:
         """Why documents that were just read should not be written back, by index.
@@ -271,11 +295,7 @@ class Wholeness:
             index = document.reference.index
             if self._vouched.get(index, 0) <= now:
                 unproven[index].append(document)
-        trials = [
-            Trial(document=document)
-            for some in unproven.values()
-            for document in sorted(some, key=_telling)[:TRIED]
-        ]
+        trials = [Trial(document=min(some, key=_telling)) for some in unproven.values()]
         found = self.objections(trials)
         if len(self._vouched) > 10_000:
             self._vouched.clear()
@@ -284,6 +304,10 @@ class Wholeness:
 
     def objections(self, trials: Sequence[Trial]) -> dict[str, str]:
         """What speaks against writing, by index; an index without objections is not named."""
+        return _verdicts(self._told(trials))
+
+    def _told(self, trials: Sequence[Trial]) -> dict[str, list[str]]:
+        """The objections against each document, by index."""
         told: defaultdict[str, list[str]] = defaultdict(list)
         for attempt in range(1, _ATTEMPTS + 1):
             told.clear()
@@ -294,8 +318,7 @@ class Wholeness:
             if not busy or attempt == _ATTEMPTS:
                 break
             time.sleep(_PAUSE_SECONDS * attempt)
-        verdicts = {index: _of_index(objections) for index, objections in told.items()}
-        return {index: reason for index, reason in verdicts.items() if reason}
+        return dict(told)
 
     def _tried(self, trials: Sequence[Trial]) -> list[str]:
         """The objection against each, "" for none."""
@@ -304,7 +327,8 @@ class Wholeness:
             answer = self._connection.ask(
                 _Answer,
                 "POST",
-                "/_bulk",
+                # Each line names its index; that of the path tells a trial from a write.
+                f"/{in_path(trials[0].document.reference.index)}/_bulk",
                 b"\n".join(chain.from_iterable(rows)) + b"\n",
                 {"timeout": "2s"},
             )
@@ -316,11 +340,9 @@ class Wholeness:
                 middle = len(trials) // 2
                 return [*self._tried(trials[:middle]), *self._tried(trials[middle:])]
             (only,) = trials
-            if error.error_type in _OF_THE_DOCUMENT:
+            if error.error_type in _OF_THE_DOCUMENT or error.status == 413:
                 # Of a document that cannot be sent back, the rights are still of interest.
-                bare = Document(
-                    reference=only.document.reference, presence=Presence.FOUND, fields={}
-                )
+                bare = _unread(only.document.reference)
                 return [""] if only.document.raw is None else self._tried([Trial(document=bare)])
             return [objection(Item(status=error.status, error={"type": error.error_type}))]
         items = [next(iter(item.values())) for item in answer.items]
@@ -380,6 +402,11 @@ def refusal(kind: str, status: int, reason: str, causes: Sequence[str]) -> str:
     return f"a write would be refused ({kind or status})"
 
 
+def _verdicts(told: dict[str, list[str]]) -> dict[str, str]:
+    verdicts = {index: _of_index(objections) for index, objections in told.items()}
+    return {index: reason for index, reason in verdicts.items() if reason}
+
+
 def _of_index(objections: Sequence[str]) -> str:
     """What the objections against some documents say about their index."""
     sentences = [each for each in objections if " " in each]
@@ -388,9 +415,13 @@ def _of_index(objections: Sequence[str]) -> str:
     busy = [each for each in objections if each in _PASSING]
     if busy:
         return f"whether it takes writes cannot be known now ({busy[0]}); the next run asks again"
-    if len(objections) >= TRIED and all(objections):
+    if len(objections) >= TRIED and all(objections) and _STRICT not in objections:
         return f"each of {len(objections)} logs tried would be refused ({objections[0]})"
     return ""
+
+
+def _unread(reference: Reference) -> Document:
+    return Document(reference=reference, presence=Presence.FOUND, fields={})
 
 
 def _scripts_are_off(item: Item) -> bool:

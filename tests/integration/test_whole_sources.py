@@ -236,6 +236,75 @@ def test_nothing_is_bought_that_cannot_be_written(
     assert "0 ERROR logs can be given a vector" in told
     assert stored(search, *indices) == before
 
+    breaker = "knn.circuit_breaker.triggered"
+    search.create(INDEX)
+    search.index(INDEX, logs(3, 3))
+    search("PUT", "/_cluster/settings", {"persistent": {breaker: True}})
+    try:
+        record = one.run()
+    finally:
+        search("PUT", "/_cluster/settings", {"persistent": {breaker: None}})
+    assert breaker in record.skipped_indices[INDEX]
+    assert embeddings.seen["inputs"] == inputs
+
+
+@pytest.mark.parametrize(
+    ("added", "words"),
+    [
+        ("missing", "pipeline is missing"),
+        ("fails", "fail_processor_exception"),
+        ("drops", "pipeline drops logs"),
+    ],
+)
+def test_what_turns_up_under_way_is_named_and_paid_for_once(
+    pipeline: Build, search: Search, embeddings: ApiControl, model: Model, added: str, words: str
+) -> None:
+    """A pipeline that somebody adds while a run writes; no healthy log is marked for it."""
+    search("PUT", "/_ingest/pipeline/drops", {"processors": [{"drop": {}}]})
+    search("PUT", "/_ingest/pipeline/fails", {"processors": [{"fail": {"message": "no"}}]})
+    search.create(INDEX)
+    search.index(INDEX, logs(6, 6))
+    before = stored(search, INDEX)
+    one = pipeline()
+
+    def add(message: str, arguments: Any) -> None:
+        if message == "embed_and_update":
+            search("PUT", f"/{INDEX}/_settings", {"index.final_pipeline": added})
+
+    one.before = add
+    record = one.run()
+    assert_adds_up(record)
+    assert (record.deferred, record.failed) == (6, 0)
+    assert words in record.skipped_indices[INDEX]
+    assert stored(search, INDEX) == before
+
+    inputs = embeddings.seen["inputs"]
+    again = one.run()
+    assert (again.vectors_written, again.skipped_indices) == (6, {})
+    assert embeddings.seen["inputs"] == inputs
+    assert_right_vectors(search, INDEX, model)
+
+
+def test_an_alias_with_a_filter_is_no_way_to_an_index(
+    pipeline: Build, clean: Services, search: Search
+) -> None:
+    """What the filter leaves out would be sent and written as well."""
+    search.create("hub")
+    search.index("hub", logs(9, 9))
+    filtered = {"index": "hub", "alias": "shown_logs", "filter": {"range": {"n": {"lt": 4}}}}
+    search("POST", "/_aliases", {"actions": [{"add": filtered}]})
+    before = stored(search, "hub")
+    one = pipeline()
+
+    record = one.run()
+    assert "shown_logs, an alias with a filter" in record.skipped_indices["hub"]
+    assert f"✗ hub: {record.skipped_indices['hub']}" in checked(clean, clean.environment())
+    assert stored(search, "hub") == before
+
+    plain = {"index": "hub", "alias": "all_logs"}
+    search("POST", "/_aliases", {"actions": [{"add": plain}]})
+    assert one.run().vectors_written == 9
+
 
 def test_what_only_seems_to_stand_in_the_way_does_not(
     pipeline: Build, clean: Services, search: Search, model: Model

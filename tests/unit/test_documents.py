@@ -14,9 +14,12 @@ from hypothesis import strategies as st
 from enrich.errors import TransientError
 from enrich.log_store.connection import RequestRefused, decode
 from enrich.log_store.documents import (
+    DROPPED,
+    MAPPING_FULL,
     MAX_BODY_BYTES,
     MAX_BODY_DOCUMENTS,
     OUR_FIELDS,
+    PIPELINE_MISSING,
     Addition,
     Document,
     Documents,
@@ -317,6 +320,50 @@ def test_a_parsers_error_for_what_is_no_fault_of_the_document_passes(
     wire = Wire({"errors": True, "items": [{"index": {"status": 400, "error": error}}]})
     write = Write(document=read("{}"), addition=Addition(ADDED, VECTOR))
     assert on(wire).write([write]) == [(verdict, "mapper_parsing_exception")]
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "told"),
+    [
+        (
+            "validation_exception",
+            "Operation [INDEX] is not allowed as setting `index.append_only.enabled` is enabled",
+            "append_only",
+        ),
+        ("illegal_argument_exception", "pipeline with id [p] does not exist", PIPELINE_MISSING),
+        ("illegal_argument_exception", "Limit of total fields [9] has been exceeded", MAPPING_FULL),
+    ],
+)
+def test_what_is_refused_for_all_of_an_index_is_no_fault_of_the_log(
+    kind: str, reason: str, told: str
+) -> None:
+    error = {"type": kind, "reason": reason}
+    wire = Wire({"errors": True, "items": [{"index": {"status": 400, "error": error}}]})
+    write = Write(document=read("{}"), addition=Addition(ADDED, VECTOR))
+    assert on(wire).write([write]) == [(Verdict.BLOCKED, told)]
+
+
+def test_a_write_that_a_pipeline_dropped_was_not_written() -> None:
+    dropped = {"errors": False, "items": [{"index": {"status": 200, "result": "noop"}}]}
+    write = Write(document=read("{}"), addition=Addition(ADDED, VECTOR))
+    assert on(Wire(dropped)).write([write]) == [(Verdict.BLOCKED, DROPPED)]
+    # An update that finds everything as it should be has nothing to do.
+    same = {"errors": False, "items": [{"update": {"status": 200, "result": "noop"}}]}
+    write = Write(document=read("{}"), addition=Addition(ADDED, VECTOR), by_update=True)
+    assert on(Wire(same)).write([write]) == [(Verdict.WRITTEN, "")]
+
+
+def test_one_index_of_which_a_part_is_hidden_does_not_block_the_others() -> None:
+    hidden = RequestRefused("refused", "security_exception", 500)
+    fine = {"errors": False, "items": [{"update": {"status": 200}}]}
+    writes = [
+        Write(document=read("{}"), addition=Addition(ADDED, VECTOR), by_update=True)
+        for _ in range(2)
+    ]
+    assert on(Wire(hidden, hidden, fine)).write(writes) == [
+        (Verdict.BLOCKED, "security_exception"),
+        (Verdict.WRITTEN, ""),
+    ]
 
 
 @settings(deadline=None, max_examples=100, derandomize=True)

@@ -13,6 +13,8 @@ from enrich.errors import AccessRefused
 from enrich.log_store import wholeness
 from enrich.log_store.connection import RequestRefused, decode
 from enrich.log_store.documents import Addition, Document, Presence
+from enrich.log_store.finding import Hit, IndexPage, Target
+from enrich.log_store.preflight import Readiness
 from enrich.log_store.wholeness import (
     ALTERED,
     MAY_NOT_WRITE,
@@ -164,6 +166,15 @@ def test_one_document_that_cannot_be_sent_back_is_narrowed_down() -> None:
     assert on(cluster).objections([trial(i) for i in "abcde"]) == {"d": PARTLY_HIDDEN}
 
 
+def test_what_is_too_large_for_a_proxy_is_no_objection() -> None:
+    def narrow(op: str, line: dict[str, Any]) -> Any:
+        return RequestRefused("refused", "", 413) if op == "index" else healthy(op, line)
+
+    assert on(Cluster(a=narrow)).objections([trial("a")]) == {}
+    always = Cluster(a=lambda op, line: RequestRefused("refused", "", 413))
+    assert on(always).objections([trial("a")]) == {}
+
+
 def test_no_right_to_write_at_all_is_said_of_each() -> None:
     cluster = Cluster(a=lambda op, line: AccessRefused("403"))
     assert on(cluster).objections([trial("a")]) == {"a": MAY_NOT_WRITE}
@@ -179,6 +190,10 @@ def test_one_log_that_the_mapping_refuses_says_nothing_of_its_index() -> None:
     assert whole.objections([trial("a", "1"), trial("a", "2")]) == {}
     told = whole.objections([trial("a", "1"), trial("a", "2"), trial("a", "4")])
     assert "each of 3 logs tried would be refused (mapper_parsing_exception)" in told["a"]
+    # Under a strict mapping it may hold for the logs that were tried, and for no other.
+    strict = refused("strict_dynamic_mapping_exception")
+    whole = on(Cluster(a=lambda op, line: strict if op == "index" else healthy(op, line)))
+    assert whole.objections([trial("a", str(n)) for n in range(3)]) == {}
 
 
 def test_an_overload_is_waited_for_and_then_left_to_the_next_run(
@@ -212,3 +227,99 @@ def test_nothing_to_try_asks_nothing() -> None:
     cluster = Cluster()
     assert on(cluster).objections([]) == on(cluster).doubts([]) == {}
     assert cluster.bulks == []
+
+
+# -- before a run
+
+
+class Shelf:
+    """Stands for finder and documents: a few logs of each index."""
+
+    def __init__(self, **hits: list[Hit]) -> None:
+        self.hits = hits
+        self.read_ids: list[str] = []
+        self.vectors: set[str] = set()
+        self.asked: list[int] = []
+
+    def page(self, targets: list[Target], unsorted: frozenset[str]) -> list[IndexPage]:
+        self.asked += [target.size for target in targets]
+        return [IndexPage(index=t.index, hits=self.hits[t.index][: t.size]) for t in targets]
+
+    def with_vectors(self, indices: list[str]) -> set[str]:
+        return self.vectors.intersection(indices)
+
+    def read(self, references: list[Reference]) -> list[Document]:
+        self.read_ids += [reference.id for reference in references]
+        return [document(reference.index, reference.id) for reference in references]
+
+
+def hits(index: str, count: int, message: str | None = "x", size: int = 10) -> list[Hit]:
+    return [
+        Hit(reference=Reference(index, f"{n}", None, 7, 2), message=message, size=size)
+        for n in range(count)
+    ]
+
+
+def surveyed(shelf: Shelf, cluster: Cluster, **ready: Any) -> dict[str, str]:
+    settings = load_settings(_env_file=None, openai_api_key="k", embedding_dimensions=4)
+    whole = Wholeness(cluster, shelf, shelf, settings)  # type: ignore[arg-type]
+    found = Readiness(**{"skipped": {}, "update_only": [], "completed": {}, **ready})
+    return whole.survey(list(shelf.hits), found, frozenset())
+
+
+def test_the_vector_is_tried_on_one_log_and_on_more_only_where_that_is_refused() -> None:
+    def poisonous(op: str, line: dict[str, Any]) -> Any:
+        return MAPPER if op == "index" and line["_id"] == "0" else healthy(op, line)
+
+    cluster = Cluster(a=healthy, b=poisonous)
+    assert surveyed(Shelf(a=hits("a", 9), b=hits("b", 9)), cluster) == {}
+    first, second = cluster.bulks
+    tried = [next(iter(a.values()))["_index"] for a in first[::2] if "index" in a]
+    assert tried == ["a", "b"], "a trial of a vector costs the most"
+    assert sum("index" in action for action in second[::2]) == 3
+    always = Cluster(a=lambda op, line: MAPPER if op == "index" else healthy(op, line))
+    assert "each of 3 logs" in surveyed(Shelf(a=hits("a", 9)), always)["a"]
+
+
+def test_nothing_is_mapped_by_a_trial_and_no_pipeline_runs() -> None:
+    cluster = Cluster(a=healthy, b=healthy)
+    shelf = Shelf(a=hits("a", 1), b=hits("b", 1))
+    assert surveyed(shelf, cluster, lacking=frozenset("a"), update_only=["b"]) == {}
+    (lines,) = cluster.bulks
+    written = [c for a, c in zip(lines[::2], lines[1::2], strict=True) if "index" in a]
+    assert written == [{"a": 1.0}]
+
+
+def test_a_log_that_is_too_large_is_not_read_for_a_trial() -> None:
+    shelf = Shelf(a=hits("a", 3, size=10**9))
+    assert surveyed(shelf, Cluster(a=lambda op, line: HIDDEN)) == {"a": PARTLY_HIDDEN}
+    assert shelf.read_ids == []
+
+
+@pytest.mark.parametrize(
+    ("count", "message", "textless", "vectors", "skipped"),
+    [
+        (10, None, False, False, True),
+        (10, " \n", False, False, True),
+        (10, "x", True, False, False),
+        # Too few to tell a wrong field from wrong logs, unless no text can be there.
+        (9, None, False, False, False),
+        (1, None, True, False, True),
+        # Others of this index had a text once.
+        (10, None, True, True, False),
+    ],
+)
+def test_the_wrong_field_is_told_from_wrong_logs(
+    count: int, message: str | None, textless: bool, vectors: bool, skipped: bool
+) -> None:
+    shelf = Shelf(a=hits("a", count, message))
+    shelf.vectors = {"a"} if vectors else set()
+    told = surveyed(shelf, Cluster(a=healthy), textless=frozenset("a" if textless else ""))
+    assert bool(told) is skipped
+    assert all("has a text in `message`" in reason for reason in told.values())
+
+
+def test_small_windows_are_kept() -> None:
+    shelf = Shelf(a=hits("a", 9), b=hits("b", 9))
+    surveyed(shelf, Cluster(a=healthy, b=healthy), windows={"a": 2})
+    assert shelf.asked == [2, wholeness.LOOKED_AT]
