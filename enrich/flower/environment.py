@@ -29,6 +29,13 @@ def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> N
     environment.setdefault("FLOWER_CONF", str(CONFIG))
 
 
+def api_is_open(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether FLOWER_UNAUTHENTICATED_API would let everyone use Flower's API; what Flower may read
+    as yes counts as yes."""
+    told = environment.get("FLOWER_UNAUTHENTICATED_API", "").strip().lower()
+    return told not in ("", "0", "false", "f", "no", "n", "off")
+
+
 def controls_are_on(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether FLOWER_READ_ONLY, as Flower reads it, gives operators its buttons."""
     return environment.get("FLOWER_READ_ONLY", "true").lower() in ("false", "0", "f")

@@ -5,7 +5,6 @@ flowerconfig.py calls both.
 
 from __future__ import annotations
 
-import ipaddress
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -15,6 +14,9 @@ from flower import urls
 from tornado.options import OptionParser
 from tornado.web import url
 
+from enrich.flower.environment import api_is_open
+from enrich.flower.hosts import is_loopback as is_loopback
+from enrich.flower.hosts import watch
 from enrich.flower.metrics import EnrichCollector
 from enrich.flower.page import EnrichmentJson, EnrichmentPage, Metrics, Templates
 from enrich.flower.reading import StatusReader, build_reader
@@ -27,6 +29,7 @@ def mount(settings: Settings) -> None:
     urls.handlers[:0] = pages(reader)
     urls.settings["template_loader"] = Templates(urls.settings["template_path"])
     prometheus_client.REGISTRY.register(EnrichCollector(reader.read))
+    watch()
 
 
 def pages(reader: StatusReader) -> list[Any]:
@@ -44,6 +47,11 @@ def guard(options: OptionParser) -> None:
     For the options as they are once everything has been read. Ends the process with status 2 and
     one sentence where they are not permitted.
     """
+    if api_is_open():
+        _refuse(
+            "FLOWER_UNAUTHENTICATED_API: is not permitted, since it lets everyone past the login "
+            "and read and send tasks: leave it out"
+        )
     # An empty variable means "not set"; Flower takes it for a password that nobody can give.
     options.basic_auth = [pair for pair in options.basic_auth or [] if pair]
     options.address = permitted_address(options.address, options.basic_auth, options.auth)
@@ -65,15 +73,6 @@ def permitted_address(address: str, basic_auth: Sequence[str], auth: str) -> str
             "everyone in: set FLOWER_BASIC_AUTH=user:password, or leave FLOWER_ADDRESS out"
         )
     return address
-
-
-def is_loopback(address: str) -> bool:
-    if address == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def _refuse(sentence: str) -> None:

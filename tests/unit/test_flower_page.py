@@ -16,6 +16,7 @@ from typing import Any
 import fakeredis
 import pytest
 from flower import urls
+from flower.app import rewrite_handler
 from flower.options import default_options
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -26,7 +27,8 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application
 
 from enrich.errors import ServerUnavailable
-from enrich.flower.environment import CONFIG, prepare_environment
+from enrich.flower.environment import CONFIG, api_is_open, prepare_environment
+from enrich.flower.hosts import may_be_answered, watch
 from enrich.flower.metrics import EnrichCollector
 from enrich.flower.mounting import guard, is_loopback, pages, permitted_address
 from enrich.flower.page import INDICES_SHOWN, Templates, View
@@ -168,6 +170,60 @@ def test_the_guard_sees_the_options_as_they_end_up(arguments: list[str]) -> None
     options.parse_command_line(["flower", *arguments])
     assert options.address == "127.0.0.1"
     assert options.basic_auth == []
+
+
+@pytest.mark.parametrize("value", ["true", "1", "YES", "on", "whatever"])
+def test_an_api_without_login_is_refused(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FLOWER_UNAUTHENTICATED_API", value)
+    with pytest.raises(SystemExit) as end:
+        guard(OptionParser())
+    assert end.value.code == 2
+    assert capsys.readouterr().err.startswith("enrich: FLOWER_UNAUTHENTICATED_API: ")
+    assert not api_is_open({"FLOWER_UNAUTHENTICATED_API": "false"}) and not api_is_open({})
+
+
+@pytest.mark.parametrize(
+    ("host", "answered"),
+    [
+        ("127.0.0.1:5555", True), ("localhost:5555", True), ("LOCALHOST", True),
+        ("[::1]:5555", True), ("[::1]", True), ("127.9.9.9", True),
+        ("evil.example", False), ("evil.example:5555", False), ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False), ("evil.example#localhost", False), ("", False),
+        ("10.0.0.1", False), ("0.0.0.0", False), ("[::]", False), ("2130706433", False),
+    ],
+)  # fmt: skip
+def test_without_a_login_only_loopback_names_are_answered(host: str, answered: bool) -> None:
+    assert may_be_answered(host, FlowerOptions(address="127.0.0.1")) is answered
+    assert may_be_answered(host, FlowerOptions(basic_auth=["a:b"]))
+    assert may_be_answered(host, FlowerOptions(auth=".*@example.org"))
+
+
+PATHS = ("/enrichment", "/enrichment.json", "/metrics", "/workers", "/tasks", "/api/workers", "/",
+         "/static/css/flower.css", "/healthcheck", "/nowhere")  # fmt: skip
+
+
+@pytest.mark.parametrize("prefix", ["", "flower"])
+def test_another_host_gets_nothing_and_a_stripped_prefix_comes_back(prefix: str) -> None:
+    class Watched(Application):
+        options = FlowerOptions(url_prefix=prefix)
+
+    watch(Watched)  # type: ignore[arg-type]
+    settings = {**urls.settings, "template_loader": Templates(urls.settings["template_path"])}
+    handlers = pages(Fixed(Status())) + urls.handlers  # type: ignore[arg-type]
+    if prefix:
+        handlers = [rewrite_handler(handler, prefix) for handler in handlers]
+        settings["static_url_prefix"] = f"/{prefix}/static/"
+    application = Watched(handlers, **settings)
+    for path in PATHS:
+        answer = fetch(application, path, {"Host": "evil.example"})
+        assert answer.code == 403 and b"FLOWER_BASIC_AUTH" in answer.body
+    for path in {"/enrichment", f"/{prefix}/enrichment".replace("//", "/")}:
+        answer = fetch(application, path, {"Host": "localhost"})
+        assert answer.code == 200 and f'href="{"/" + prefix if prefix else ""}/enrichment"' in (
+            answer.body.decode()
+        )
 
 
 # -- reading
@@ -368,14 +424,21 @@ def get(status: Status, path: str, **options: Any) -> HTTPResponse:
     settings = {**urls.settings, "template_loader": Templates(urls.settings["template_path"])}
     application = Application(pages(Fixed(status)) + urls.handlers, **settings)  # type: ignore[arg-type]
     application.options = FlowerOptions(**options)  # type: ignore[attr-defined]
+    return fetch(application, path)
 
+
+def fetch(
+    application: Application, path: str, headers: dict[str, str] | None = None
+) -> HTTPResponse:
     async def ask() -> HTTPResponse:
         server = HTTPServer(application)
         socket, port = bind_unused_port()
         server.add_socket(socket)
         client = AsyncHTTPClient(force_instance=True)
         try:
-            return await client.fetch(f"http://127.0.0.1:{port}{path}", raise_error=False)
+            return await client.fetch(
+                f"http://127.0.0.1:{port}{path}", raise_error=False, headers=headers
+            )
         finally:
             client.close()
             server.stop()
