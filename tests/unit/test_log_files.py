@@ -4,8 +4,10 @@ origin, and every stack trace with the log it belongs to.
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 import os
 import tempfile
 from datetime import UTC, datetime
@@ -13,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dev.log_files import LONGEST_MESSAGE, LogFileError, read_logs
+from dev.log_files import LONGEST_MESSAGE, LogFileError, read_logs, summarize
 from dev.sample_logs import SampleLog
 
 TRACE = """Traceback (most recent call last):
@@ -249,10 +252,10 @@ def test_gzip_and_plain_give_the_same(tmp_path: Path) -> None:
     assert plain == packed
 
 
-def test_bad_utf8_is_replaced(tmp_path: Path) -> None:
+def test_a_line_that_is_not_utf8_is_read_in_the_encoding_it_has(tmp_path: Path) -> None:
     [log] = read(tmp_path, b"2026-11-22 10:11:12 ERROR caf\xe9 closed\n")
 
-    assert log.document["message"] == "caf\ufffd closed"
+    assert log.document["message"] == "café closed"
 
 
 def test_a_byte_order_mark_and_windows_line_ends_are_no_part_of_the_text(tmp_path: Path) -> None:
@@ -317,3 +320,146 @@ def test_no_line_is_lost_and_order_is_kept(lines: list[str]) -> None:
     assert -1 not in found
     assert found == sorted(found)
     assert all(log.document["level"] in {"ERROR", "WARN", "INFO"} for log in logs)
+
+
+PROGRAMS = yaml.safe_load((Path(__file__).parent / "log_formats.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_what_programs_write_is_read_as_a_person_reads_it(tmp_path: Path, program: str) -> None:
+    case = PROGRAMS[program]
+
+    logs = read(tmp_path, case["file"])
+
+    seen = [
+        {
+            "level": log.document["level"],
+            "time": log.document["timestamp"],
+            "text": log.document["message"],
+        }
+        for log in logs
+    ]
+    wanted = [{**log, "text": log["text"].rstrip()} for log in case["logs"]]
+    assert seen == wanted
+
+
+WRITTEN = {
+    "euc-kr": ("결제 서버 연결이 거부되었습니다", "EUC-KR (guessed)"),
+    "cp949": ("실패", "EUC-KR (guessed)"),
+    "shift_jis": ("決済サーバーに接続できません", "Shift-JIS (guessed)"),
+    "gb18030": ("支付服务器拒绝连接，请稍后再试", "GB18030 (guessed)"),
+    "cp1251": ("не удалось подключиться к серверу", "Windows-1251 (guessed)"),
+    "latin-1": ("Größe überschritten: naïve café", "Latin-1 (guessed)"),
+    "utf-8": ("결제 서버", "UTF-8"),
+    "utf-8-sig": ("결제 서버", "UTF-8"),
+    "utf-16": ("결제 서버", "UTF-16"),
+    "utf-16-le": ("결제 서버", "UTF-16"),
+    "utf-16-be": ("no answer", "UTF-16"),
+    "utf-32": ("결제 서버", "UTF-32"),
+    "utf-32-le": ("결제 서버", "UTF-32"),
+    "utf-32-be": ("결제 서버", "UTF-32"),
+}
+
+
+@pytest.mark.parametrize("encoding", WRITTEN)
+def test_each_encoding_is_read_and_named(tmp_path: Path, encoding: str) -> None:
+    text, name = WRITTEN[encoding]
+
+    logs = read(tmp_path, f"2026-11-22 10:11:12 ERROR {text}\r\n".encode(encoding) * 2)
+
+    assert [log.document["message"] for log in logs if log.document["message"]] == [text, text]
+    assert summarize(tmp_path / "app.log").encoding == name
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [gzip.compress, bz2.compress, lzma.compress, lambda text: gzip.compress(text) * 2],
+    ids=["gzip", "bzip2", "xz", "gzip of two members"],
+)
+def test_what_is_packed_is_unpacked(tmp_path: Path, pack: Any) -> None:
+    line = b"2026-11-22 10:11:12 ERROR no answer\n"
+
+    logs = read(tmp_path, pack(line))
+
+    assert {log.document["message"] for log in logs} == {"no answer"}
+
+
+def test_the_hole_that_a_rotation_leaves_is_no_part_of_the_log(tmp_path: Path) -> None:
+    hole = b"\x00" * 70_000
+
+    logs = read(tmp_path, hole + b"2026-11-22 10:11:12 ERROR bad \x00packet\n")
+
+    assert [log.document["message"] for log in logs] == ["bad packet"]
+
+
+def test_a_pipe_or_a_device_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+
+    for path in (tmp_path / "fifo", Path("/dev/null")):
+        with pytest.raises(LogFileError, match="is a pipe or a device"):
+            read_logs(path)
+
+
+@pytest.mark.parametrize(
+    ("first", "sentence"),
+    [
+        (b"PK\x03\x04", "zip archive"),
+        (b"\x28\xb5\x2f\xfd", "packed with zstd"),
+        (b"LPKSHHRH", "journalctl"),
+        (b"ElfFile\x00", "Get-WinEvent"),
+    ],
+)
+def test_an_archive_is_refused_with_what_to_do(tmp_path: Path, first: bytes, sentence: str) -> None:
+    with pytest.raises(LogFileError, match=sentence):
+        read(tmp_path, first + b"\x00\x01" * 40)
+
+
+def test_the_summary_says_what_was_read_and_what_was_not_understood(tmp_path: Path) -> None:
+    read(
+        tmp_path,
+        "hello\n2026-11-22 10:11:12 ERROR no answer\n2026-11-22 10:13:12 INFO fine\n",
+        "my.log",
+    )
+
+    summary = summarize(tmp_path / "my.log")
+
+    assert summary.sentence() == (
+        "my.log: UTF-8, 3 logs, 1 ERROR, 1 not understood (taken as INFO), times from "
+        "2026-11-22 10:11:12 to 2026-11-22 10:13:12 UTC, 1 without a time (they get the file's own)"
+    )
+    assert summary.example == "hello"
+    assert summary.error_text == "no answer"
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused_in_a_sentence(content: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            read(Path(folder), content)
+        except LogFileError as error:
+            assert str(error).endswith(".")
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+        lambda inner: st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["level", "message", "time", "instant", "err", "thrown", "resourceLogs", "records",
+                 "scopeLogs", "logRecords", "t", "attr", "msg", "service", "body", "$date",
+                 "exception", "frames", "eventSource", "eventName"]
+            ),
+            inner,
+            max_size=4,
+        ),
+        max_leaves=12,
+    )
+)  # fmt: skip
+def test_any_json_is_read(value: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        logs = read(Path(folder), json.dumps(value) + "\nERROR:end:last")
+
+    assert logs[-1].document["message"].endswith("last")
