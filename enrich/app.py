@@ -24,7 +24,7 @@ from enrich import broker
 from enrich.errors import EnrichError, SettingsError
 from enrich.flower.environment import controls_are_on, prepare_environment
 from enrich.logs import configure_logging
-from enrich.settings import Settings, load_settings
+from enrich.settings import Settings, load_settings, unknown_names
 from enrich.worker.heartbeat import Heartbeat
 from enrich.worker.start import end_if_impossible
 from enrich.worker_info import EnrichmentInfo
@@ -115,3 +115,5 @@ def log_settings(program: str) -> None:
     """Say with which settings a program runs, secrets masked."""
     shown = " ".join(f"{name}={value}" for name, value in settings.masked().items())
     logging.getLogger("enrich").info("%s settings: %s", program, shown)
+    for sentence in unknown_names():
+        log.warning("%s (in the environment)", sentence)

@@ -7,13 +7,19 @@ combination and an operator finds every knob in one place.
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from io import StringIO
 from itertools import pairwise
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
+from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
@@ -119,6 +125,17 @@ class Settings(BaseSettings):
     #: "none" for no file.
     enrich_log_file: str = "periodic_enrichment.log"
     enrich_log_format: Literal["plain", "json"] = "plain"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_utf8(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        read = {n: of_utf8(v) if isinstance(v, str) else v for n, v in values.items()}
+        for name, value in read.items():
+            if isinstance(value, str) and re.search("[\ud800-\udfff]", value):
+                raise ValueError(f"{name.upper()} is not UTF-8, and not of the locale's encoding")
+        return read
 
     @field_validator(
         "enrich_index_pattern",
@@ -385,12 +402,90 @@ def _url_parts(url: str) -> SplitResult | None:
     return parts if whole and not stray else None
 
 
+#: Whose names must be ours; what others read under them.
+_OURS = ("ENRICH_", "OPENSEARCH_", "OPENAI_", "EMBEDDING_")
+_OTHERS = re.compile(
+    # The images of OpenSearch and its Dashboards, and its own scripts.
+    r"OPENSEARCH_(INITIAL_ADMIN_PASSWORD|JAVA_OPTS|JAVA_HOME|HOME|PATH_CONF|TMPDIR|HOSTS|URL)"
+    # The client of the embeddings API.
+    r"|OPENAI_(ORG_ID|ORGANIZATION|PROJECT_ID|ADMIN_KEY|WEBHOOK_SECRET|LOG|API_TYPE|API_VERSION)"
+    # What Kubernetes and links of containers add for each service.
+    r"|\w+_(SERVICE_HOST|SERVICE_PORT|SERVICE_PORT_\w+|PORT_\d+_(TCP|UDP)(_\w+)?|ENV_\w+)"
+)
+
+
+def of_utf8(text: str) -> str:
+    """A text of the command line or the environment, read as UTF-8 where that is what it is.
+
+    Python reads both in the encoding of the locale, and what is none of it as half surrogate pairs:
+    in a locale without UTF-8 every name beyond ASCII would be another one, or none.
+    """
+    try:
+        return os.fsencode(text).decode()
+    except UnicodeError:
+        return text
+
+
+def unknown_names(environment: Mapping[str, str] = os.environ) -> list[str]:
+    """A sentence for each variable that looks like a setting and is none, with the nearest one."""
+    return [_unknown(name) for name in sorted(environment) if _is_unknown(name)]
+
+
+def _is_unknown(name: str) -> bool:
+    name = name.upper()
+    return (
+        name.startswith(_OURS)
+        and name.lower() not in Settings.model_fields
+        and not _OTHERS.fullmatch(name)
+    )
+
+
+def _unknown(name: str) -> str:
+    known = [field.upper() for field in Settings.model_fields]
+    near = get_close_matches(name.upper(), known, n=1, cutoff=0.7)
+    hint = f"did you mean {near[0]}?" if near else ".env.example has all there are"
+    return f"{name} is no setting: {hint}"
+
+
+def _env_file() -> dict[str, str | None]:
+    """The names of `.env`. Raises SettingsError: it is not UTF-8, or a line cannot be read."""
+    try:
+        raw = Path(".env").read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except IsADirectoryError:
+        # As an empty one: a container makes a folder of a file to mount that is not there.
+        return {}
+    except OSError as error:
+        raise SettingsError(f".env cannot be read ({error.strerror})") from None
+    if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in raw:
+        raise SettingsError(".env line 1 is UTF-16, or not text: save the file as UTF-8")
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise SettingsError(f".env line {line} is not UTF-8: save the file as UTF-8") from None
+    names: dict[str, str | None] = {}
+    for binding in parse_stream(StringIO(text)):
+        if binding.error:
+            raise SettingsError(
+                f".env line {binding.original.line} cannot be read: it must be NAME=value"
+            )
+        if binding.key is not None:
+            names[binding.key] = binding.value
+    return names
+
+
 def load_settings(**overrides: Any) -> Settings:
     """Read the environment and `.env`.
 
     Raises:
         SettingsError: a variable is missing or wrong; the message names each of them, and no value.
     """
+    in_file = _env_file()
+    wrong = [f"{sentence} (in .env)" for sentence in unknown_names(dict.fromkeys(in_file, ""))]
+    if wrong:
+        raise SettingsError("; ".join(wrong))
     try:
         return Settings(**overrides)
     except ValidationError as error:
@@ -404,6 +499,14 @@ def _sentence(detail: Any) -> str:
         return f"{variable} is not set: set it in the environment or in .env"
     reason = detail["msg"].removeprefix("Value error, ")
     return f"{variable}: {reason}" if variable else reason
+
+
+def is_open_to_others(path: str) -> bool:
+    """Whether any user of the host may read a file."""
+    try:
+        return os.name == "posix" and bool(os.stat(path).st_mode & stat.S_IROTH)
+    except OSError:
+        return False
 
 
 def without_exclusions(patterns: Iterable[str]) -> list[str]:

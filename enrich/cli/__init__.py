@@ -9,19 +9,33 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from enrich.cli import screen
+from enrich.cli import plain_output, screen
 from enrich.errors import EnrichError, SettingsError
-from enrich.settings import load_settings
+from enrich.settings import load_settings, of_utf8
 
 
 class _Statuses(TyperGroup):
     """Turns expected failures into one sentence and a status."""
+
+    def main(self, args: Any = None, *more: Any, **options: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # A terminal that knows no ✓ gets another sign, not a traceback.
+                stream.reconfigure(errors=plain_output.NAME)
+        words = [of_utf8(word) for word in (sys.argv[1:] if args is None else args)]
+        if any(re.search("[\ud800-\udfff]", word) for word in words):
+            # A half of a character would reach a server as another one.
+            text = "the command has words that are neither UTF-8 nor of the locale's encoding"
+            screen.line(screen.err(), "bad", text)
+            sys.exit(2)
+        return super().main(words, *more, **options)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -68,10 +82,6 @@ Index = Annotated[
 def _prepare() -> None:
     # Clients log what they do, addresses and all; a command says what matters by itself.
     logging.getLogger().addHandler(logging.NullHandler())
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # A terminal that knows no ✓ gets a question mark, not a traceback.
-            stream.reconfigure(errors="replace")
 
 
 @app.command()

@@ -25,7 +25,7 @@ from enrich.ledger import server
 from enrich.log_store import LogStore, Readiness
 from enrich.masking import masker_of
 from enrich.redis_connection import connect
-from enrich.settings import Settings, without_password
+from enrich.settings import Settings, is_open_to_others, unknown_names, without_password
 from enrich.text import text_of
 
 SAMPLES = 3
@@ -98,6 +98,10 @@ class Check:
         for name, shown in settings.masked().items():
             if name.lower() in changed:
                 self._console.print(f"     {screen.clean(name)}={screen.clean(shown)}")
+        for sentence in unknown_names():
+            self._warn(f"{sentence} (in the environment)")
+        if is_open_to_others(".env"):
+            self._warn(".env can be read by every user of this host: chmod 600 .env")
         if not settings.price_per_million_tokens:
             self._warn(
                 f"the price of {settings.embedding_model} is not known, so cost shows as $0: set "

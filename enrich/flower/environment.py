@@ -13,6 +13,8 @@ from pathlib import Path
 
 from dotenv import dotenv_values
 
+from enrich.settings import of_utf8
+
 CONFIG = Path(__file__).resolve().parents[2] / "flowerconfig.py"
 
 
@@ -26,6 +28,9 @@ def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> N
     for name, value in dotenv_values(".env").items():
         if name.startswith("FLOWER_") and value:
             environment.setdefault(name, value)
+    for name, value in list(environment.items()):
+        if name.startswith("FLOWER_") and not value.isascii():
+            environment[name] = of_utf8(value)
     environment.setdefault("FLOWER_CONF", str(CONFIG))
 
 

@@ -5,12 +5,13 @@ flowerconfig.py calls both.
 
 from __future__ import annotations
 
+import hmac
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import prometheus_client
-from flower import urls
+from flower import urls, views
 from tornado.options import OptionParser
 from tornado.web import url
 
@@ -26,10 +27,22 @@ from enrich.settings import Settings
 def mount(settings: Settings) -> None:
     """Add /enrichment and /enrichment.json, the link to it, and the metrics. Once a process."""
     reader = build_reader(settings)
+    views.hmac = _Utf8
     urls.handlers[:0] = pages(reader)
     urls.settings["template_loader"] = Templates(urls.settings["template_path"])
     prometheus_client.REGISTRY.register(EnrichCollector(reader.read))
     watch()
+
+
+class _Utf8:
+    """In place of the module by which Flower compares logins: that one takes texts of ASCII only,
+    and a password beyond it was an error of the server."""
+
+    @staticmethod
+    def compare_digest(one: str, other: str) -> bool:
+        return hmac.compare_digest(
+            one.encode(errors="surrogateescape"), other.encode(errors="surrogateescape")
+        )
 
 
 def pages(reader: StatusReader) -> list[Any]:
