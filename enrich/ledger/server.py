@@ -90,7 +90,7 @@ def try_rights(connection: redis.Redis, prefix: str) -> None:
         connection.brpop([f"{broker}try:{uuid.uuid4().hex}"], timeout=0.01)
     _try_channels(
         connection,
-        [f"{broker}/{database}.celery.pidbox", f"{broker}/{database}.reply.celery.pidbox"],
+        [f"{broker}/{database}.celery.pidbox"],
         [f"{broker}/{database}.celeryev/*", f"{broker}/{database}.celeryev/worker.*"],
     )
 
@@ -99,7 +99,7 @@ def _try_channels(connection: redis.Redis, names: list[str], patterns: list[str]
     listener: Any = connection.pubsub()  # type: ignore[no-untyped-call]
     try:
         for listen, channel in (
-            *((listener.subscribe, name) for name in names[:1]),
+            *((listener.subscribe, name) for name in names),
             *((listener.psubscribe, pattern) for pattern in patterns),
         ):
             try:
