@@ -18,8 +18,9 @@ from typing import Any, Protocol
 
 from enrich.chunk_work import IN_DOUBT, MAX_LOSSES, ChunkWork, Tally
 from enrich.embedder import Embedder
-from enrich.errors import Halt, RunClosed, TransientError
+from enrich.errors import Halt, NotHere, RunClosed, TransientError
 from enrich.ledger import Ledger, Standing
+from enrich.ledger.deployment import Configuration
 from enrich.log_store import LogStore, RequestRefused
 from enrich.models import Chunk, Outcome, RunRecord, outcome_line
 from enrich.rate_budget import RateBudget
@@ -96,6 +97,7 @@ class Backfill:
         self._cache = parts.cache
         self._ledger = parts.ledger
         self._publisher = parts.publisher
+        self._configuration = Configuration.of(parts.settings)
         self._closable = (parts.store, parts.embedder, parts.cache, parts.ledger)
         sources = VectorSources(
             parts.settings,
@@ -129,6 +131,8 @@ class Backfill:
         active = self._ledger.active_run()
         if active:
             self.mend(active)
+        if reason := self._ledger.deployment.odd(self._configuration):
+            raise NotHere(f"a tick is left to the other workers: {reason}")
         opened = self._ledger.open(trigger, self._settings.interval_seconds)
         if opened.verdict != "opened":
             return _SKIPPED[opened.verdict].format(opened.run)
@@ -142,7 +146,12 @@ class Backfill:
                 "%d chunks passed their deadline and were deferred", expired, extra={"run": run}
             )
         if standing.state:
-            self._advance(run, standing)
+            wanted = self._ledger.configured(run)
+            others = standing.state == "running" and wanted.differing(self._configuration)
+            if others and not self._ledger.deployment.served(wanted):
+                self._abandon(run, wanted)
+            else:
+                self._advance(run, standing)
         else:
             # Its record was lost while its name stayed.
             self._ledger.finish(run)
@@ -163,6 +172,33 @@ class Backfill:
         room = most - standing.open_chunks
         return room if room >= max(1, most // 2) else 0
 
+    # -- what only a worker with the run's settings may do
+
+    def _leave(self, run: str, wanted: Configuration) -> str:
+        """Leave a run's work to those with its settings, or end it if nobody has them any more.
+
+        Raises:
+            NotHere: somebody has.
+        """
+        if self._ledger.deployment.served(wanted):
+            names = ", ".join(wanted.differing(self._configuration))
+            raise NotHere(
+                f"work of run {run} is left to the other workers: {names} of this one differ from "
+                "the run's"
+            )
+        return self._abandon(run, wanted)
+
+    def _abandon(self, run: str, wanted: Configuration) -> str:
+        changed = ", ".join(
+            f"{name} {wanted.values[name]} → {self._configuration.values[name]}"
+            for name in wanted.differing(self._configuration)
+        )
+        reason = f"no worker with the settings of its beginning is left ({changed})"
+        if self._ledger.halt(run, reason, state="abandoned"):
+            log.warning("run ended: %s; the next takes its logs", reason, extra={"run": run})
+        self._publisher.finish_run(run)
+        return f"run {run} was ended: {reason}"
+
     # -- page
 
     def scan(self, run: str, page: int) -> str:
@@ -171,6 +207,10 @@ class Backfill:
             standing = self._ledger.standing(run)
         except RunClosed:
             return f"run {run} is over"
+        if standing.state == "running":
+            wanted = self._ledger.configure(run, self._configuration)
+            if wanted.differing(self._configuration):
+                return self._leave(run, wanted)
         if standing.state == "running" and standing.page == page + 1:
             # Delivered again: some of its messages may never have been sent.
             for message in self._ledger.outbox(run):
@@ -216,13 +256,19 @@ class Backfill:
 
         Raises:
             ChunkBusy: another delivery is at it; look again when its claim has ended.
+            NotHere: other workers have the run's settings; nothing was claimed.
             TransientError: to be tried again; the claim was given back.
         """
         claimant = _claimant()
         hard = self._settings.enrich_hard_time_limit_seconds
-        claim = self._ledger.begin(chunk.id, claimant, hard)
+        mine = self._configuration
+        claim = self._ledger.begin(chunk.id, claimant, hard, configuration=mine)
         if claim.verdict == "busy" and _is_dead(claim.holder):
-            claim = self._ledger.begin(chunk.id, claimant, hard, dead=claim.holder)
+            claim = self._ledger.begin(
+                chunk.id, claimant, hard, dead=claim.holder, configuration=mine
+            )
+        if claim.verdict == "other":
+            return self._leave(chunk.run, self._ledger.configure(chunk.run, mine))
         if claim.verdict == "closed":
             return self._closed(chunk, hard)
         if claim.verdict == "busy":
@@ -353,6 +399,13 @@ class Backfill:
             _counted(record.deferral_reasons), record.retries, _counted(record.retry_reasons),
             extra=extra,
         )  # fmt: skip
+        if record.written_by_others:
+            log.warning(
+                "Cycle #%d: %d logs were given a vector meanwhile by runs that this Redis does not "
+                "know: does another deployment (another ENRICH_REDIS_PREFIX or REDIS_URL) enrich "
+                "the same indices? Each pays for every text",
+                record.number, record.written_by_others, extra=extra,
+            )  # fmt: skip
         totals = self._ledger.totals()
         if record.settled != record.found:
             log.error(

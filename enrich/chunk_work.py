@@ -70,6 +70,8 @@ class Tally:
     unreadable: bool = False
     #: Why documents are deferred, in sentences, and how many.
     reasons: Counter[str] = field(default_factory=Counter)
+    #: Logs that another run had given a vector meanwhile, by that run.
+    by_others: Counter[str] = field(default_factory=Counter)
 
     def add(self, outcome: Outcome, n: int = 1) -> None:
         self.outcomes[outcome.value] += n
@@ -81,6 +83,7 @@ class Tally:
         self.overloaded |= other.overloaded
         self.unreadable |= other.unreadable
         self.reasons.update(other.reasons)
+        self.by_others.update(other.by_others)
 
     def defer(self, why: str, n: int = 1) -> None:
         self.add(Outcome.DEFERRED, n)
@@ -90,6 +93,11 @@ class Tally:
         """Say why all that is deferred is."""
         deferred = self.outcomes[Outcome.DEFERRED.value]
         self.reasons = Counter({why: deferred} if deferred else {})
+
+    def note_writer(self, outcome: Outcome, document: Document) -> None:
+        run = document.value("ai_enrichment_run")
+        if outcome is Outcome.ALREADY_VECTORIZED and isinstance(run, str):
+            self.by_others[run] += 1
 
 
 class ChunkWork:
@@ -137,6 +145,10 @@ class ChunkWork:
             # A write whose answer was lost may have been carried out: the shards of a node that
             # has just started cannot be read yet.
             raise TransientError(IN_DOUBT)
+        strangers = self._ledger.strangers(tally.by_others)
+        if strangers:
+            count = sum(tally.by_others[run] for run in strangers)
+            self._ledger.count(chunk.run, written_by_others=count)
         return tally
 
     def _together(self, chunk: Chunk, given: Given) -> Tally:
@@ -218,6 +230,7 @@ class ChunkWork:
                 tally.defer(UNREADABLE)
             else:
                 tally.add(outcome)
+                tally.note_writer(outcome, document)
         return owed
 
     def _settled_already(
@@ -365,6 +378,7 @@ class ChunkWork:
             settled = self._judged_anew(document, chunk.run)
             if settled is not None:
                 tally.add(settled)
+                tally.note_writer(settled, document)
             elif document.value("message") != write.document.value("message"):
                 # Another text now: the next run embeds it.
                 tally.defer(CHANGED)

@@ -35,6 +35,10 @@ class ServerUnavailable(TransientError):
     """A server could not be reached or did not answer in time."""
 
 
+class NotHere(TransientError):
+    """This process has other settings than the run; another worker has them and takes the work."""
+
+
 class RateLimited(TransientError):
     """The provider asked for a pause.
 

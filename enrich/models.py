@@ -130,6 +130,8 @@ class RunRecord(BaseModel):
     cached: int = 0
     reused: int = 0
     already_vectorized: int = 0
+    #: Of those, how many were given their vector by runs that this Redis does not know.
+    written_by_others: int = 0
     gone: int = 0
     failed: int = 0
     deferred: int = 0
@@ -150,6 +152,8 @@ class RunRecord(BaseModel):
     #: Why documents were deferred, and how many; why work was tried again, and how often.
     deferral_reasons: dict[str, int] = {}
     retry_reasons: dict[str, int] = {}
+    #: What it said of the comparison of vector spaces with which it began; "" if there was none.
+    comparison: str = ""
 
     @computed_field  # type: ignore[prop-decorator]
     @property

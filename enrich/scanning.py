@@ -14,27 +14,18 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from enrich.chunking import Found
-from enrich.errors import Halt, InputRefused, TextUnusable
+from enrich.enrichment.comparing import Comparing
+from enrich.errors import Halt, InputRefused
 from enrich.ledger import Ledger, Scan
 from enrich.log_store import LogStore
-from enrich.masking import masker_of
 from enrich.models import Chunk, Donor
 from enrich.paging import Page, Pager, has_text
 from enrich.settings import Settings
-from enrich.text import fingerprint, text_of
 from enrich.vector_cache import VectorCache
 from enrich.vector_sources import VectorSources
-from enrich.vectors import cosine
 from enrich.written_vectors import WrittenVectors
 
 log = logging.getLogger(__name__)
-
-#: Cosine between a stored vector and the same text embedded now, below which the endpoint has
-#: another vector space. Providers' own noise stays above 0.999.
-SAME_SPACE_COSINE = 0.99
-
-#: Logs that are looked at for one whose vector can be compared.
-SAMPLES_OF_A_SPACE = 20
 
 
 class ChunkPublisher(Protocol):
@@ -62,8 +53,8 @@ class Scanner:
         self._written = written
         self._ledger = ledger
         self._sources = sources
+        self._comparing = Comparing(settings, store, written, ledger, sources)
         self._publisher = publisher
-        self._mask = masker_of(settings.enrich_mask)
         self._pager = Pager(store.finder, settings)
 
     def read_page(self, run: str, page: int, room: int) -> str:
@@ -208,55 +199,15 @@ class Scanner:
         )
 
     def _check_endpoint(self, run: str) -> None:
-        """See that the endpoint gives the vectors it gave, where it changed; and, after a halt,
-        that it works at all, with one input."""
-        settings = self._settings
-        now = {
-            "url": settings.openai_base_url,
-            "model": settings.embedding_model,
-            "dimensions": str(settings.embedding_dimensions),
-        }
-        before = self._ledger.endpoint()
-        known = True
-        if before and before.get("url") != now["url"]:
-            same = self._same_space(run)
-            if same is False:
-                raise Halt(
-                    f"OPENAI_BASE_URL changed to {now['url']}, which gives other vectors for the "
-                    "same text: set it back, or remove log_vector from the logs so that they are "
-                    "made anew"
-                )
-            known = same is not None
+        """See that the endpoint's vectors may stand beside those that are there; and, after a
+        halt, that it works at all, with one input."""
+        self._comparing.look(run)
         runs = self._ledger.last_runs(2)
         if len(runs) > 1 and runs[1].state == "halted" and runs[1].run_id != run:
             try:
                 self._sources.probe(run)
             except InputRefused as error:
                 raise Halt(f"{error}: check EMBEDDING_MODEL and OPENAI_BASE_URL") from None
-        if known:
-            self._ledger.remember_endpoint(**now)
-
-    def _same_space(self, run: str) -> bool | None:
-        """Whether the endpoint gives the vectors that logs have; None if none can be compared."""
-        stored = self._store.insight.enriched(SAMPLES_OF_A_SPACE)
-        for one in stored:
-            try:
-                text = text_of({"message": one.message}, self._mask)
-            except TextUnusable:
-                continue
-            digest = fingerprint(text)
-            if one.fingerprint not in ("", digest):
-                continue  # its vector is of another text
-            answers = self._sources.ask(run, {digest: text}, lambda vectors: None)
-            if digest in answers.vectors:
-                return cosine(answers.vectors[digest], one.vector) >= SAME_SPACE_COSINE
-        if not stored:
-            return True
-        log.warning(
-            "OPENAI_BASE_URL changed, and none of %d logs could be compared with what it gives now",
-            len(stored), extra={"run": run},
-        )  # fmt: skip
-        return None
 
     def _say_found(self, run: str, skipped: dict[str, str]) -> None:
         record = self._ledger.record(run)

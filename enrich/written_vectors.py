@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -93,8 +94,9 @@ class WrittenVectors:
     """`written:{space}:new` and `…:old`: hashes of places by fingerprint."""
 
     def __init__(self, connection: redis.Redis, settings: Settings) -> None:
-        base = f"{settings.enrich_redis_prefix}written:{space(settings)}:"
-        self._keys = [base + "new", base + "old"]
+        self._redis = connection
+        self._settings = settings
+        self._keys = _keys(settings)
         self._half = PLACES_PER_ENTRY * settings.enrich_cache_max_entries // 2
         self._remember = connection.register_script(_REMEMBER)
         self._find = connection.register_script(_FIND)
@@ -120,3 +122,21 @@ class WrittenVectors:
                 with suppress(msgspec.DecodeError):
                     places[some[position - 1]] = msgspec.json.decode(place, type=Place)
         return places
+
+    def some(self, url: str, size: int) -> list[Place]:
+        """Places of vectors that the endpoint `url` gave, with the present model and width: the
+        newest generation first, otherwise in no order."""
+        keys = _keys(self._settings.model_copy(update={"openai_base_url": url}))
+        places: list[Place] = []
+        for key in keys:
+            with translated():
+                found: Any = self._redis.hscan(key, 0, count=size)[1]
+            for place in found.values():
+                with suppress(msgspec.DecodeError):
+                    places.append(msgspec.json.decode(place, type=Place))
+        return places[:size]
+
+
+def _keys(settings: Settings) -> list[str]:
+    base = f"{settings.enrich_redis_prefix}written:{space(settings)}:"
+    return [base + "new", base + "old"]

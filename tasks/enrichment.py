@@ -21,6 +21,7 @@ from enrich.dropping import drop
 from enrich.errors import (
     EnrichError,
     Halt,
+    NotHere,
     RateLimited,
     ServerUnavailable,
     SettingsError,
@@ -31,6 +32,7 @@ from enrich.settings import load_settings
 from enrich.worker.last_resort import end_before_it_begins, end_run, reason_of
 from tasks.own_request import OwnRequest
 from tasks.retry import (
+    HAND_ON_SECONDS,
     MAX_BACKOFF_SECONDS,
     MAX_PAUSES,
     MAX_RETRIES,
@@ -92,6 +94,8 @@ def find_unvectorized(self: Task, trigger: Any = "beat", *_: Any, **__: Any) -> 
         return drop("not a tick")
     try:
         return backfill().tick(trigger)
+    except NotHere as error:
+        return _handed_on(self, error)
     except _PASSING as error:
         return _again_or_halt(self, "", error)
     except _CELERYS:
@@ -106,6 +110,8 @@ def scan_page(self: Task, run: Any = None, page: Any = None, *_: Any, **__: Any)
         return drop("not a page of a run")
     try:
         return backfill().scan(run, page)
+    except NotHere as error:
+        return _handed_on(self, error)
     except _PASSING as error:
         return _again_or_halt(self, run, error)
     except _CELERYS:
@@ -156,6 +162,11 @@ def _handled(task: Task, chunk: Chunk, pauses: int) -> str:
         # Should the other delivery be lost, this one goes on when its claim has ended.
         seconds = min(error.seconds + 0.1, MAX_BACKOFF_SECONDS)
         raise _again(task, chunk, error, seconds, pauses) from None
+    except NotHere as error:
+        if pauses >= MAX_PAUSES:
+            # It stays open, and is deferred when its deadline has passed.
+            return f"dropped: {error}"
+        raise _again(task, chunk, error, HAND_ON_SECONDS, pauses + 1) from None
     except RateLimited as error:
         pause = pause_of(error)
         if reason := too_long(pause):
@@ -177,6 +188,14 @@ def _handled(task: Task, chunk: Chunk, pauses: int) -> str:
         # This chunk's alone: whose logs brought it about must not stop others'.
         log.error("chunk %s: %s", chunk.id, reason_of(error), extra={"run": chunk.run})
         return backfill().give_up(chunk, reason_of(error))
+
+
+def _handed_on(task: Task, error: NotHere) -> str:
+    """Give a tick or a page to whichever worker is next to look; a lost one is made up for by the
+    next tick."""
+    if task.request.retries >= MAX_PAUSES:
+        return f"dropped: {error}"
+    raise _published(task, error, max_retries=None, **after(HAND_ON_SECONDS)) from None
 
 
 def _again(

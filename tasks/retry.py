@@ -15,6 +15,9 @@ MAX_RETRIES = 6
 #: Waits for a turn within the rate budget, which are no failures; bounded all the same.
 MAX_PAUSES = 60
 
+#: Before work that this worker must not do is looked at again; it stops consuming meanwhile.
+HAND_ON_SECONDS = 5.0
+
 FIRST_BACKOFF_SECONDS = 2.0
 MAX_BACKOFF_SECONDS = 60.0
 

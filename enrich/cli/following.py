@@ -31,9 +31,9 @@ PAUSED_SECONDS = 2.0
 
 _SUMMED = (
     "duration_seconds", "found", "embedded", "duplicate", "cached", "reused",
-    "already_vectorized", "gone", "failed", "deferred", "vectors_written", "api_requests",
-    "api_inputs", "api_tokens", "masked", "estimated_cost_usd", "retries", "rate_limited", "errors",
-    "chunks", "chunks_open",
+    "already_vectorized", "written_by_others", "gone", "failed", "deferred", "vectors_written",
+    "api_requests", "api_inputs", "api_tokens", "masked", "estimated_cost_usd", "retries",
+    "rate_limited", "errors", "chunks", "chunks_open",
 )  # fmt: skip
 
 

@@ -34,7 +34,15 @@ def show(settings: Settings, words: str, index: str | None, k: int, *, as_json: 
     (vector,) = answer.vectors
     if vector is None:
         raise TransientError(f"{settings.openai_base_url} sent numbers that are no vector")
-    hits = assembly.build_store(settings).insight.nearest(vector.tolist(), k, index)
+    insight = assembly.build_store(settings).insight
+    hits = insight.nearest(vector.tolist(), k, index)
+    if others := insight.of_others(index):
+        screen.line(
+            screen.err(),
+            "warn",
+            f"{screen.plural(others, 'log')} with vectors of other models are left out: "
+            "`python -m enrich check` names them",
+        )
     if as_json:
         screen.print_json(hits)
         return 0

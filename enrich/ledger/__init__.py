@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.resources import files
@@ -21,7 +21,7 @@ import redis
 
 from enrich.errors import RunClosed
 from enrich.ledger.answers import Claim, Opened, Scan, Standing
-from enrich.ledger.deployment import Deployment
+from enrich.ledger.deployment import Configuration, Deployment
 from enrich.models import Outcome, RunRecord, Totals
 from enrich.redis_connection import translated
 
@@ -122,11 +122,24 @@ class Ledger:
         """The page's messages are all with the broker: its outbox is emptied."""
         self._move("sent", run, page)
 
-    def begin(self, chunk: str, claimant: str, hard_limit: float, dead: str = "") -> Claim:
-        """Claim a chunk for the delivery `claimant` ("host/pid"); `dead` may be taken over."""
+    def begin(
+        self,
+        chunk: str,
+        claimant: str,
+        hard_limit: float,
+        dead: str = "",
+        configuration: Configuration | None = None,
+    ) -> Claim:
+        """Claim a chunk for the delivery `claimant` ("host/pid"); `dead` may be taken over.
+
+        Args:
+            configuration: the claimant's, where it would write vectors: `other` is the verdict if
+                it is not the run's.
+        """
         verdict, holder, value, suspect, tried = self._move(
-            "begin", _run_of(chunk), chunk, claimant, hard_limit * 1000, dead, uuid.uuid4().hex
-        )
+            "begin", _run_of(chunk), chunk, claimant, hard_limit * 1000, dead, uuid.uuid4().hex,
+            configuration.to_json() if configuration else "",
+        )  # fmt: skip
         return Claim(
             _text(verdict),  # type: ignore[arg-type]
             _text(holder),
@@ -134,6 +147,25 @@ class Ledger:
             _text(suspect),
             bool(tried),
         )
+
+    def configure(self, run: str, configuration: Configuration) -> Configuration:
+        """The run's configuration, which is that of whoever is first to name its own."""
+        with translated():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.exists(self._run_key(run))
+            pipe.hget(self._run_key(run), "configuration")
+            known, configured = pipe.execute()
+            if configured is None and known:
+                pipe.hsetnx(self._run_key(run), "configuration", configuration.to_json())
+                pipe.hget(self._run_key(run), "configuration")
+                configured = pipe.execute()[1]
+        return Configuration.from_json(_text(configured)) if configured else configuration
+
+    def configured(self, run: str) -> Configuration:
+        """As `configure`, without naming one; one that names nothing while nobody has."""
+        with translated():
+            raw = self._redis.hget(self._run_key(run), "configuration")
+        return Configuration.from_json(_text(raw or b"{}"))
 
     def unaccounted(self, chunk: str, hard_limit: float) -> bool:
         """Whether a chunk was closed as deferred and nobody who held it can correct that now."""
@@ -248,6 +280,17 @@ class Ledger:
             until = self._redis.hget(self._run_key(run), "scan_until")
         return float(until or 0) / 1000 - self.now()
 
+    def strangers(self, runs: Iterable[str]) -> set[str]:
+        """Those of the runs that this Redis does not know."""
+        names = sorted(set(runs))
+        if not names:
+            return set()
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for run in names:
+                pipe.exists(self._run_key(run))
+            return {run for run, known in zip(names, pipe.execute(), strict=True) if not known}
+
     def outbox(self, run: str) -> list[dict[str, Any]]:
         """The messages of the page registered last while some may never have been sent, without
         those whose chunk is closed."""
@@ -279,7 +322,7 @@ class Ledger:
             for name in (
                 *(outcome.value for outcome in Outcome),
                 "number", "found", "vectors_written", "api_requests", "api_inputs", "api_tokens",
-                "masked", "retries", "rate_limited", "errors", "chunks",
+                "masked", "written_by_others", "retries", "rate_limited", "errors", "chunks",
             )
             if name in fields
         }  # fmt: skip
@@ -298,6 +341,7 @@ class Ledger:
             halt_reason=fields.get("halt_reason", ""),
             deferral_reasons=_reasons(fields, DEFERRED),
             retry_reasons=_reasons(fields, RETRIED),
+            comparison=fields.get("comparison", ""),
             **counters,
         )
 
@@ -394,6 +438,55 @@ class Ledger:
             pipe.hset(self._key("endpoint_limits"), space, json.dumps(dict(found)))
             pipe.expire(self._key("endpoint_limits"), LIMITS_KEPT_SECONDS)
             pipe.execute()
+
+    # -- vector spaces
+
+    def compared_endpoint(self, model: str, dimensions: int) -> tuple[str, str] | None:
+        """URL and place of the logs for which the vectors of this model were compared last, or
+        None."""
+        with translated():
+            raw = self._redis.hget(self._key("spaces"), json.dumps([model, dimensions]))
+        if raw is None:
+            return None
+        url, where = json.loads(raw)
+        return str(url), str(where)
+
+    def remember_compared(self, model: str, dimensions: int, url: str, where: str) -> None:
+        """The endpoint's vectors of this model may stand beside those that logs have."""
+        with translated():
+            pipe = self._redis.pipeline(transaction=True)
+            pipe.hset(
+                self._key("spaces"), json.dumps([model, dimensions]), json.dumps([url, where])
+            )
+            last: dict[Any, Any] = {"url": url, "model": model, "dimensions": dimensions}
+            pipe.hset(self._key("endpoint"), mapping=last)
+            pipe.execute()
+
+    def note_comparison(self, run: str, sentence: str) -> None:
+        """What a run says of the comparison with which it begins; the last sentence is kept."""
+        self._amend(run, "", {"comparison": sentence})
+
+    def work_of_others(self, configuration: Configuration, hard_limit: float) -> bool:
+        """Whether a delivery of a run with another configuration may still be at work."""
+        with translated():
+            runs = [_text(run) for run in self._redis.lrange(self._key("runs"), 0, -1)]
+            pipe = self._redis.pipeline(transaction=False)
+            for run in runs:
+                pipe.hget(self._run_key(run), "configuration")
+                pipe.hvals(self._run_key(run, "open"))
+                pipe.hvals(self._run_key(run, "late"))
+            rows = pipe.execute()
+        since = (self.now() - hard_limit) * 1000
+        for configured, *chunks in zip(rows[::3], rows[1::3], rows[2::3], strict=True):
+            if configured and not configuration.differing(
+                Configuration.from_json(_text(configured))
+            ):
+                continue
+            for raw in (*chunks[0], *chunks[1]):
+                entry = json.loads(raw)
+                if entry["by"] and entry["claimed"] > since:
+                    return True
+        return False
 
     # -- documents whose mark cannot be written
 

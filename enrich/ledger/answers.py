@@ -31,7 +31,7 @@ class Opened(NamedTuple):
 class Claim(NamedTuple):
     """Answer of `begin`."""
 
-    verdict: Literal["go", "busy", "closed"]
+    verdict: Literal["go", "busy", "closed", "other"]
     #: Who holds the chunk: the caller for `go`, another delivery for `busy`.
     holder: str
     #: For `go`: how often this chunk has lost its worker. For `busy`: milliseconds to wait.

@@ -1,11 +1,20 @@
 -- Claim a chunk for one delivery. A claim that was neither released nor settled means that its
 -- worker was lost; a loss counts against the chunk unless that host was shutting down.
 -- ARGV: run, chunk, claimant "host/pid", hard limit (ms), a claimant known to be dead (or ''), and
--- what tells this call from any other, since it is asked once more where its answer was lost.
+-- what tells this call from any other, since it is asked once more where its answer was lost, and
+-- the configuration with which the claimant would write (JSON, or '' where it writes nothing).
 local run, chunk, claimant = ARGV[1], ARGV[2], ARGV[3]
 local raw = redis.call('HGET', run_key(run, 'open'), chunk)
 if not raw or redis.call('HGET', run_key(run), 'state') ~= 'running' then
   return {'closed', '', 0, '', 0}
+end
+if ARGV[7] ~= '' then
+  -- The run's is that of whoever is first; one opened by an older version has none yet.
+  redis.call('HSETNX', run_key(run), 'configuration', ARGV[7])
+  local mine = cjson.decode(ARGV[7])
+  for name, value in pairs(cjson.decode(redis.call('HGET', run_key(run), 'configuration'))) do
+    if mine[name] and mine[name] ~= value then return {'other', '', 0, '', 0} end
+  end
 end
 local entry = cjson.decode(raw)
 local tried = entry.tried and 1 or 0

@@ -23,12 +23,17 @@ from enrich.log_store.queries import (
     SearchAnswer,
     Shards,
     of_other_models,
+    vector_of_model,
 )
 from enrich.log_store.scope import Scope
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.models import Donor
 from enrich.settings import Settings, without_exclusions
 from enrich.vectors import cosine
+
+#: Indices of which vectors are compared, and logs of each.
+SAMPLED_INDICES = 30
+SAMPLES = 4
 
 #: Most models that are named.
 MAX_MODELS = 10
@@ -49,6 +54,20 @@ class Counts:
 class _CountsAnswer(msgspec.Struct):
     shards: Shards = msgspec.field(name="_shards")
     aggregations: dict[str, Any] = {}
+    timed_out: bool = False
+
+
+class _Total(msgspec.Struct):
+    value: int
+
+
+class _Hits(msgspec.Struct):
+    total: _Total
+
+
+class _TotalAnswer(msgspec.Struct):
+    hits: _Hits
+    shards: Shards = msgspec.field(name="_shards")
     timed_out: bool = False
 
 
@@ -152,6 +171,7 @@ class Insight:
                     "size": 0,
                     "query": query,
                     "aggs": {"models": {"terms": {"field": name, "size": MAX_MODELS}}},
+                    **NO_PIPELINE,
                 }
                 try:
                     answer = self._connection.ask(
@@ -204,7 +224,8 @@ class Insight:
         ]
 
     def nearest(self, vector: list[float], k: int, index: str | None) -> list[dict[str, Any]]:
-        """The k logs nearest to a vector: cosine (−1 … 1), where they are, and their fields.
+        """The k logs nearest to a vector: cosine (−1 … 1), where they are, and their fields. Those
+        whose vector is said to be of another model are left out, see `of_others`.
 
         The cosine is computed here: OpenSearch's score is another in each space that an index may
         have.
@@ -219,21 +240,17 @@ class Insight:
         searchable = sorted(caps.indices_with("log_vector", ["knn_vector"]))
         if not searchable:
             return []
-        knn = {"vector": vector, "k": k}
+        ours = {"bool": {"must_not": [of_other_models(self._model, self._dimensions)]}}
+        plain = {"vector": vector, "k": k}
+        filtered = {"knn": {"log_vector": {**plain, "filter": ours}}}
+        # An engine that filters only what it has found may find less than k.
+        after = {"bool": {"must": [{"knn": {"log_vector": plain}}], "filter": [ours]}}
         nearest: list[dict[str, Any]] = []
         for names in parts(searchable):
-            answer = self._connection.ask(
-                SearchAnswer,
-                "POST",
-                f"/{in_path(*names)}/_search",
-                {
-                    "size": k,
-                    "query": {"knn": {"log_vector": knn}},
-                    "_source": _SHOWN,
-                    **NO_PIPELINE,
-                },
-                LENIENT,
-            )
+            try:
+                answer = self._nearest_of(names, k, filtered)
+            except RequestRefused:
+                answer = self._nearest_of(names, k, after)
             nearest += [
                 {
                     "cosine": round(_cosine(vector, hit, stored), 4),
@@ -247,6 +264,30 @@ class Insight:
             ]
         return sorted(nearest, key=lambda hit: -float(hit["cosine"]))[:k]
 
+    def _nearest_of(self, names: Sequence[str], k: int, query: dict[str, Any]) -> SearchAnswer:
+        return self._connection.ask(
+            SearchAnswer,
+            "POST",
+            f"/{in_path(*names)}/_search",
+            {"size": k, "query": query, "_source": _SHOWN, **NO_PIPELINE},
+            LENIENT,
+        )
+
+    def of_others(self, index: str | None) -> int:
+        """How many logs have a vector of another model, which `nearest` leaves out."""
+        answer = self._scope.ask(
+            _TotalAnswer,
+            "POST",
+            "_search",
+            {
+                "size": 0,
+                "track_total_hits": True,
+                "query": of_other_models(self._model, self._dimensions),
+            },
+            index=index,
+        )
+        return answer.hits.total.value
+
     def sample(self, size: int) -> list[str]:
         """Messages of a few logs that are owed, for `check`."""
         answer = self._scope.ask(
@@ -258,16 +299,51 @@ class Insight:
         messages = (hit.source.get("message") for hit in answer.hits.hits)
         return [message for message in messages if isinstance(message, str)]
 
-    def enriched(self, size: int) -> list[StoredVector]:
-        """Some logs that we enriched: to see whether the space is the same."""
-        query = {"bool": {"filter": self._queries.with_vector_of(self._model, self._dimensions)}}
-        try:
-            answer = self._scope.ask(
-                SearchAnswer, "POST", "_search", {"size": size, "query": query, "_source": False}
-            )
-        except RequestRefused:
-            return []
-        return [stored for stored in self._vectors_of(answer.hits.hits) if stored is not None]
+    def enriched(self) -> list[tuple[str, StoredVector]]:
+        """Some logs with a vector of our model, at random, of as many indices as there are: each
+        with its index. To see whether the space is the same."""
+        answer = self._scope.ask(
+            _CountsAnswer,
+            "POST",
+            "_search",
+            {
+                "size": 0,
+                "query": {"function_score": {"query": self._of_model(), "random_score": {}}},
+                "aggs": {
+                    "by_index": {
+                        "terms": {"field": "_index", "size": SAMPLED_INDICES},
+                        "aggs": {"some": {"top_hits": {"size": SAMPLES, "_source": False}}},
+                    }
+                },
+            },
+        )
+        buckets = answer.aggregations.get("by_index", {}).get("buckets", [])
+        hits = [
+            msgspec.convert(hit, RawHit)
+            for bucket in buckets
+            for hit in bucket["some"]["hits"]["hits"]
+        ]
+        return [
+            (hit.index, stored)
+            for hit, stored in zip(hits, self._vectors_of(hits), strict=True)
+            if stored is not None
+        ]
+
+    def count_of_model(self) -> tuple[int, bool]:
+        """How many logs have a vector of our model, whatever their level, and whether every shard
+        was counted."""
+        answer = self._scope.ask(
+            _TotalAnswer,
+            "POST",
+            "_search",
+            {"size": 0, "track_total_hits": True, "query": self._of_model()},
+            {"request_cache": "false"},
+        )
+        whole = answer.shards.complete and not answer.timed_out and not self._scope.left_out
+        return answer.hits.total.value, whole
+
+    def _of_model(self) -> dict[str, Any]:
+        return vector_of_model(self._model, self._dimensions)
 
     def _vectors_of(self, hits: Sequence[RawHit]) -> list[StoredVector | None]:
         # By their ids: OpenSearch 3.5 may answer a search over several indices that is to bring

@@ -62,20 +62,28 @@ class Queries:
         ]
 
 
+def vector_of_model(model: str, dimensions: int) -> dict[str, Any]:
+    """Logs with a vector that is said to be of this model and width, as a query. Where the model's
+    name was mapped by itself it is a text with `.keyword` beside it."""
+    return {"bool": {"filter": [HAS_VECTOR, *_said_to_be(model, dimensions)]}}
+
+
 def of_other_models(model: str, dimensions: int) -> dict[str, Any]:
-    """Logs whose vector is said to be of another model or width, as a query. Where `model` was
-    mapped by itself it is a text with `.keyword` beside it."""
-    same_model = [{"term": {name: model}} for name in (MODEL_FIELD, f"{MODEL_FIELD}.keyword")]
-    same = [
-        {"bool": {"should": same_model, "minimum_should_match": 1}},
-        {"term": {"ai_embedding_dimensions": dimensions}},
-    ]
+    """Logs with a vector that is said to be of another model or width, as a query."""
     return {
         "bool": {
             "filter": [HAS_VECTOR, {"exists": {"field": MODEL_FIELD}}],
-            "must_not": [{"bool": {"filter": same}}],
+            "must_not": [{"bool": {"filter": _said_to_be(model, dimensions)}}],
         }
     }
+
+
+def _said_to_be(model: str, dimensions: int) -> list[dict[str, Any]]:
+    names = (MODEL_FIELD, f"{MODEL_FIELD}.keyword")
+    return [
+        {"bool": {"should": [{"term": {name: model}} for name in names]}},
+        {"term": {"ai_embedding_dimensions": dimensions}},
+    ]
 
 
 class ShardFailure(msgspec.Struct):

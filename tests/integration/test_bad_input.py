@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import redis
 
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
@@ -19,6 +20,7 @@ from enrich.assembly import build_embedder
 from enrich.errors import ServerUnavailable, TransientError
 from enrich.log_store import Addition, Document, Presence, Verdict, Write
 from enrich.models import Reference
+from enrich.report import read_backlog
 from enrich.text import text_of
 from tests.conftest import Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, assert_right_vectors, logs
@@ -481,20 +483,122 @@ def test_a_log_that_cannot_be_compared_does_not_end_the_check_of_a_new_address(
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, logs(3, 3))
-    pipeline().run()
+    first = pipeline()
+    first.run()
+    was = first.ledger.endpoint()["url"]
     changed = "/_update_by_query?refresh=true"
     script = {"source": "ctx._source.message += ' (changed)'"}
     search("POST", f"/{INDEX}{changed}", {"script": script})
     search.index(INDEX, [{**logs(1, 1)[0], "_id": "late", "message": "late"}])
 
-    # None can be compared: the run goes on, and the next one looks again.
+    # None can be compared, and there are vectors: nothing is written beside them, however often.
     one = pipeline(openai_base_url=other_space)
-    assert one.run().state == "finished"
-    assert one.ledger.endpoint()["url"] != other_space
-    # Its own log is now one of twenty; whichever can be compared decides.
+    for _ in range(2):
+        record = one.run()
+        assert record.state == "halted" and record.vectors_written == 0
+        assert "cannot be compared with the 3 vectors" in record.halt_reason
+        assert one.ledger.endpoint()["url"] == was
+    # With one that can be compared, that one decides.
+    assert first.run().vectors_written == 1
     search.index(INDEX, [{**logs(1, 1)[0], "_id": "later", "message": "later"}])
-    assert one.run().state == "finished"
+    assert "gives other vectors" in one.run().halt_reason
+    # Without any it is a first run, and its address is the one that later ones are held against.
+    search("POST", f"/{INDEX}{changed}", {"script": {"source": "ctx._source.remove('log_vector')"}})
+    record = one.run()
+    assert (record.state, record.vectors_written) == ("finished", 5)
     assert one.ledger.endpoint()["url"] == other_space
+    search.index(INDEX, [{**logs(1, 1)[0], "_id": "last", "message": "last"}])
+    assert "gives other vectors" in first.run().halt_reason
+
+
+def test_no_order_of_ends_lets_two_spaces_mix(
+    pipeline: Build, search: Search, other_space: str, embeddings: ApiControl
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(8, 8))
+    good = pipeline()
+    good.run()
+    search.index(INDEX, [{**logs(1, 1)[0], "_id": "late", "message": "late"}])
+
+    # Halted, then cancelled with a wrong key, then with a model of which no log has a vector.
+    other = pipeline(openai_base_url=other_space)
+    assert other.run().state == "halted"
+    embeddings.faults({"kind": "status", "status": 401, "times": 100})
+    with pytest.raises(TransientError, match="while another key worked"):
+        pipeline(openai_api_key="sk-old").run()
+    other.ledger.halt(other.ledger.active_run(), "", "abandoned")
+    other.ledger.finish(other.ledger.active_run())
+    embeddings.reset()
+    another = pipeline(openai_base_url=other_space, embedding_model="another")
+    another.ledger.halt(another.ledger.open("manual", 600).run, "", "abandoned")
+    another.ledger.finish(another.ledger.active_run())
+    search.index(INDEX, [{**logs(1, 1)[0], "_id": "later", "message": "later"}])
+    assert another.run().state == "finished", "a model of its own may go beside the other"
+
+    search.index(INDEX, [{**logs(1, 1)[0], "_id": "last", "message": "last"}])
+    record = other.run()
+    assert record.state == "halted" and "gives other vectors" in record.halt_reason
+    assert record.comparison.endswith("gives for their texts now")
+
+
+def test_another_cluster_or_an_emptied_redis_is_compared_too(
+    pipeline: Build, search: Search, other_space: str, redis_emptied: Callable[[], None]
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(3, 3))
+    pipeline().run()
+    search.index(INDEX, [{**logs(1, 1)[0], "_id": "late", "message": "late"}])
+    redis_emptied()
+    assert "gives other vectors" in pipeline(openai_base_url=other_space).run().halt_reason
+    record = pipeline().run()
+    assert record.vectors_written == 1
+    assert record.comparison.startswith("3 of 3 stored vectors are the same from ")
+
+
+@pytest.mark.parametrize("digests", ["known", "lost"])
+def test_a_planted_vector_does_not_halt_a_change_of_address(
+    pipeline: Build, search: Search, stack: Services, digests: str
+) -> None:
+    """Whoever can write a log can give it any vector under our model's name."""
+    search.create(INDEX)
+    search.index(INDEX, logs(4, 4))
+    one = pipeline()
+    one.run()
+    source = search.source(INDEX, f"{INDEX}-0")
+    planted = {**source, "log_vector": [-x for x in source["log_vector"]]}
+    # With known digests no number of them counts; without, the majority does.
+    count = 30 if digests == "known" else 1
+    search.index(INDEX, [{**planted, "_id": f"planted-{n}"} for n in range(count)])
+    search.index(INDEX, [{**logs(1, 1)[0], "_id": "late", "message": "late"}])
+    if digests == "lost":
+        connection = redis.Redis.from_url(stack.environment()["REDIS_URL"])
+        for key in connection.scan_iter("*written:*"):
+            connection.delete(key)
+        connection.close()
+    url = stack.environment()["OPENAI_BASE_URL"].replace("127.0.0.1", "localhost")
+    record = pipeline(openai_base_url=url).run()
+    assert (record.state, record.vectors_written) == ("finished", 1)
+
+
+def test_vectors_of_other_models_are_counted_and_not_searched(
+    pipeline: Build, search: Search
+) -> None:
+    for index in (INDEX, BAD):
+        search.create(index)
+        search.index(index, logs(3, 3))
+    pipeline(enrich_index_pattern=BAD, embedding_model="text-embedding-3-small").run()
+    one = pipeline()
+    one.run()
+    search("POST", f"/{INDEX},{BAD}/_refresh")
+    insight = one.store.insight
+    counts = insight.counts()
+    assert counts.by_index[BAD]["with_vector"] == 3
+    assert counts.of_other_models == {BAD: 3}
+    assert insight.other_models([BAD, INDEX]) == {"text-embedding-3-small": 3}
+    backlog = read_backlog(one.store)
+    assert (backlog.with_vector, backlog.of_other_models) == (6, 3)
+    vector = search.source(INDEX, f"{INDEX}-0")["log_vector"]
+    assert {hit["index"] for hit in insight.nearest(vector, 10, None)} == {INDEX}
 
 
 def test_another_vector_space_behind_a_new_address_halts(

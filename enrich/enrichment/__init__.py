@@ -1,0 +1,1 @@
+"""From documents to outcomes: what is done with the logs that a run has found."""

@@ -1,0 +1,137 @@
+"""What the guard of the vector space works with: logs of OpenSearch, digests and the ledger."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+
+from enrich.embedding.space_guard import Sample, Space, SpaceGuard
+from enrich.errors import AccessRefused, TextUnusable, TransientError
+from enrich.ledger import Ledger
+from enrich.ledger.deployment import Configuration
+from enrich.log_store import LogStore, RequestRefused, StoredVector
+from enrich.masking import masker_of
+from enrich.models import project_of
+from enrich.settings import Settings
+from enrich.text import fingerprint, text_of
+from enrich.vector_sources import VectorSources
+from enrich.vectors import Vector
+from enrich.written_vectors import WrittenVectors
+
+log = logging.getLogger(__name__)
+
+#: Digests that are looked up for a few whose log still is as it was.
+MOST_PLACES = 50
+
+
+class Comparing:
+    """Sees before a run buys a vector that it may be written beside those that are there."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: LogStore,
+        written: WrittenVectors,
+        ledger: Ledger,
+        sources: VectorSources,
+    ) -> None:
+        self._ledger = ledger
+        self._sources = sources
+        space = Space(
+            url=settings.openai_base_url,
+            model=settings.embedding_model,
+            dimensions=settings.embedding_dimensions,
+            where=f"{settings.opensearch_url} {settings.index_expression}",
+        )
+        self._guard = SpaceGuard(
+            space, _Memory(settings, ledger), _StoredSamples(settings, store, written)
+        )
+
+    def look(self, run: str) -> None:
+        """Raises as `SpaceGuard.look`."""
+
+        def ask(texts: Mapping[str, str]) -> Mapping[str, Vector]:
+            return self._sources.ask(run, texts, lambda vectors: None).vectors
+
+        def tell(sentence: str) -> None:
+            log.info("comparison: %s", sentence, extra={"run": run})
+            self._ledger.note_comparison(run, sentence)
+
+        self._guard.look(ask, tell)
+
+
+class _Memory:
+    """`enrich.embedding.space_guard.Memory` in Redis."""
+
+    def __init__(self, settings: Settings, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._configuration = Configuration.of(settings)
+        self._hard_limit = settings.enrich_hard_time_limit_seconds
+
+    def compared_space(self, model: str, dimensions: int) -> Space | None:
+        known = self._ledger.compared_endpoint(model, dimensions)
+        if known is None:
+            return None
+        url, where = known
+        return Space(url=url, model=model, dimensions=dimensions, where=where)
+
+    def remember_space(self, space: Space) -> None:
+        self._ledger.remember_compared(space.model, space.dimensions, space.url, space.where)
+
+    def work_of_others(self) -> bool:
+        return self._ledger.work_of_others(self._configuration, self._hard_limit)
+
+
+class _StoredSamples:
+    """`enrich.embedding.space_guard.Stored` in OpenSearch."""
+
+    def __init__(self, settings: Settings, store: LogStore, written: WrittenVectors) -> None:
+        self._store = store
+        self._written = written
+        self._space = settings.embedding_model, settings.embedding_dimensions
+        self._mask = masker_of(settings.enrich_mask)
+
+    def vouched(self, url: str) -> Sequence[Sample]:
+        try:
+            places = self._written.some(url, MOST_PLACES)
+        except TransientError as error:
+            log.warning("digests of written vectors cannot be read: %s", error)
+            return []
+        try:
+            stored = self._store.stored_vectors.read(places)
+        except RequestRefused:
+            return []
+        return [
+            sample
+            for place, one in zip(places, stored, strict=True)
+            if one is not None and place.vouches_for(one.fingerprint, one.vector)
+            for sample in self._sample(place.index, one)
+        ]
+
+    def some(self) -> Sequence[Sample]:
+        return [
+            sample
+            for index, one in self._store.insight.enriched()
+            for sample in self._sample(index, one)
+        ]
+
+    def count(self) -> tuple[int, bool]:
+        # What was written a moment ago must be seen.
+        try:
+            self._store.documents.refresh(self._store.insight.names())
+        except (RequestRefused, AccessRefused) as error:
+            log.warning("indices were not refreshed: %s", error)
+        return self._store.insight.count_of_model()
+
+    def _sample(self, index: str, one: StoredVector) -> list[Sample]:
+        """The log as a sample, if its vector is of the text that it has now."""
+        if (one.model, one.dimensions) != self._space:
+            return []
+        try:
+            text = text_of({"message": one.message}, self._mask)
+        except TextUnusable:
+            return []
+        digest = fingerprint(text)
+        if one.fingerprint not in ("", digest):
+            return []
+        return [Sample(project=project_of(index), fingerprint=digest, text=text, vector=one.vector)]
