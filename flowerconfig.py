@@ -7,12 +7,14 @@ sets that option, so nothing else may bear one; what an operator set by a variab
 
 import logging as _logging
 import os as _os
+import sys as _sys
 
 from tornado.options import options as _options
 
 from enrich.app import app as _app
 from enrich.app import log_settings as _log_settings
 from enrich.app import settings as _settings
+from enrich.errors import SettingsError as _SettingsError
 from enrich.flower.mounting import guard as _guard
 from enrich.flower.mounting import mount as _mount
 
@@ -38,4 +40,8 @@ if "FLOWER_MAX_TASKS" not in _os.environ:
 if "FLOWER_PURGE_OFFLINE_WORKERS" not in _os.environ:
     purge_offline_workers = 3600
 
-_mount(_settings)
+try:
+    _mount(_settings)
+except _SettingsError as _error:
+    print(f"enrich: {_error}", file=_sys.stderr)
+    _sys.exit(2)

@@ -20,13 +20,14 @@ from enrich.cli import screen, trial
 from enrich.cli.screen import plural
 from enrich.cli.workers import NoWorker, Workers
 from enrich.embedder import Embedder
-from enrich.errors import EnrichError, InputRefused, TextUnusable
+from enrich.errors import InputRefused, TextUnusable
 from enrich.ledger import server
 from enrich.log_store import LogStore, Readiness
 from enrich.masking import masker_of
 from enrich.redis_connection import connect
 from enrich.settings import Settings, is_open_to_others, unknown_names, without_password
 from enrich.text import text_of
+from enrich.worker.last_resort import reason_of
 
 SAMPLES = 3
 
@@ -84,8 +85,9 @@ class Check:
     def _failing_here(self) -> Iterator[None]:
         try:
             yield
-        except EnrichError as error:
-            self._bad(str(error), 3)
+        except Exception as error:
+            # Whatever one thing meets, the others are looked at; what nobody foresaw says so.
+            self._bad(reason_of(error), 3)
 
     # -- what is looked at
 

@@ -39,7 +39,10 @@ SHIPPED = [
 ]
 
 #: Variables that are not settings of the pipeline: of Flower, and of docker-compose.yml.
-FLOWER_VARIABLES = {"FLOWER_ADDRESS", "FLOWER_PORT", "FLOWER_BASIC_AUTH", "FLOWER_READ_ONLY"}
+FLOWER_VARIABLES = {
+    *("FLOWER_ADDRESS", "FLOWER_PORT", "FLOWER_BASIC_AUTH", "FLOWER_READ_ONLY"),
+    "FLOWER_URL_PREFIX",
+}
 COMPOSE_VARIABLES = {"OPENSEARCH_INITIAL_ADMIN_PASSWORD", "REDIS_PASSWORD"}
 
 #: The keys of the Compose Specification that docker-compose.yml has a use for.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import fakeredis
 import pytest
+from rich.console import Console
 
 from enrich.assembly import build_embedder, build_store
+from enrich.cli.check import Check
 from enrich.errors import EnrichError, Halt, SettingsError
 from enrich.ledger import Ledger, Scan
 from enrich.settings import Settings, load_settings
@@ -194,3 +197,29 @@ def test_authorities_of_opensearch_that_cannot_be_read_are_named(
         build_store(settings)
     # Not looked at where nothing is encrypted.
     build_store(settings.model_copy(update={"opensearch_use_ssl": False})).close()
+
+
+def test_check_looks_at_the_rest_whatever_one_thing_meets(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(
+        openai_api_key="x",
+        redis_url="rediss://localhost:1/0?ssl_ca_certs=/nope.pem",
+        opensearch_ca_certs="/nope.pem",
+        openai_base_url="http://127.0.0.1:1/v1",
+    )
+    told = io.StringIO()
+    looked = Check(settings, Console(file=told, width=200))
+    monkeypatch.setattr(looked, "_look_at_writing", lambda: [][0])
+    monkeypatch.setenv("SSL_CERT_FILE", "/nope.pem")
+    looked.all()
+    text = told.getvalue()
+    assert looked.status == 3
+    for sentence in (
+        "ssl_ca_certs: /nope.pem cannot be read",
+        "OPENSEARCH_CA_CERTS: /nope.pem cannot be read",
+        "SSL_CERT_FILE cannot be read",
+        "an error that was not foreseen (IndexError",
+    ):
+        assert sentence in text
