@@ -11,7 +11,8 @@ from kombu.entity import Exchange, Queue
 
 from enrich.errors import SettingsError
 from enrich.redis_connection import broker_address
-from enrich.settings import DEFAULT_PROCESSES, load_settings
+from enrich.settings import load_settings
+from enrich.worker.capacity import default_processes
 
 _settings = load_settings()
 
@@ -79,7 +80,7 @@ worker_enable_soft_shutdown_on_idle = True
 worker_cancel_long_running_tasks_on_connection_loss = False
 
 # -- processes: most of them wait, for the API or for OpenSearch
-worker_concurrency = DEFAULT_PROCESSES
+worker_concurrency = default_processes()
 worker_send_task_events = True
 task_send_sent_event = True
 worker_hijack_root_logger = False

@@ -101,7 +101,7 @@ def _measure(
             options=options,
             stack=stack,
             cluster=Cluster(stack.opensearch.url, stack.opensearch.pid),
-            api=ApiControl(stack.embeddings.url),
+            api=ApiControl(stack.embeddings.url, stack.control_key),
             folder=FOLDER,
             say=say,
         )

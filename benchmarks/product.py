@@ -132,7 +132,7 @@ class Product:
         self.programs: dict[str, Service] = {}
         self.ledger = build_ledger(settings_of(stack))
         self.redis = CountingRedis(host="127.0.0.1", port=stack.redis.port)
-        self.api = ApiControl(stack.embeddings.url)
+        self.api = ApiControl(stack.embeddings.url, stack.control_key)
 
     def __enter__(self) -> Self:
         self._folder.mkdir(parents=True, exist_ok=True)

@@ -12,13 +12,15 @@ class ApiControl:
 
     Args:
         url: the server's, without `/v1`.
+        key: of the stack that started the server, see `Services.control_key`.
 
     Raises:
         httpx2.HTTPError: by any method, if the server is not there or refuses what it is told.
     """
 
-    def __init__(self, url: str) -> None:
-        self._http = httpx2.Client(base_url=url, timeout=10)
+    def __init__(self, url: str, key: str = "") -> None:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._http = httpx2.Client(base_url=url, headers=headers, timeout=10)
 
     def close(self) -> None:
         self._http.close()

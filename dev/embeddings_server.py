@@ -160,9 +160,16 @@ class State:
         }
 
 
-def create_app(*, api_key: str | None = None, model: Model | None = None) -> Starlette:
-    """The whole service; `api_key` None accepts any key. Loads the model unless one is given."""
-    service = Service(State(Settings(api_key=api_key)), model or Model())
+def create_app(
+    *, api_key: str | None = None, control_key: str | None = None, model: Model | None = None
+) -> Starlette:
+    """The whole service. Loads the model unless one is given.
+
+    Args:
+        api_key: None accepts any key.
+        control_key: what `/control` asks for; None leaves it open, "" shuts it for everybody.
+    """
+    service = Service(State(Settings(api_key=api_key)), model or Model(), control_key)
     return Starlette(
         routes=[
             Route("/v1/embeddings", service.create_embeddings, methods=["POST"]),
@@ -180,9 +187,10 @@ def create_app(*, api_key: str | None = None, model: Model | None = None) -> Sta
 class Service:
     """The endpoints."""
 
-    def __init__(self, state: State, model: Model) -> None:
+    def __init__(self, state: State, model: Model, control_key: str | None = None) -> None:
         self.state = state
         self.model = model
+        self._control_key = control_key
 
     async def create_embeddings(self, request: Request) -> Response:
         state = self.state
@@ -220,10 +228,14 @@ class Service:
             return _json(refusal.body, refusal.status)
         return _json(_describe(name))
 
-    async def show_control(self, _: Request) -> Response:
+    async def show_control(self, request: Request) -> Response:
+        if refused := self._refuse_control(request):
+            return refused
         return _json(self.state.report())
 
     async def set_control(self, request: Request) -> Response:
+        if refused := self._refuse_control(request):
+            return refused
         try:
             changes = msgspec.json.decode(await request.body(), type=dict[str, Any])
             merged = msgspec.to_builtins(self.state.settings) | changes
@@ -236,20 +248,35 @@ class Service:
         self.state.apply(settings)
         return _json(self.state.report())
 
-    async def reset_control(self, _: Request) -> Response:
+    async def reset_control(self, request: Request) -> Response:
+        if refused := self._refuse_control(request):
+            return refused
         self.state.reset()
         return _json(self.state.report())
 
     async def add_faults(self, request: Request) -> Response:
+        if refused := self._refuse_control(request):
+            return refused
         try:
             self.state.faults.add(await request.body())
         except msgspec.MsgspecError as error:
             return _json(Refusal(400, str(error)).body, 400)
         return _json(self.state.report())
 
-    async def drop_faults(self, _: Request) -> Response:
+    async def drop_faults(self, request: Request) -> Response:
+        if refused := self._refuse_control(request):
+            return refused
         self.state.faults = Faults()
         return _json(self.state.report())
+
+    def _refuse_control(self, request: Request) -> Response | None:
+        """Any user of the host can reach the port; only who started the server may steer it."""
+        if self._control_key is None:
+            return None
+        _, _, given = request.headers.get("authorization", "").partition(" ")
+        if self._control_key and hmac.compare_digest(given.encode(), self._control_key.encode()):
+            return None
+        return _json(Refusal(401, "Wrong or missing key of /control.").body, 401)
 
     async def _embed(self, request: Request) -> Response:
         state = self.state
@@ -354,7 +381,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     # One process among several on a small machine: threads of its own would only compete.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    app = create_app(api_key=options.api_key)
+    # In the environment only: without one, /control is shut.
+    control_key = os.environ.get("EMBEDDINGS_CONTROL_KEY", "")
+    app = create_app(api_key=options.api_key, control_key=control_key)
     print(f"embeddings answer on http://127.0.0.1:{options.port}/v1", flush=True)
     uvicorn.run(
         app,

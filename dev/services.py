@@ -79,6 +79,8 @@ class Services:
         self._opensearch_settings = dict(opensearch_settings or {})
         self._release = release
         self._api_key = f"sk-dev-{secrets.token_hex(16)}"
+        #: Lets `dev.api_control.ApiControl` steer the embeddings server.
+        self.control_key = secrets.token_hex(16)
         #: Marks every process of this stack, so that none can be mistaken for another's.
         self._token = secrets.token_hex(8)
         self._services: dict[str, Service] = {}
@@ -279,6 +281,7 @@ class Services:
             env={
                 "PYTHONPATH": _python_path(),
                 "EMBEDDINGS_API_KEY": self._api_key,
+                "EMBEDDINGS_CONTROL_KEY": self.control_key,
                 "OPENBLAS_NUM_THREADS": "1",
             },
             url=f"http://127.0.0.1:{port}",

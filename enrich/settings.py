@@ -41,9 +41,6 @@ PRICE_PER_MILLION_TOKENS = {
 
 #: On one host, more would rather need more memory than do more.
 MOST_DEFAULT_PROCESSES = 32
-#: Of a worker, unless `-c` says otherwise: a process waits for the API half of its time, and for
-#: OpenSearch another part.
-DEFAULT_PROCESSES = min(4 * (os.cpu_count() or 1), MOST_DEFAULT_PROCESSES)
 
 #: In the name of a parameter of OPENAI_BASE_URL, a sign that its value is a secret.
 _SECRET_WORDS = ("key", "token", "sig", "secret", "passw", "code", "auth")

@@ -230,7 +230,7 @@ def secured(secured_stack: Services) -> Iterator[SecuredCluster]:
 
 @pytest.fixture(scope="session")
 def embeddings(stack: Services) -> Iterator[ApiControl]:
-    control = ApiControl(stack.embeddings.url)
+    control = ApiControl(stack.embeddings.url, stack.control_key)
     yield control
     control.close()
 

@@ -61,7 +61,7 @@ class SecuredCluster:
         #: OpenSearch asked as its administrator: the independent witness.
         self.search = Search(stack.opensearch.url, auth=ADMIN, verify=context)
         #: The embeddings server of this stack: how often it was asked, and faults for it.
-        self.embeddings = ApiControl(stack.embeddings.url)
+        self.embeddings = ApiControl(stack.embeddings.url, stack.control_key)
         self._pipelines: list[Pipeline] = []
         #: Paths of what was made in the plugin.
         self._made: list[str] = []

@@ -92,7 +92,7 @@ class World:
         self.opensearch_proxy = enter(TcpProxy(self.stack.opensearch.port))
         self.search = Search(self.stack.opensearch.url)
         self._exits.callback(self.search.http.close)
-        self.api = ApiControl(self.stack.embeddings.url)
+        self.api = ApiControl(self.stack.embeddings.url, self.stack.control_key)
         self._exits.callback(self.api.close)
         self.redis = redis.Redis.from_url(self.stack.redis.url)
         self._exits.callback(self.redis.close)

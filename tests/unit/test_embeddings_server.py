@@ -15,6 +15,7 @@ import numpy as np
 import openai
 import pytest
 import uvicorn
+from starlette.testclient import TestClient
 
 from dev.embedding_model import Model
 from dev.embeddings_server import _duration, create_app
@@ -355,3 +356,16 @@ def test_control_refuses_what_it_does_not_know(control: httpx2.Client) -> None:
 def test_control_keeps_the_key_to_itself(control: httpx2.Client) -> None:
     assert KEY not in control.get("/control").text
     assert math.isclose(control.get("/control").json()["settings"]["latency_ms"], 0)
+
+
+@pytest.mark.parametrize("expected", ["k3y", ""])
+def test_control_is_shut_without_its_key(model: Model, expected: str) -> None:
+    app = create_app(control_key=expected, model=model)
+    asks = [("GET", "/control"), ("POST", "/control"), ("POST", "/control/reset")]
+    asks += [("POST", "/control/faults"), ("DELETE", "/control/faults")]
+    with TestClient(app) as client:
+        for given in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer "}):
+            for method, path in asks:
+                assert client.request(method, path, headers=given).status_code == 401
+        opened = client.get("/control", headers={"Authorization": "Bearer k3y"})
+        assert opened.status_code == (200 if expected else 401)
