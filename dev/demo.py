@@ -10,11 +10,14 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import shlex
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dev.embedding_model import Model
 from dev.failures import Captured, capture_all, capture_ordinary
-from dev.log_files import LogFileError, read_logs
+from dev.log_files import LogFileError, Summary, read_logs, summarize
 from dev.sample_logs import SampleLog, generate
 from dev.service import Service, ServiceFailed
 from dev.services import Services, free_ports
@@ -33,13 +36,26 @@ from enrich.assembly import build_ledger
 from enrich.errors import SettingsError
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore, index_template
-from enrich.report import Status, read_status
+from enrich.report import read_status
 from enrich.settings import Settings, load_settings
 from enrich.text import text_of
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FOLDER = CHECKOUT / ".dev" / "demo"
 DEFAULT_LOGS = 5000
+
+#: What stands in for a paid service, under its own name, and at no cost.
+MODEL_NAME = "wordllama"
+MODEL_WORDS = (
+    "of wordllama, a small static model that runs offline: it knows words rather than sentences, "
+    "and little Korean; a real service finds more"
+)
+SETTINGS = FOLDER / "settings.env"
+#: The wrapper that gives the command line the demo's settings.
+WRAPPER = FOLDER / "enrich"
+#: The bar's rate is that of so many seconds: what was slow at the start says nothing about the end.
+RATE_SECONDS = 10.0
+_QUESTION_CHARACTERS = 120
 
 #: Asked at the end; built-in logs hold several kinds of this failure in other words.
 QUESTION = "the database is locked by another transaction"
@@ -55,6 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the demo; 0 if every ERROR log has its right vector."""
     options = _parser().parse_args(argv)
     try:
+        summary = _look_at(options.logs.absolute()) if options.logs else None
         logs = read_logs(options.logs.absolute()) if options.logs else None
         if options.count < 1:
             raise LogFileError(f"N must be 1 or more, not {options.count}.")
@@ -63,7 +80,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         with Services(FOLDER, say=_say, heap=_heap(options.count), fresh=True) as stack:
-            _demonstrate(stack, logs, options.count, once=options.once)
+            question = _question(summary) if summary else QUESTION
+            try:
+                _demonstrate(stack, logs, options.count, question, once=options.once)
+            finally:
+                # Its addresses and key are void now; the wrapper stays, and says so.
+                SETTINGS.unlink(missing_ok=True)
     except (ServiceFailed, DemoFailed, LogFileError, SettingsError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
@@ -76,10 +98,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _demonstrate(
-    stack: Services, logs: Iterator[SampleLog] | None, count: int, *, once: bool
+    stack: Services,
+    logs: Iterator[SampleLog] | None,
+    count: int,
+    question: str,
+    *,
+    once: bool,
 ) -> None:
     environment = stack.environment() | {
         "ENRICH_LOG_FILE": str(FOLDER / "periodic_enrichment.log"),
+        "EMBEDDING_MODEL": MODEL_NAME,
+        "ENRICH_PRICE_PER_MILLION_TOKENS": "0",
         "ENRICH_INTERVAL_MINUTES": os.environ.get("ENRICH_INTERVAL_MINUTES", "1"),
     }
     os.environ.update(environment)
@@ -111,13 +140,14 @@ def _demonstrate(
         _say(line)
     verified = _verify(client, settings)
     _say(f"{verified} of {errors} ERROR logs have exactly the vector of their own text")
-    _search()
+    _search(question)
+    _write_wrapper(environment)
     _say(f"OpenSearch: {stack.opensearch.url}/_cat/indices?v")
     _say(f"log: {FOLDER.relative_to(CHECKOUT) / 'periodic_enrichment.log'}")
     if verified != errors:
         raise DemoFailed(f"{errors - verified} ERROR logs have no right vector")
     if not once:
-        _stay(port, processes)
+        _stay(port, processes, question)
 
 
 # -- logs
@@ -126,7 +156,36 @@ def _demonstrate(
 def _sample_logs(stack: Services, count: int) -> Iterator[SampleLog]:
     _say("provoking real failures, to have true logs")
     captured: Captured = capture_all(stack.opensearch.url, stack.environment()["REDIS_URL"])
-    return generate(count, failures=captured.failures, ordinary=capture_ordinary())
+    # The two months before this one: none of their logs lies in the future.
+    last = datetime.now(UTC).replace(day=1) - timedelta(days=1)
+    before = last.replace(day=1) - timedelta(days=1)
+    months = (f"{before:%Y-%m}", f"{last:%Y-%m}")
+    return generate(count, failures=captured.failures, ordinary=capture_ordinary(), months=months)
+
+
+def _look_at(path: Path) -> Summary:
+    """Say what the file holds before anything is started.
+
+    Raises:
+        LogFileError: it holds no log of level ERROR, or can't be read.
+    """
+    summary = summarize(path)
+    _say(summary.sentence())
+    if summary.example:
+        _say(f"not understood, for example: {summary.example[:_QUESTION_CHARACTERS]!r}")
+    if not summary.errors:
+        raise LogFileError(
+            f"{path} has no log of level ERROR, so there is nothing to enrich: give a file in "
+            "which errors say so, as ERROR, fatal, [error], severity or a stack trace do."
+        )
+    return summary
+
+
+def _question(summary: Summary) -> str:
+    """The words of one of the file's own errors, without its numbers and its trace."""
+    first = next((line for line in summary.error_text.splitlines() if line.strip()), "")
+    words = [word for word in first.split() if not any(map(str.isdigit, word))]
+    return " ".join(words)[:_QUESTION_CHARACTERS].strip() or first[:_QUESTION_CHARACTERS]
 
 
 def _load(client: OpenSearch, settings: Settings, logs: Iterable[SampleLog]) -> int:
@@ -174,6 +233,7 @@ def _watch(ledger: Ledger, store: LogStore, processes: Service, errors: int) -> 
         TimeElapsedColumn(),
     )
     last_said = -1
+    seen: deque[tuple[float, int]] = deque()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("vectors", total=errors, rate="")
         while True:
@@ -182,7 +242,7 @@ def _watch(ledger: Ledger, store: LogStore, processes: Service, errors: int) -> 
             status = read_status(ledger, store)
             if status.backlog is not None:
                 done = status.backlog.with_vector + status.backlog.failed
-                bar.update(task, completed=done, rate=_rate(status))
+                bar.update(task, completed=done, rate=_rate(seen, done, errors))
                 if not console.is_terminal and done != last_said:
                     _say(f"vectors: {done} of {errors}")
                     last_said = done
@@ -196,12 +256,19 @@ def _watch(ledger: Ledger, store: LogStore, processes: Service, errors: int) -> 
             time.sleep(0.25)
 
 
-def _rate(status: Status) -> str:
-    run = status.active_run
-    if run is None:
-        return ""
-    left = status.seconds_left
-    return f"{run.rate_per_second:.0f}/s" + (f", {left:.0f} s left" if left else "")
+def _rate(seen: deque[tuple[float, int]], done: int, total: int) -> str:
+    """Vectors a second over the last seconds, and what is left at that rate.
+
+    Args:
+        seen: when how many were done; kept by this function.
+    """
+    now = time.monotonic()
+    seen.append((now, done))
+    while now - seen[0][0] > RATE_SECONDS:
+        seen.popleft()
+    since, before = seen[0]
+    rate = (done - before) / (now - since) if now > since else 0.0
+    return f"{rate:.0f}/s, {(total - done) / rate:.0f} s left" if rate >= 1 and done < total else ""
 
 
 def _cycles() -> list[str]:
@@ -211,10 +278,15 @@ def _cycles() -> list[str]:
     return [line[line.index("Cycle #") :] for line in lines if "Cycle #" in line]
 
 
-def _stay(port: int, processes: Service) -> None:
+def _stay(port: int, processes: Service, question: str) -> None:
     """Leave everything running, and show each further cycle, until Ctrl-C."""
     said = len(_cycles())
-    _say(f"Flower: http://127.0.0.1:{port}/enrichment (Ctrl-C ends everything)")
+    wrapper = WRAPPER.relative_to(CHECKOUT)
+    _say(f"the page: http://127.0.0.1:{port}/enrichment")
+    _say("in another terminal, in this folder:")
+    for words in (f"search {shlex.quote(question)}", "status", "check"):
+        console.print(f"  {wrapper} {words}", markup=False)
+    _say("Ctrl-C ends everything")
     with suppress(KeyboardInterrupt):
         while processes.running:
             time.sleep(0.5)
@@ -252,15 +324,37 @@ def _batches(hits: Iterable[dict[str, Any]], size: int) -> Iterator[list[dict[st
         yield batch
 
 
-def _search() -> None:
+def _search(question: str) -> None:
     """Show a search by meaning through the product's own command line."""
-    _say(f'search by meaning: "{QUESTION}"')
+    _say(f'search by meaning: "{question}"')
+    _say(f"the vectors are {MODEL_WORDS}")
     answer = subprocess.run(
-        [sys.executable, "-m", "enrich", "search", QUESTION, "--k", "5"],
+        [sys.executable, "-m", "enrich", "search", question, "--k", "5"],
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
     )
     if answer.returncode:
         raise DemoFailed("the search by meaning failed")
+
+
+def _write_wrapper(environment: dict[str, str]) -> None:
+    """A command line with the demo's settings; its key stands in a file of its owner alone."""
+    SETTINGS.unlink(missing_ok=True)
+    with os.fdopen(os.open(SETTINGS, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        for name, value in environment.items():
+            file.write(f"export {name}={shlex.quote(value)}\n")
+    WRAPPER.write_text(
+        "#!/bin/sh\n"
+        "# The command line with the settings of the demo that runs.\n"
+        f"if ! kill -0 {os.getpid()} 2>/dev/null || [ ! -f {shlex.quote(str(SETTINGS))} ]; then\n"
+        '  echo "enrich: the demo is not running any more: start it with make demo" >&2\n'
+        "  exit 1\n"
+        "fi\n"
+        f". {shlex.quote(str(SETTINGS))}\n"
+        f"PYTHONPATH={shlex.quote(str(CHECKOUT))}\n"
+        "export PYTHONPATH\n"
+        f'exec {shlex.quote(sys.executable)} -m enrich "$@"\n'
+    )
+    WRAPPER.chmod(0o700)
 
 
 def _say(line: str) -> None:

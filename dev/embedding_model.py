@@ -30,6 +30,8 @@ NATIVE_DIMENSIONS = {
     "text-embedding-3-large": 3072,
     "text-embedding-3-small": 1536,
     "text-embedding-ada-002": 1536,
+    # Its own name, which the demo uses.
+    "wordllama": 3072,
 }
 
 

@@ -1,0 +1,65 @@
+"""The demo says what a file holds before it starts anything, asks about that file, and leaves a
+command line that works while it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+from collections import deque
+from pathlib import Path
+
+import pytest
+
+from dev import demo
+
+
+def test_a_file_without_an_error_is_refused_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "calm.log"
+    file.write_text("2026-11-22 10:11:12 INFO fine\nhello\n")
+
+    assert demo.main(["--logs", str(file)]) == 2
+
+    told = capsys.readouterr()
+    assert "calm.log: UTF-8, 1 logs, 0 ERROR" in told.out
+    assert "has no log of level ERROR" in told.err and "Traceback" not in told.err
+
+
+def test_the_question_has_the_words_of_the_files_own_error(tmp_path: Path) -> None:
+    file = tmp_path / "my.log"
+    file.write_text("2026-11-22 10:11:12 ERROR order 4711 has no price\n\tat x\n")
+
+    summary = demo._look_at(file)
+
+    assert demo._question(summary) == "order has no price"
+
+
+def test_the_wrapper_works_while_the_demo_runs_and_says_so_when_it_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "SETTINGS", tmp_path / "settings.env")
+    monkeypatch.setattr(demo, "WRAPPER", tmp_path / "enrich")
+    demo._write_wrapper({"OPENAI_API_KEY": "sk-$x 'y'"})
+
+    assert stat.S_IMODE((tmp_path / "settings.env").stat().st_mode) == 0o600
+    assert "sk-" not in (tmp_path / "enrich").read_text()
+    running = subprocess.run([tmp_path / "enrich", "--help"], capture_output=True, text=True)
+    assert running.returncode == 0, running.stderr
+
+    os.unlink(tmp_path / "settings.env")
+    ended = subprocess.run([tmp_path / "enrich", "--help"], capture_output=True, text=True)
+    assert ended.returncode == 1 and "not running any more" in ended.stderr
+
+
+def test_the_bar_tells_the_rate_of_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: deque[tuple[float, int]] = deque()
+    times = iter([0.0, 60.0, 65.0])
+    monkeypatch.setattr(demo.time, "monotonic", lambda: next(times))
+
+    told = [demo._rate(seen, done, 1000) for done in (0, 10, 510)]
+
+    # A slow minute at the start says nothing about the end.
+    assert told == ["", "", "100/s, 5 s left"]
