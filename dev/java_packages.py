@@ -24,6 +24,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from dev.java_hashes import HashMismatch, recorded, verify
 from dev.opensearch_releases import OPENSEARCH_3, Package, Release
 
 #: Inside the checkout, so that removing the checkout removes everything; ignored by git.
@@ -226,6 +227,15 @@ def _download(say: Say, cache: Path, release: Release) -> list[Path]:
             for group, name, version in release.plugins
         ]
         files = _fetch_all([*artifacts, *archives], title, say)
+        known = recorded()
+        for file in files:
+            try:
+                verify(file, repository, known)
+            except HashMismatch:
+                file.unlink()
+                raise
+    except HashMismatch as error:
+        raise JavaUnavailable(f"{title} is not used: {error}") from error
     except (requests.RequestException, ElementTree.ParseError, RuntimeError) as error:
         _discard_unfinished(repository)
         raise JavaUnavailable(

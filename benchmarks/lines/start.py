@@ -12,7 +12,7 @@ from benchmarks.product import ProductFailed
 from benchmarks.rounds import Figure, alternate, at_most, median, stated
 from benchmarks.stage import Stage, StageFailed
 from dev.services import CHECKOUT
-from enrich.settings import DEFAULT_PROCESSES
+from enrich.worker.capacity import default_processes
 
 _PATIENCE = 120.0
 
@@ -28,7 +28,7 @@ def measure(stage: Stage) -> list[Figure]:
     folder = stage.folder / "start"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "empty_app.py").write_text(
-        _EMPTY_APP.format(url=stage.stack.redis.url, processes=DEFAULT_PROCESSES)
+        _EMPTY_APP.format(url=stage.stack.redis.url, processes=default_processes())
     )
     stage.cluster.clear()
     python = sys.executable
