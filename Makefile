@@ -1,4 +1,5 @@
 # The two commands: `make demo` and `make test`. Both set up what they need inside the checkout.
+SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -56,9 +57,9 @@ lock:
 $(READY): requirements-dev.lock
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make demo PYTHON=/path/to/python3.11")'
 	@$(PYTHON) -c 'import platform, sys; platform.machine() in ("x86_64", "AMD64") or sys.platform == "darwin" or sys.exit("The embedded services have no packages for this system: use docker-compose.yml, see README.md")'
-	@echo "setting up $(VENV) (once, about a minute)"
+	@echo "setting up $(VENV) (once, one to three minutes)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --no-color --progress-bar off --require-hashes -r requirements-dev.lock | awk '/^Collecting/ { n++; if (n % 20 == 0) { print "  " n " packages found"; fflush() } } /^Installing/ { print "  installing"; fflush() }'
 	@touch $@
 
 clean:
