@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -184,7 +185,8 @@ def _look_at(path: Path) -> Summary:
 def _question(summary: Summary) -> str:
     """The words of one of the file's own errors, without its numbers and its trace."""
     first = next((line for line in summary.error_text.splitlines() if line.strip()), "")
-    words = [word for word in first.split() if not any(map(str.isdigit, word))]
+    bare = re.sub(r"\[[^\]]*\]|\{.*\}", " ", first)
+    words = [word for word in bare.split() if not any(map(str.isdigit, word))]
     return " ".join(words)[:_QUESTION_CHARACTERS].strip() or first[:_QUESTION_CHARACTERS]
 
 
@@ -275,7 +277,9 @@ def _cycles() -> list[str]:
     """The log's lines about cycles, each from its "Cycle #" on."""
     log = FOLDER / "periodic_enrichment.log"
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    return [line[line.index("Cycle #") :] for line in lines if "Cycle #" in line]
+    told = [line[line.index("Cycle #") :] for line in lines if "Cycle #" in line]
+    # The demo's embeddings cost nothing, and a price would suggest that they do.
+    return [re.sub(r", cost \$0\.0+(?=,|$)", "", line) for line in told]
 
 
 def _stay(port: int, processes: Service, question: str) -> None:

@@ -30,7 +30,7 @@ def test_a_file_without_an_error_is_refused_before_anything_starts(
 
 def test_the_question_has_the_words_of_the_files_own_error(tmp_path: Path) -> None:
     file = tmp_path / "my.log"
-    file.write_text("2026-11-22 10:11:12 ERROR order 4711 has no price\n\tat x\n")
+    file.write_text("2026-11-22 10:11:12 ERROR [pid 7:tid 3] order 4711 has no price\n\tat x\n")
 
     summary = demo._look_at(file)
 
