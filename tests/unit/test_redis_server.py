@@ -247,3 +247,17 @@ def test_a_file_of_tls_that_cannot_be_used_is_named(tmp_path: Path, option: str)
 
 def test_a_client_connects_nowhere_before_it_is_asked() -> None:
     assert isinstance(connect("redis://nowhere.invalid/0"), redis.Redis)
+
+
+def test_a_worker_that_loses_a_right_says_so_and_ends(caplog: pytest.LogCaptureFixture) -> None:
+    from celery.exceptions import WorkerShutdown
+
+    from enrich.consumer import CheckedConsumer
+
+    consumer = CheckedConsumer.__new__(CheckedConsumer)
+    lost = exceptions.NoPermissionError("no permissions to access one of the channels used")
+    with pytest.raises(WorkerShutdown) as ended:
+        consumer.on_connection_error_after_connected(lost)
+    assert ended.value.code == 3
+    assert "a channel of the broker" in caplog.text
+    assert "password" not in caplog.text
