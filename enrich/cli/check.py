@@ -50,6 +50,8 @@ class Check:
         self._console = console
         #: 0; 1 when something has to be changed; 3 when a server is in the way.
         self.status = 0
+        self._to_change: list[str] = []
+        self._warned = 0
         #: Logs that a run would take, and USD it would cost at most; None if unknown.
         self.owed: int | None = None
         self.cost: float | None = None
@@ -68,17 +70,29 @@ class Check:
             with self._failing_here():
                 look()
         self._console.print()
+        if self._to_change:
+            count = len(self._to_change)
+            what = f"{count} thing{'s' if count > 1 else ''} to change, see ✗ above"
+            self._say("bad", f"Not ready: {what}: {self._to_change[0]}")
+        else:
+            warned = f"; {plural(self._warned, 'warning')}, see ! above" if self._warned else ""
+            self._say("ok", f"Ready{warned}: a run would work")
 
     # -- how lines come out
 
     def _ok(self, text: str) -> None:
         screen.line(self._console, "ok", text)
 
+    def _say(self, mark: str, text: str) -> None:
+        screen.line(self._console, mark, text)
+
     def _warn(self, text: str) -> None:
+        self._warned += 1
         screen.line(self._console, "warn", text)
 
     def _bad(self, text: str, status: int = 1) -> None:
         self.status = max(self.status, status)
+        self._to_change.append(text)
         screen.line(self._console, "bad", text)
 
     @contextmanager
@@ -108,6 +122,11 @@ class Check:
             self._warn(
                 f"the price of {settings.embedding_model} is not known, so cost shows as $0: set "
                 "ENRICH_PRICE_PER_MILLION_TOKENS"
+            )
+        elif not settings.enrich_max_cost_per_day:
+            self._warn(
+                "no limit of cost a day is set: who writes logs decides what is paid, at full "
+                "speed about $2 a second; set ENRICH_MAX_COST_PER_DAY (in USD)"
             )
         if settings.opensearch_use_ssl and not settings.opensearch_verify_certs:
             self._warn("OPENSEARCH_VERIFY_CERTS is false: anybody in between can read the logs")

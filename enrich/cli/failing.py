@@ -37,6 +37,8 @@ _CODES = {
 def show(settings: Settings, index: str | None, *, as_json: bool) -> int:
     """List documents marked failed. The exit status."""
     found = _failures(assembly.build_store(settings), assembly.build_ledger(settings), index)
+    if not found and _no_such(assembly.build_store(settings), index):
+        return 2
     if as_json:
         screen.print_json(found)
         return 0
@@ -67,6 +69,8 @@ def retry(settings: Settings, index: str | None, *, confirmed: Callable[[str], b
     console = screen.out()
     store, ledger = assembly.build_store(settings), assembly.build_ledger(settings)
     found = _failures(store, ledger, index)
+    if not found and _no_such(store, index):
+        return 2
     if not found:
         screen.line(console, "ok", "no log is marked failed")
         return 0
@@ -88,6 +92,14 @@ def retry(settings: Settings, index: str | None, *, confirmed: Callable[[str], b
             f"{name}: some marks could not be taken off; does the index take writes?",
         )
     return 1 if stuck else 0
+
+
+def _no_such(store: LogStore, index: str | None) -> bool:
+    """Whether there is no index of these names, which is then said."""
+    if not index or store.insight.matching(index):
+        return False
+    screen.line(screen.err(), "bad", f"no index matches {index}")
+    return True
 
 
 def _unmark(store: LogStore, index: str | None) -> tuple[int, set[str]]:

@@ -121,24 +121,24 @@ def _print_backlog(console: Console, backlog: Backlog) -> None:
     if not backlog.by_index:
         screen.facts(console, "none")
         return
-    table = screen.table(
-        "index",
-        "with vector",
-        "without",
-        "failed",
-        numbers=("with vector", "without", "failed"),
-        wraps=("index",),
-    )
     order = sorted(
         backlog.by_index.items(), key=lambda row: (-row[1].without_vector, -row[1].failed, row[0])
     )
-    for name, counts in order[:MAX_INDICES]:
-        row = (name, counts.with_vector, counts.without_vector, counts.failed)
-        table.add_row(*screen.cells(*row))
+    rows: list[tuple[object, ...]] = [
+        (name, counts.with_vector, counts.without_vector, counts.failed)
+        for name, counts in order[:MAX_INDICES]
+    ]
     if len(order) > 1:
-        table.add_section()
         total = (backlog.with_vector, backlog.without_vector, backlog.failed)
-        table.add_row(*screen.cells(f"all {len(order)}", *total), style="bold")
+        rows.append((f"all {len(order)}", *total))
+    table = screen.fitted(
+        console, ("index", "with vector", "without", "failed"), rows,
+        numbers=("with vector", "without", "failed"), drops=("with vector", "failed"),
+        shortens="index",
+    )  # fmt: skip
+    if len(order) > 1:
+        table.rows[-2].end_section = True
+        table.rows[-1].style = "bold"
     screen.put(console, table)
     if len(order) > MAX_INDICES:
         screen.facts(console, f"{len(order) - MAX_INDICES} more indices: --json names them")
@@ -155,18 +155,20 @@ def _print_backlog(console: Console, backlog: Backlog) -> None:
 def _print_runs(console: Console, runs: list[RunRecord]) -> None:
     screen.heading(console, "Last runs (times in UTC)")
     numbers = ("#", "found", "vectors", "failed", "deferred", "took")
-    table = screen.table(
-        "#", "started", "trigger", "state", "found", "vectors", "failed", "deferred", "took",
-        numbers=numbers,
+    rows = [
+        (
+            run.number, screen.clock(run.started_at), run.trigger, run.state, run.found,
+            run.vectors_written, run.failed, run.deferred, screen.span(run.duration_seconds),
+        )
+        for run in runs
+    ]  # fmt: skip
+    table = screen.fitted(
+        console,
+        ("#", "started", "trigger", "state", "found", "vectors", "failed", "deferred", "took"),
+        rows, numbers=numbers, drops=("trigger", "took", "started", "failed", "found", "state"),
     )  # fmt: skip
-    for run in runs:
-        table.add_row(
-            *screen.cells(
-                run.number, screen.clock(run.started_at), run.trigger, run.state, run.found,
-                run.vectors_written, run.failed, run.deferred, screen.span(run.duration_seconds),
-            ),
-            style="" if run.state in ("finished", "running") else "yellow",
-        )  # fmt: skip
+    for row, run in zip(table.rows, runs, strict=True):
+        row.style = "" if run.state in ("finished", "running") else "yellow"
     screen.put(console, table)
     for run in runs:
         if run.halt_reason:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
 from rich.console import Console
 from rich.padding import Padding
 from rich.table import Table
@@ -21,6 +22,7 @@ from rich.text import Text
 
 from enrich.models import RunRecord
 from enrich.worker.plain_text import clean as clean
+from enrich.worker.plain_text import one_line as one_line
 
 #: Columns where there is no terminal: wide, because what is cut there cannot be widened.
 WIDTH_WITHOUT_TERMINAL = 160
@@ -56,13 +58,13 @@ def first_line(text: object) -> str:
 def line(console: Console, mark: str, text: str) -> None:
     """One marked line; what does not fit goes on below its own text."""
     sign, style = _MARKS[mark]
-    _hang(console, Text(f"  {sign} ", style=style), clean(text))
+    _hang(console, Text(f"  {sign} ", style=style), one_line(text))
 
 
 def facts(console: Console, *texts: str) -> None:
     """Lines without a mark."""
     for text in texts:
-        _hang(console, Text("  "), clean(text))
+        _hang(console, Text("  "), one_line(text))
 
 
 def _hang(console: Console, lead: Text, text: str) -> None:
@@ -95,7 +97,7 @@ def reasons(console: Console, name: str, run: RunRecord) -> None:
 
 def heading(console: Console, text: str) -> None:
     console.print()
-    console.print(Text(clean(text), style="bold"))
+    console.print(Text(one_line(text), style="bold"))
 
 
 def table(*columns: str, numbers: tuple[str, ...] = (), wraps: tuple[str, ...] = ()) -> Table:
@@ -113,6 +115,51 @@ def table(*columns: str, numbers: tuple[str, ...] = (), wraps: tuple[str, ...] =
     return made
 
 
+def short(name: str, width: int) -> str:
+    """A name of at most so many characters, without its middle: both ends tell names apart."""
+    if len(name) <= width or width < 3:
+        return name[:width]
+    head = (width - 1) // 2
+    return name[:head] + "…" + name[len(name) - (width - 1 - head) :]
+
+
+def fitted(
+    console: Console,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    numbers: Sequence[str] = (),
+    drops: Sequence[str] = (),
+    shortens: str = "",
+    least: int = 12,
+) -> Table:
+    """A table that fits the screen: columns in `drops` go, the first named first, until `shortens`
+    has `least` characters; that one is then shortened in its middle. No number is ever cut.
+
+    Row values are as for `cells`.
+    """
+    shown = [[str(cell) for cell in cells(*row)] for row in rows]
+    kept = list(range(len(columns)))
+
+    def width_of(n: int) -> int:
+        return max([cell_len(columns[n]), *(cell_len(row[n]) for row in shown)])
+
+    room = console.width - 2
+    for name in (*drops, None):
+        fixed = sum(width_of(n) + 2 for n in kept if columns[n] != shortens)
+        wide = max((width_of(n) for n in kept if columns[n] == shortens), default=0)
+        left = room - fixed
+        if name is None or left >= (min(wide, least) if shortens else 0):
+            break
+        kept = [n for n in kept if columns[n] != name]
+    made = table(*(columns[n] for n in kept), numbers=tuple(numbers))
+    for row in shown:
+        made.add_row(
+            *(Text(short(row[n], max(1, left)) if columns[n] == shortens else row[n]) for n in kept)
+        )
+    return made
+
+
 def put(console: Console, made: Table) -> None:
     """Print a table, indented as everything else."""
     console.print(Padding(made, (0, 0, 0, 2), expand=False))
@@ -120,7 +167,7 @@ def put(console: Console, made: Table) -> None:
 
 def cells(*values: object) -> list[Text]:
     """A row: numbers with separators, everything else cleaned."""
-    return [Text(f"{v:,}" if isinstance(v, int) else clean(v)) for v in values]
+    return [Text(f"{v:,}" if isinstance(v, int) else one_line(v)) for v in values]
 
 
 def print_json(value: Any) -> None:

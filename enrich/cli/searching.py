@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from rich.text import Text
+
 from enrich import assembly
 from enrich.asking import embed_one
 from enrich.cli import screen
+from enrich.cli.screen import plural
 from enrich.errors import InputRefused, TextUnusable, TransientError
 from enrich.masking import masker_of
 from enrich.settings import Settings
@@ -43,25 +46,36 @@ def show(settings: Settings, words: str, index: str | None, k: int, *, as_json: 
             f"{screen.plural(others, 'log')} with vectors of other models are left out: "
             "`python -m enrich check` names them",
         )
-    if as_json:
+    if as_json and (hits or not index):
         screen.print_json(hits)
         return 0
     console = screen.out()
     if not hits:
+        store = assembly.build_store(settings)
+        if index and not store.insight.matching(index):
+            screen.line(screen.err(), "bad", f"no index matches {index}")
+            return 2
         where = index or settings.index_expression
-        screen.line(console, "warn", f"no log of {where} has a vector yet")
+        if as_json:
+            screen.print_json(hits)
+        else:
+            screen.line(console, "warn", f"no log of {where} has a vector yet")
         return 0
-    table = screen.table("cosine", "time", "service", "message", numbers=("cosine",))
-    rows = [screen.cells(f"{hit['cosine']:.3f}", *_shown(hit)) for hit in hits]
-    for row in rows:
-        row[2].truncate(MAX_SERVICE, overflow="ellipsis")
-    # Cut here: a table short of room would take it from the numbers as well.
-    taken = sum(max(cell.cell_len for cell in column) for column in zip(*rows, strict=True))
-    taken -= max(row[3].cell_len for row in rows)
-    for row in rows:
-        row[3].truncate(max(20, console.width - taken - 8), overflow="ellipsis")
-        table.add_row(*row)
-    screen.put(console, table)
+    for hit in hits:
+        time, service, message = _shown(hit)
+        logs = plural(int(hit.get("logs", 1)), "log")
+        facts = "  ".join(part for part in (time, service[:MAX_SERVICE], logs) if part)
+        head = Text(f"  {hit['cosine']:.3f}  ", style="bold") + Text(facts)
+        body = Text(f"         {message}")
+        place = Text(
+            f"         {screen.one_line(hit['index'])} {screen.one_line(hit['id'])}", "dim"
+        )
+        for line in (head, body):
+            if console.is_terminal:
+                line.truncate(console.width, overflow="ellipsis")
+            console.print(line, soft_wrap=True)
+        # Whole: it is there to be copied.
+        console.print(place, soft_wrap=True)
     return 0
 
 

@@ -223,9 +223,17 @@ class Insight:
             for hit in answer.hits.hits
         ]
 
+    def matching(self, index: str) -> list[str]:
+        """Open indices that an expression names."""
+        caps = self._scope.ask(
+            FieldCaps, "GET", "_field_caps", params={"fields": "level"}, index=index
+        )
+        return sorted([caps.indices] if isinstance(caps.indices, str) else caps.indices)
+
     def nearest(self, vector: list[float], k: int, index: str | None) -> list[dict[str, Any]]:
-        """The k logs nearest to a vector: cosine (−1 … 1), where they are, and their fields. Those
-        whose vector is said to be of another model are left out, see `of_others`.
+        """The k texts nearest to a vector: cosine (−1 … 1), in how many logs of the index (`logs`),
+        where one of them is, and its fields. Those whose vector is
+        said to be of another model are left out, see `of_others`.
 
         The cosine is computed here: OpenSearch's score is another in each space that an index may
         have.
@@ -240,36 +248,79 @@ class Insight:
         searchable = sorted(caps.indices_with("log_vector", ["knn_vector"]))
         if not searchable:
             return []
-        ours = {"bool": {"must_not": [of_other_models(self._model, self._dimensions)]}}
-        plain = {"vector": vector, "k": k}
-        filtered = {"knn": {"log_vector": {**plain, "filter": ours}}}
-        # An engine that filters only what it has found may find less than k.
-        after = {"bool": {"must": [{"knn": {"log_vector": plain}}], "filter": [ours]}}
         nearest: list[dict[str, Any]] = []
         for names in parts(searchable):
-            try:
-                answer = self._nearest_of(names, k, filtered)
-            except RequestRefused:
-                answer = self._nearest_of(names, k, after)
-            nearest += [
-                {
-                    "cosine": round(_cosine(vector, hit, stored), 4),
-                    "index": hit.index,
-                    "id": hit.id,
-                    **hit.source,
-                }
-                for hit, stored in zip(
-                    answer.hits.hits, self._vectors_of(answer.hits.hits), strict=True
+            first = self._distinct(names, vector, k)
+            logs = self._logs_of(names, [hit for hit, _ in first])
+            stored = self._vectors_of([hit for hit, _ in first])
+            for (hit, seen), known, of_hit in zip(first, logs, stored, strict=True):
+                hit.source.pop(_DIGEST, None)
+                nearest.append(
+                    {
+                        "cosine": round(_cosine(vector, hit, of_hit), 4),
+                        "logs": max(seen, known),
+                        "index": hit.index,
+                        "id": hit.id,
+                        **hit.source,
+                    }
                 )
-            ]
         return sorted(nearest, key=lambda hit: -float(hit["cosine"]))[:k]
+
+    def _distinct(
+        self, names: Sequence[str], vector: list[float], k: int
+    ) -> list[tuple[RawHit, int]]:
+        """The nearest log of each text and index, up to k, and how many such logs were seen."""
+        ours = {"bool": {"must_not": [of_other_models(self._model, self._dimensions)]}}
+        for size in (min(_MOST_NEAREST, 10 * k), _MOST_NEAREST):
+            plain = {"vector": vector, "k": size}
+            filtered = {"knn": {"log_vector": {**plain, "filter": ours}}}
+            # An engine that filters only what it has found may find less than k.
+            after = {"bool": {"must": [{"knn": {"log_vector": plain}}], "filter": [ours]}}
+            try:
+                answer = self._nearest_of(names, size, filtered)
+            except RequestRefused:
+                answer = self._nearest_of(names, size, after)
+            found: dict[tuple[str, str], list[RawHit]] = {}
+            for hit in answer.hits.hits:
+                text = hit.source.get(_DIGEST) or hit.source.get("message")
+                found.setdefault((hit.index, str(text)), []).append(hit)
+            if len(found) >= k or len(answer.hits.hits) < size:
+                break
+        return [(hits[0], len(hits)) for hits in list(found.values())[:k]]
+
+    def _logs_of(self, names: Sequence[str], hits: Sequence[RawHit]) -> list[int]:
+        """How many logs of its index have the text of a hit; 0 where no digest tells."""
+        told = {
+            str(n): {
+                "bool": {
+                    "filter": [
+                        {"term": {"_index": hit.index}},
+                        {"term": {_DIGEST: str(hit.source[_DIGEST])}},
+                        HAS_VECTOR,
+                    ]
+                }
+            }
+            for n, hit in enumerate(hits)
+            if hit.source.get(_DIGEST)
+        }
+        buckets: dict[str, Any] = {}
+        if told:
+            answer = self._connection.ask(
+                _CountsAnswer,
+                "POST",
+                f"/{in_path(*names)}/_search",
+                {"size": 0, "aggs": {"texts": {"filters": {"filters": told}}}, **NO_PIPELINE},
+                LENIENT,
+            )
+            buckets = answer.aggregations.get("texts", {}).get("buckets", {})
+        return [int(buckets.get(str(n), {}).get("doc_count", 0)) for n in range(len(hits))]
 
     def _nearest_of(self, names: Sequence[str], k: int, query: dict[str, Any]) -> SearchAnswer:
         return self._connection.ask(
             SearchAnswer,
             "POST",
             f"/{in_path(*names)}/_search",
-            {"size": k, "query": query, "_source": _SHOWN, **NO_PIPELINE},
+            {"size": k, "query": query, "_source": [*_SHOWN, _DIGEST], **NO_PIPELINE},
             LENIENT,
         )
 
@@ -352,6 +403,11 @@ class Insight:
 
 
 #: Fields of a log that was searched for.
+_DIGEST = "ai_text_sha256"
+
+#: Most logs that are looked through for texts that differ.
+_MOST_NEAREST = 1000
+
 _SHOWN = ("message", "level", "timestamp", "service_name", "trace_id")
 
 

@@ -99,6 +99,14 @@ def test_a_run_from_the_terminal(search: Any, worker: Service, enrich: Any) -> N
     assert hits[0]["cosine"] >= hits[-1]["cosine"] > 0
     shown = enrich("search", "disk is full", "--k", "1", "--index", "proj_*").stdout
     assert "disk is full" in shown and "at step" not in shown
+    # One row a text, with how many logs have it, and where one of them is: 300 logs, 40 texts.
+    assert (
+        len({hit["message"] for hit in hits}) == 3 and hits[0]["id"] and hits[0]["index"] == INDEX
+    )
+    assert sum(hit["logs"] for hit in hits) >= 15 and f"{INDEX} " in shown and " logs" in shown
+    for command in (["search", "disk"], ["failures"], ["retry-failed", "--yes"]):
+        told = enrich(*command, "--index", "nope_2026_11")
+        assert told.returncode == 2 and "no index matches nope_2026_11" in told.stderr
 
 
 def test_search_over_indices_of_several_spaces(
@@ -121,7 +129,9 @@ def test_search_over_indices_of_several_spaces(
         assert hit["cosine"] == pytest.approx(float(asked @ stored), abs=0.001)
         assert set(hit) <= {
             "cosine", "index", "id", "message", "level", "timestamp", "service_name", "trace_id",
+            "logs",
         }  # fmt: skip
+        assert hit["logs"] == 1
 
 
 def test_failed_logs_are_named_and_put_back(search: Any, worker: Service, enrich: Any) -> None:

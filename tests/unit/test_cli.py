@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +18,8 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from enrich import assembly, redis_connection
-from enrich.cli import app, runs, screen
-from enrich.cli.check import memory_lines
+from enrich.cli import app, overview, runs, screen
+from enrich.cli.check import Check, memory_lines
 from enrich.cli.failing import matches
 from enrich.cli.following import Following, Pace, Paused, Progress, exit_status, sum_of
 from enrich.cli.screen import MAX_SKIPPED
@@ -32,6 +33,7 @@ from enrich.models import RunRecord
 from enrich.report import Backlog, IndexBacklog, Status
 from enrich.settings import Settings, load_settings
 
+NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 ROOT = Path(__file__).parent.parent.parent
 
 
@@ -60,6 +62,9 @@ class Store:
     def failures(self, index: str | None, size: int) -> list[dict[str, Any]]:
         self._answer()
         return [row for row in self.failed if matches(row["index"], index)][:size]
+
+    def matching(self, index: str) -> list[str]:
+        return [name for name in self.by_index if matches(name, index)]
 
     def unmark(self, references: list[Any]) -> int:
         assert len(references) <= 1000
@@ -657,6 +662,86 @@ def test_long_sentences_hang_below_their_own_text(width: int) -> None:
     first, *rest = captured.get().rstrip("\n").split("\n")
     assert first.startswith("  ✗ some") and all(line.startswith("    ") for line in rest)
     assert all(len(line) <= width for line in [first, *rest])
+
+
+@pytest.mark.parametrize("width", [160, 80, 60, 40])
+def test_numbers_are_never_cut_however_narrow_the_screen(width: int) -> None:
+    console = Console(width=width, force_terminal=True, no_color=True, color_system=None)
+    runs = [
+        RunRecord(
+            run_id="a", number=n, state="abandoned", found=12_345_678, vectors_written=9_876_543,
+            failed=1_234, deferred=2_345_678, started_at=NOW, duration_seconds=7_261,
+        )
+        for n in (99_998, 99_999)
+    ]  # fmt: skip
+    counts = IndexBacklog(with_vector=1_234_567, without_vector=7_654_321, failed=45_678)
+    name = "a-project-whose-name-is-long-" * 4 + "_2026_11"
+    backlog = Backlog(
+        by_index={name: counts, "b_2026_11": counts}, with_vector=2_469_134,
+        without_vector=15_308_642, failed=91_356,
+    )  # fmt: skip
+    with console.capture() as captured:
+        overview._print_backlog(console, backlog)
+        overview._print_runs(console, runs)
+    shown = captured.get()
+    lines = shown.splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert "15,308,642" in shown and "7,654,321" in shown and "9,876,543" in shown
+    assert "2,345,678" in shown and "_2026_11" in shown
+    # A number stands whole or not at all.
+    whole = {"1,234,567", "7,654,321", "45,678", "2,469,134", "15,308,642", "91,356", "12,345,678",
+             "9,876,543", "1,234", "2,345,678", "99,998", "99,999"}  # fmt: skip
+    assert set(re.findall(r"[0-9]+(?:,[0-9]+)+", shown)) <= whole
+    assert "," + "…" not in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "said"),
+    [("abcdefgh", 8, "abcdefgh"), ("abcdefgh", 5, "ab…gh"), ("abcdefgh", 4, "a…gh")],
+)
+def test_names_are_shortened_in_the_middle(name: str, width: int, said: str) -> None:
+    assert screen.short(name, width) == said
+
+
+@pytest.mark.usefixtures("ledger")
+@pytest.mark.parametrize("command", [["failures"], ["failures", "--json"], ["retry-failed", "-y"]])
+def test_an_index_that_is_not_there_is_said(command: list[str], store: Store) -> None:
+    result = call(*command, "--index", "nope")
+    assert result.exit_code == 2
+    assert "no index matches nope" in result.stderr and not result.stdout
+    assert call(*command, "--index", "p_*").exit_code == 0
+
+
+@pytest.mark.usefixtures("ledger")
+def test_hostile_ids_make_no_lines_and_hide_nothing(store: Store) -> None:
+    for n, evil in enumerate(
+        ("a\nfake row", "b\u200fc\u200ed\u200be", "f\x1b]0;never ended", "g\rh")
+    ):
+        store.failed.append({**_failed("p_2026_11", evil), "error": f"code\n{n}\u200f"})
+    shown = call("failures").stdout
+    assert "\nfake row" not in shown and "fake row" in shown and "never ended" in shown
+    assert not set("\u200f\u200e\u200b\x1b\r") & set(shown)
+
+
+def test_check_goes_on_after_an_error_that_nobody_thought_of(
+    monkeypatch: pytest.MonkeyPatch, ledger: Ledger
+) -> None:
+    def odd(*_: Any) -> None:
+        raise TypeError("secret words")
+
+    looked: list[str] = []
+    for name in ("_look_at_redis", "_look_at_embeddings", "_look_at_writing"):
+        monkeypatch.setattr(Check, name, lambda self, name=name: looked.append(name))
+    monkeypatch.setattr(Check, "_look_at_opensearch", odd)
+    result = call("check")
+    assert result.exit_code == 3 and len(looked) == 3
+    assert "TypeError" in result.stdout and "secret" not in result.output
+    last = result.stdout.strip().splitlines()[-1]
+    assert "Not ready: 1 thing to change, see ✗ above: " in last
+    monkeypatch.setattr(Check, "_look_at_opensearch", lambda self: None)
+    result = call("check")
+    assert result.exit_code == 0 and "ENRICH_MAX_COST_PER_DAY" in result.stdout
+    assert "Ready; 1 warning, see ! above" in result.stdout.strip().splitlines()[-1]
 
 
 @pytest.mark.parametrize(
