@@ -52,6 +52,11 @@ class _Statuses(TyperGroup):
 app = typer.Typer(
     cls=_Statuses,
     help="Gives every ERROR log in OpenSearch its embedding vector.",
+    epilog=(
+        "Exit status: 0 done; 1 done with failures, or something has to be changed; 2 bad use or "
+        "settings; 3 a server cannot be reached or refuses, or nothing works. "
+        "Begin with: python -m enrich check"
+    ),
     no_args_is_help=True,
     add_completion=False,
     # A traceback with its variables would show secrets and log text.
@@ -78,13 +83,28 @@ Index = Annotated[
 ]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from enrich import __version__
+
+        typer.echo(f"enrich {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _prepare() -> None:
+def _prepare(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Which version this is.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
     # Clients log what they do, addresses and all; a command says what matters by itself.
     logging.getLogger().addHandler(logging.NullHandler())
 
 
-@app.command()
+@app.command(epilog="Example: python -m enrich check")
 def check(
     full: Annotated[bool, typer.Option("--full", help="Then really run one cycle.")] = False,
     yes: Yes = False,
@@ -109,7 +129,7 @@ def check(
     raise typer.Exit(max(looked.status, runs.begin(settings, wait=True, as_json=False)))
 
 
-@app.command()
+@app.command(epilog="Example: python -m enrich run --wait")
 def run(
     wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end.")] = False,
     as_json: Json = False,
@@ -120,7 +140,7 @@ def run(
     raise typer.Exit(runs.begin(load_settings(), wait=wait, as_json=as_json))
 
 
-@app.command()
+@app.command(epilog="Example: python -m enrich status --json")
 def status(as_json: Json = False) -> None:
     """Totals, logs with and without a vector, the active run, the last runs."""
     from enrich.cli import overview
@@ -153,7 +173,7 @@ def cancel() -> None:
     raise typer.Exit(runs.cancel(load_settings()))
 
 
-@app.command()
+@app.command(epilog="Example: python -m enrich failures --index 'shop_*'")
 def failures(index: Index = None, as_json: Json = False) -> None:
     """Logs that cannot be embedded as they are, and why."""
     from enrich.cli import failing
@@ -161,7 +181,7 @@ def failures(index: Index = None, as_json: Json = False) -> None:
     raise typer.Exit(failing.show(load_settings(), index, as_json=as_json))
 
 
-@app.command()
+@app.command(epilog="Example: python -m enrich retry-failed --index shop_2026_11")
 def retry_failed(index: Index = None, yes: Yes = False) -> None:
     """Put logs that are marked failed back in line."""
     from enrich.cli import failing
@@ -171,9 +191,11 @@ def retry_failed(index: Index = None, yes: Yes = False) -> None:
     )
 
 
-@app.command()
+@app.command(epilog="Example: python -m enrich search payment declined --index 'shop_*' -k 5")
 def search(
-    words: Annotated[str, typer.Argument(help="What to search for, in any words.")],
+    words: Annotated[
+        list[str], typer.Argument(help="What to search for, in any words; quotes are not needed.")
+    ],
     index: Index = None,
     k: Annotated[int, typer.Option("--k", "-k", min=1, max=1000, help="How many.")] = 10,
     as_json: Json = False,
@@ -181,10 +203,10 @@ def search(
     """The ERROR logs nearest in meaning to some words."""
     from enrich.cli import searching
 
-    raise typer.Exit(searching.show(load_settings(), words, index, k, as_json=as_json))
+    raise typer.Exit(searching.show(load_settings(), " ".join(words), index, k, as_json=as_json))
 
 
-@app.command()
+@app.command(epilog="Example: python -m enrich template --apply")
 def template(
     apply: Annotated[bool, typer.Option("--apply", help="Put it into OpenSearch.")] = False,
     name: Annotated[str, typer.Option(help="Its name there.")] = "enrich-logs",

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from dev.services import Services, free_ports
+from dev.services import free_ports
 from tests.conftest import ROOT, Pipeline, Search
 
 INDEX = "a_b_2026_11"
@@ -56,7 +56,7 @@ def test_the_embeddings_api_is_dead(pipeline: Callable[..., Pipeline], search: S
     assert told["last_runs"][0]["deferral_reasons"] == record.deferral_reasons
 
 
-def test_no_worker_is_alive(clean: Services, search: Search) -> None:
+def test_no_worker_is_alive(settings: Any, search: Search) -> None:
     search.create(INDEX)
     search.index(INDEX, some_logs(50))
     code, first, told = status("lonely:")

@@ -18,7 +18,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from enrich import assembly, redis_connection
-from enrich.cli import app, overview, runs, screen
+from enrich.cli import app, overview, runs, screen, searching
 from enrich.cli.check import Check, memory_lines
 from enrich.cli.failing import matches
 from enrich.cli.following import Following, Pace, Paused, Progress, exit_status, sum_of
@@ -164,6 +164,21 @@ def test_wrong_settings_end_with_2_and_name_the_variable(
 )
 def test_bad_use_ends_with_2(arguments: list[str]) -> None:
     assert call(*arguments).exit_code == 2
+
+
+def test_help_tells_exit_statuses_examples_and_the_version() -> None:
+    told = " ".join(call("--help").stdout.split())
+    assert "Exit status: 0 done" in told and "3 a server cannot be reached" in told
+    for command in ("check", "run", "status", "failures", "retry-failed", "search", "template"):
+        assert f"Example: python -m enrich {command}" in call(command, "--help").stdout
+    assert call("--version").stdout.startswith("enrich ") and call("--version").exit_code == 0
+
+
+def test_search_takes_words_without_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(searching, "show", lambda s, words, *_, **__: asked.append(words) or 0)
+    assert call("search", "payment", "declined", "-k", "3").exit_code == 0
+    assert asked == ["payment declined"]
 
 
 def test_search_for_nothing_ends_with_2(store: Store) -> None:
