@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+from functools import partial
 from typing import Any
 
 from celery import Celery
@@ -25,7 +26,7 @@ from enrich.errors import EnrichError, SettingsError
 from enrich.flower.environment import controls_are_on, prepare_environment
 from enrich.logs import configure_logging
 from enrich.settings import Settings, load_settings, unknown_names
-from enrich.worker.heartbeat import Heartbeat
+from enrich.worker.heartbeat import TIMEOUT_SECONDS, Heartbeat, note_beat
 from enrich.worker.start import end_if_impossible
 from enrich.worker_info import EnrichmentInfo
 
@@ -91,9 +92,17 @@ def _say_if_processes_may_wait(instance: Any, **_: Any) -> None:
 
 
 @beat_init.connect
-def _say_beats_settings(**_: Any) -> None:
+def _say_beats_settings(sender: Any, **_: Any) -> None:
     log_settings("beat")
+    _note_that_beat_lives(sender.scheduler)
     end_if_impossible(settings, parts=False)
+
+
+def _note_that_beat_lives(scheduler: Any) -> None:
+    from enrich.assembly import quick_ledger
+
+    ledger = quick_ledger(settings, TIMEOUT_SECONDS, second_try=True)
+    scheduler.note = partial(note_beat, ledger)
 
 
 @worker_shutting_down.connect

@@ -6,6 +6,7 @@ answer fails its own lines; the others are looked at all the same.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,8 +21,9 @@ from enrich.cli import screen, trial
 from enrich.cli.screen import plural
 from enrich.cli.workers import NoWorker, Workers
 from enrich.embedder import Embedder
-from enrich.errors import InputRefused, TextUnusable
-from enrich.ledger import server
+from enrich.errors import AccessRefused, InputRefused, TextUnusable
+from enrich.ledger import Ledger, server
+from enrich.ledger.deployment import Configuration, disagreements, place_of
 from enrich.log_store import LogStore, Readiness
 from enrich.masking import masker_of
 from enrich.redis_connection import connect
@@ -151,8 +153,10 @@ class Check:
         if settings.vector_cache_url != url:
             with self._failing_here():
                 self._look_at_cache()
-        if assembly.build_ledger(settings).paused():
+        ledger = assembly.build_ledger(settings)
+        if ledger.paused():
             self._warn("enrichment is paused: `python -m enrich resume` lets it go on")
+        self._look_at_deployment(ledger)
         workers = Workers()
         try:
             workers.require()
@@ -164,6 +168,23 @@ class Check:
         self._ok(told + ("s" if count == 1 else ""))
         if advice := settings.too_few_chunks_for(processes):
             self._warn(advice)
+
+    def _look_at_deployment(self, ledger: Ledger) -> None:
+        settings, workers = self._settings, ledger.deployment.workers()
+        for sentence in (told := disagreements(workers)):
+            self._bad(f"{sentence}: give all the same settings and restart those that differ")
+        alive = [note for note in workers if note.alive]
+        if alive and not told:
+            names = Configuration.of(settings).differing(alive[0].configuration)
+            if names:
+                self._bad(f"{', '.join(names)} of this command differ from {alive[0].name}'s")
+        place = place_of(settings, socket.gethostname())
+        patterns = settings.index_expression.split(",")
+        try:
+            for neighbour in ledger.deployment.neighbours(place, patterns):
+                self._warn(neighbour.sentence)
+        except AccessRefused:
+            self._warn("other deployments on this Redis cannot be seen with the rights of its user")
 
     def _look_at_cache(self) -> None:
         url = self._settings.vector_cache_url
@@ -235,7 +256,8 @@ class Check:
 
     def _look_at_indices(self, store: LogStore) -> None:
         backlog = store.finder.backlog()
-        counts = store.insight.counts().by_index
+        counted = store.insight.counts()
+        counts = counted.by_index
         ready = store.preflight.inspect(self._indices, dry_run=True)
         fit = [name for name in backlog.counts if name not in ready.skipped]
         refused = store.wholeness.survey(fit, ready, backlog.unsorted)
@@ -275,6 +297,13 @@ class Check:
             f"; {failed:,} are marked failed, see `python -m enrich failures`" if failed else ""
         )
         self._ok(f"{self.owed:,} ERROR logs can be given a vector{marked}")
+        if others := sum(counted.of_other_models.values()):
+            models = ", ".join(store.insight.other_models(list(counted.of_other_models)))
+            self._warn(
+                f"{plural(others, 'log')} have vectors of other models ({models}): search does not "
+                "find them; remove log_vector from these logs to have them made anew, or set "
+                "EMBEDDING_MODEL and EMBEDDING_DIMENSIONS back"
+            )
         takes = [name for name in fit if name not in refused]
         looked_at, unusable = trial.without_text(
             store, takes, self._ready, backlog.unsorted, masker_of(self._settings.enrich_mask)

@@ -33,6 +33,8 @@ class SteadyScheduler(Scheduler):  # type: ignore[misc]
         self._clock = clock
         #: When each entry is due, by `clock`.
         self._due: dict[str, float] = {}
+        #: Called whenever beat wakes, with the seconds until it wakes again.
+        self.note: Callable[[float], object] = lambda within: None
         super().__init__(*args, **kwargs)
 
     def tick(self, *_: Any, **__: Any) -> float:
@@ -42,7 +44,9 @@ class SteadyScheduler(Scheduler):  # type: ignore[misc]
             if self._due.setdefault(name, now) <= now:
                 self._send(name, entry)
         waits = [due - self._clock() for due in self._due.values()]
-        return max(0.0, min([float(self.max_interval), *waits]))
+        wait = max(0.0, min([float(self.max_interval), *waits]))
+        self.note(wait)
+        return wait
 
     def _send(self, name: str, entry: Any) -> None:
         log.info("sending due task %s", name)

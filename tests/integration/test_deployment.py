@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,7 +16,11 @@ from dev.service import Service
 from dev.services import Services
 from enrich.assembly import build_ledger
 from enrich.ledger import Ledger
-from tests.conftest import start_worker, wait_for
+from enrich.ledger.deployment import disagreements
+from tests.conftest import ROOT, Search, start_worker, wait_for
+from tests.integration.test_cycle import logs
+
+INDEX = "a_b_2026_11"
 
 #: A deployment of its own: a worker that other tests keep running must not take its messages.
 PREFIX = "deployment:"
@@ -54,3 +61,47 @@ def test_workers_live_in_redis_while_they_live(
     os.kill(service.pid, signal.SIGTERM)
     wait_for(lambda: not service.running)
     assert ledger.deployment.workers() == []
+
+
+def test_two_models_of_one_deployment_never_share_a_run(
+    ledger: Ledger, spawned: Callable[..., Service], search: Search, stack: Services
+) -> None:
+    """The first worker's model is the deployment's; the other takes no work until it is alone."""
+    search.create(INDEX)
+    search.index(INDEX, logs(250, 250))
+    first = spawned("first")
+    odd = spawned("odd", EMBEDDING_MODEL="text-embedding-3-small")
+    sentence = "this worker takes no work: EMBEDDING_MODEL is text-embedding-3-small here and "
+    assert sentence in odd.log.read_text()
+    workers = ledger.deployment.workers()
+    assert [bool(note.refuses) for note in workers] == [False, True]
+    (told,) = disagreements(workers)
+    assert told.startswith("2 workers disagree on EMBEDDING_MODEL: deployment-first@")
+
+    done = enrich_run(stack)
+    assert done.returncode == 0, done.stderr
+    assert models(search) == {"text-embedding-3-large": 250}
+
+    # A deliberate change: the old worker goes, the new one takes what comes.
+    os.kill(first.pid, signal.SIGTERM)
+    wait_for(lambda: not first.running)
+    wait_for(lambda: "takes work now" in odd.log.read_text(), odd)
+    search.index(INDEX, [{**logs(1, 1)[0], "_id": "late", "message": "late"}])
+    done = enrich_run(stack)
+    assert done.returncode == 0, done.stderr
+    assert models(search) == {"text-embedding-3-large": 250, "text-embedding-3-small": 1}
+
+
+def models(search: Search) -> dict[str, int]:
+    """How many logs have a vector of which model."""
+    sources = search.sources(INDEX).values()
+    return dict(Counter(s["ai_embedding_model"] for s in sources if "log_vector" in s))
+
+
+def enrich_run(stack: Services) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, **stack.environment(), "PYTHONPATH": str(ROOT)}
+    env |= {"ENRICH_REDIS_PREFIX": PREFIX, "ENRICH_LOG_FILE": "none"}
+    return subprocess.run(
+        [sys.executable, "-m", "enrich", "run", "--wait", "--json"],
+        cwd=stack.folder, env=env, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
