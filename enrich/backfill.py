@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 from enrich.chunk_work import IN_DOUBT, MAX_LOSSES, ChunkWork, Tally
 from enrich.embedder import Embedder
+from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import Halt, NotHere, RunClosed, TransientError
 from enrich.ledger import Ledger, Standing
 from enrich.ledger.deployment import Configuration
@@ -108,7 +109,10 @@ class Backfill:
             parts.ledger,
             parts.budget,
         )
-        self._work = ChunkWork(parts.settings, parts.store, sources, parts.ledger, parts.pace)
+        trials = WriteTrials(parts.store.engines, parts.ledger.index_states, _claimant())
+        self._work = ChunkWork(
+            parts.settings, parts.store, sources, parts.ledger, parts.pace, trials
+        )
         self._scanner = Scanner(
             parts.settings,
             parts.store,
@@ -360,7 +364,8 @@ class Backfill:
 
     def finish(self, run: str) -> str:
         """Close a run that is through, say what it did, and go on where only time ended it."""
-        indices = self._ledger.indices(run)
+        # One that is skipped may not answer, and the others would be waited for in vain.
+        indices = sorted(set(self._ledger.indices(run)).difference(self._ledger.skipped(run)))
         try:
             if indices and self._ledger.standing(run).over:
                 self._store.documents.refresh(indices)

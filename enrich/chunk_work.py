@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from enrich.enrichment.write_trials import DEAD, Sorted, WriteTrials
 from enrich.errors import TransientError
 from enrich.ledger import Claim, Ledger
 from enrich.log_store import (
@@ -24,6 +25,7 @@ from enrich.log_store import (
     Addition,
     Document,
     LogStore,
+    NoAnswerInTime,
     Presence,
     Verdict,
     Write,
@@ -58,6 +60,10 @@ NO_VECTOR = "the embeddings API gave no vector for these texts this time"
 IN_DOUBT = "logs that may have been written cannot be read now (a shard does not answer)"
 
 
+class IndexSilent(TransientError):
+    """A write was not answered, while OpenSearch answers."""
+
+
 @dataclass(kw_only=True)
 class Tally:
     """What became of a chunk's documents so far."""
@@ -66,6 +72,8 @@ class Tally:
     errors: int = 0
     #: Whether something passing kept documents from being written.
     overloaded: bool = False
+    #: Whether another worker is trying if an index takes writes.
+    waiting: bool = False
     #: Whether documents could not be read, so that nobody knows what this run wrote of them.
     unreadable: bool = False
     #: Why documents are deferred, in sentences, and how many.
@@ -81,6 +89,7 @@ class Tally:
         self.outcomes.update(other.outcomes)
         self.errors += other.errors
         self.overloaded |= other.overloaded
+        self.waiting |= other.waiting
         self.unreadable |= other.unreadable
         self.reasons.update(other.reasons)
         self.by_others.update(other.by_others)
@@ -110,12 +119,16 @@ class ChunkWork:
         sources: VectorSources,
         ledger: Ledger,
         pace: WritePace,
+        trials: WriteTrials,
     ) -> None:
         self._settings = settings
         self._store = store
         self._sources = sources
         self._ledger = ledger
         self._pace = pace
+        self._trials = trials
+        #: The indices of the chunk at work.
+        self._sorted = Sorted()
 
     def work(self, chunk: Chunk, claim: Claim) -> Tally:
         """Do what is still owed of a chunk; every document has one outcome in the answer.
@@ -124,23 +137,13 @@ class ChunkWork:
             TransientError: try the chunk again later; what was written stays written.
             Halt: nothing can go on.
         """
-        given = self._given(chunk)
-        if claim.value < LOSSES_BEFORE_ALONE:
-            tally = self._together(chunk, given)
-        else:
-            tally = Tally()
-            # Each log is also read alone: reading all of them may be what a worker dies of. Should
-            # it die of reading this one, the text before is no suspect.
-            for reference in chunk.references:
-                self._ledger.suspect(chunk.id, claim.holder, "")
-                for job in self._jobs(chunk, [reference], tally):
-                    if job.fingerprint == claim.suspect:
-                        job.failure = "worker_lost"
-                    else:
-                        self._ledger.suspect(chunk.id, claim.holder, job.fingerprint)
-                    self._do(chunk, [job], given, tally)
+        with self._trials.sort({reference.index for reference in chunk.references}) as sorted_:
+            self._sorted = sorted_
+            tally = self._work_on(chunk, claim)
         if tally.overloaded:
             raise TransientError(OVERLOADED)
+        if tally.waiting:
+            raise TransientError("another worker is trying whether an index takes writes")
         if tally.unreadable and claim.tried:
             # A write whose answer was lost may have been carried out: the shards of a node that
             # has just started cannot be read yet.
@@ -151,16 +154,94 @@ class ChunkWork:
             self._ledger.count(chunk.run, written_by_others=count)
         return tally
 
-    def _together(self, chunk: Chunk, given: Given) -> Tally:
+    def _work_on(self, chunk: Chunk, claim: Claim) -> Tally:
+        tally = self._left_out(chunk)
+        references = [
+            reference
+            for reference in chunk.references
+            if reference.index not in self._sorted.dead | self._sorted.waiting
+        ]
+        given = self._given(chunk)
+        references = self._try(chunk, references, given, tally)
+        if not references:
+            return tally
+        if claim.value < LOSSES_BEFORE_ALONE:
+            tally.include(self._together(chunk, references, given))
+        else:
+            # Each log is also read alone: reading all of them may be what a worker dies of. Should
+            # it die of reading this one, the text before is no suspect.
+            for reference in references:
+                self._ledger.suspect(chunk.id, claim.holder, "")
+                for job in self._jobs(chunk, [reference], tally):
+                    if job.fingerprint == claim.suspect:
+                        job.failure = "worker_lost"
+                    else:
+                        self._ledger.suspect(chunk.id, claim.holder, job.fingerprint)
+                    self._do(chunk, [job], given, tally)
+        return tally
+
+    def _left_out(self, chunk: Chunk) -> Tally:
+        """What became of logs in indices that are not written to now."""
+        tally = Tally(waiting=bool(self._sorted.waiting))
+        for index in self._sorted.dead:
+            self._ledger.skip(chunk.run, index, DEAD)
+        dead = [one for one in chunk.references if one.index in self._sorted.dead]
+        if not dead:
+            return tally
         try:
-            return self._of(chunk, chunk.references, given)
+            found = self._store.documents.read(dead)
+        except TransientError:
+            tally.defer(DEAD, len(dead))
+            return tally
+        # Such an index is read all the same, and what it took before its end counts.
+        owed = self._owed(chunk, zip(found, dead, strict=True), tally)
+        tally.defer(DEAD, len(owed))
+        tally.unreadable = False
+        return tally
+
+    def _try(
+        self, chunk: Chunk, references: Sequence[Reference], given: Given, tally: Tally
+    ) -> list[Reference]:
+        """Give each index in doubt one vector and a refresh; the references still to be handled."""
+        left = [one for one in references if one.index not in self._sorted.to_try]
+        for index in sorted(self._sorted.to_try):
+            of_index = [one for one in references if one.index == index]
+            written = False
+            while of_index and not written:
+                # One that is marked failed or was written before shows nothing.
+                single = self._tried_alone(chunk, of_index.pop(0), given)
+                written = any(single.outcomes[outcome.value] for outcome in VECTOR_OUTCOMES)
+                tally.include(single)
+                if index in self._sorted.dead:
+                    break
+            if written and not self._trials.shown_by_refresh(index):
+                self._sorted.dead.add(index)
+            if index in self._sorted.dead:
+                self._ledger.skip(chunk.run, index, DEAD)
+                tally.defer(DEAD, len(of_index))
+            else:
+                left += of_index
+        return left
+
+    def _tried_alone(self, chunk: Chunk, reference: Reference, given: Given) -> Tally:
+        try:
+            return self._alone(chunk, reference, given)
+        except IndexSilent:
+            self._sorted.dead.add(reference.index)
+        tally = Tally()
+        tally.defer(DEAD)
+        return tally
+
+    def _together(self, chunk: Chunk, references: Sequence[Reference], given: Given) -> Tally:
+        try:
+            return self._of(chunk, references, given)
         except UNFORESEEN as error:
             log.error(
                 "chunk %s met an error that nobody thought of (%s): its logs are taken one by one",
                 chunk.id, type(error).__name__, extra={"run": chunk.run},
             )  # fmt: skip
         tally = Tally()
-        for reference in chunk.references:
+        for reference in references:
             # What was written before shows as such when it is read again.
             tally.include(self._alone(chunk, reference, given))
         return tally
@@ -323,7 +404,7 @@ class ChunkWork:
         changed: list[tuple[Outcome, Write]] = []
         verdicts: list[tuple[Verdict, str]] = []
         for portion in self._pace.portions([write for _, write in planned]):
-            verdicts += self._store.documents.write(portion)
+            verdicts += self._answered(portion)
         refused = _refused_as_a_whole([write for _, write in planned], verdicts)
         for (outcome, write), (verdict, kind) in zip(planned, verdicts, strict=True):
             reference = write.document.reference
@@ -353,6 +434,16 @@ class ChunkWork:
                 code = str(write.addition.fields.get("ai_enrichment_error", kind))
                 self._ledger.remember_refused(reference.index, reference.id, code)
         return changed
+
+    def _answered(self, portion: Sequence[Write]) -> list[tuple[Verdict, str]]:
+        try:
+            return self._store.documents.write(portion)
+        except NoAnswerInTime:
+            indices = sorted({write.document.reference.index for write in portion})
+            alone = len(portion) == 1 and indices[0] in self._sorted.to_try
+            if self._trials.unanswered(indices, alone=alone):
+                raise IndexSilent("an index did not answer a write") from None
+            raise
 
     def _mark_refused(self, chunk: Chunk, write: Write, tally: Tally) -> None:
         kept = ("ai_enriched_at", "ai_enrichment_method", "ai_enrichment_run")

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 
 from enrich.chunking import Found
 from enrich.enrichment.comparing import Comparing
+from enrich.enrichment.write_trials import DEAD
 from enrich.errors import Halt, InputRefused
-from enrich.ledger import Ledger, Scan
+from enrich.ledger import IndexState, Ledger, Scan
 from enrich.log_store import LogStore
 from enrich.models import Chunk, Donor
 from enrich.paging import Page, Pager, has_text
@@ -74,6 +75,9 @@ class Scanner:
             scan = self._survey(run)
         skipped = self._ledger.skipped(run)
         pending = [(index, cursor) for index, cursor in scan.pending if index not in skipped]
+        # What is being tried takes no chunks from the others until that has shown something.
+        tried = self._ledger.index_states.tried_now([index for index, _ in pending])
+        pending.sort(key=lambda p: p[0] in tried)
         stop, most = self._limits(run, page)
         if stop or not pending:
             more = bool(stop and pending)
@@ -180,6 +184,12 @@ class Scanner:
             raise Halt(nodes.obstacle)
         # The smallest backlog first: it is done soon, and the others have their turn anyway.
         indices = sorted(backlog.counts, key=lambda index: (backlog.counts[index], index))
+        states = self._ledger.index_states.of(indices)
+        for index, state in states.items():
+            if state is IndexState.DEAD:
+                log.warning("index %s is skipped: %s", index, DEAD, extra={"run": run})
+                self._ledger.skip(run, index, DEAD)
+        indices = [index for index in indices if states[index] is not IndexState.DEAD]
         ready = self._store.preflight.inspect(indices)
         fit = [index for index in indices if index not in ready.skipped]
         refused = self._store.wholeness.survey(fit, ready, backlog.unsorted)

@@ -22,10 +22,11 @@ import redis
 from enrich.errors import RunClosed
 from enrich.ledger.answers import Claim, Opened, Scan, Standing
 from enrich.ledger.deployment import Configuration, Deployment
+from enrich.ledger.index_states import IndexState, IndexStates
 from enrich.models import Outcome, RunRecord, Totals
 from enrich.redis_connection import translated
 
-__all__ = ["Claim", "Ledger", "Opened", "Scan", "Standing"]
+__all__ = ["Claim", "IndexState", "IndexStates", "Ledger", "Opened", "Scan", "Standing"]
 
 #: Records kept; older runs remain in the totals.
 RECORDS_KEPT = 100
@@ -58,6 +59,8 @@ class Ledger:
     def __init__(self, connection: redis.Redis, prefix: str) -> None:
         self._redis = connection
         self._prefix = prefix
+        #: Which indices take writes.
+        self.index_states = IndexStates(connection, prefix)
         room = files(__package__)
         common = room.joinpath("_common.lua").read_text()
         self._scripts = {

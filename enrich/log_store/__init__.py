@@ -2,16 +2,17 @@
 
 `connection` speaks to the server and `paths` names indices to it, `finding` searches what is owed,
 `documents` reads and writes by reference, `stored_vectors` reads what others can take over,
-`preflight` decides which indices may be written, `templates` is for indices to come, `insight`
-looks for people, `wholeness` tries whether a document would be written back whole, `scope` is what
-both searchers mean by all indices. The rest of the program sees `LogStore` only.
+`preflight` decides which indices may be written, `engines` whether their k-NN engine runs,
+`wholeness` tries whether a document would be written back whole, `templates` is for indices to
+come, `insight` looks for people, `scope` is what both searchers mean by all indices. The rest of
+the program sees `LogStore` only.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from enrich.log_store.connection import Connection, RequestRefused
+from enrich.log_store.connection import Connection, NoAnswerInTime, RequestRefused
 from enrich.log_store.documents import (
     DROPPED,
     MAPPING_FULL,
@@ -25,6 +26,7 @@ from enrich.log_store.documents import (
     Write,
     encode_vector,
 )
+from enrich.log_store.engines import Engines
 from enrich.log_store.finding import Backlog, Finder, Hit, IndexPage, Target
 from enrich.log_store.insight import Insight
 from enrich.log_store.preflight import APPEND_ONLY, Preflight, Readiness
@@ -47,6 +49,7 @@ __all__ = [
     "Hit",
     "IndexPage",
     "LogStore",
+    "NoAnswerInTime",
     "Presence",
     "Readiness",
     "RequestRefused",
@@ -70,6 +73,7 @@ class LogStore:
         self.documents = Documents(self.connection)
         self.stored_vectors = StoredVectors(self.connection, settings.embedding_dimensions)
         self.insight = Insight(self.connection, scope, self.stored_vectors, settings)
+        self.engines = Engines(self.connection)
         self.preflight = Preflight(self.connection, settings)
         self.wholeness = Wholeness(self.connection, self.finder, self.documents, settings)
         self.templates = Templates(self.connection)

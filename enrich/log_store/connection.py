@@ -69,6 +69,10 @@ class TooDeep(TransientError):
     """An answer cannot be read, because a document in it is nested too deep."""
 
 
+class NoAnswerInTime(ServerUnavailable):
+    """A request was taken and not answered within OPENSEARCH_TIMEOUT_SECONDS."""
+
+
 class _Verbatim(Serializer):
     """Bodies out as bytes, answers in as text."""
 
@@ -126,7 +130,7 @@ class Connection:
         """Send one request; the answer's body, verbatim.
 
         Raises:
-            ServerUnavailable, TransientError, AccessRefused, Halt, RequestRefused
+            ServerUnavailable (NoAnswerInTime), TransientError, AccessRefused, Halt, RequestRefused
         """
         headers = {"content-type": "application/x-ndjson"} if isinstance(body, bytes) else None
         # In the path, because the client takes a parameter called `timeout` for its own.
@@ -136,7 +140,7 @@ class Connection:
                 method, where, body=body, headers=headers
             )
         except ConnectionTimeout:
-            raise ServerUnavailable(f"OpenSearch at {self.url} did not answer in time") from None
+            raise NoAnswerInTime(f"OpenSearch at {self.url} did not answer in time") from None
         except SSLError:
             raise Halt(
                 f"OpenSearch at {self.url}: the TLS connection was refused; check its certificate, "

@@ -7,9 +7,9 @@ import pickle
 
 import pytest
 
-from enrich import backfill, errors
+from enrich import backfill, chunk_work, errors
 from enrich.cli import workers
-from enrich.log_store.connection import RequestRefused, TooDeep
+from enrich.log_store.connection import NoAnswerInTime, RequestRefused, TooDeep
 
 SAMPLES: list[errors.EnrichError] = [
     errors.EnrichError("a sentence"),
@@ -27,6 +27,8 @@ SAMPLES: list[errors.EnrichError] = [
     errors.TextUnusable("message_empty"),
     RequestRefused("refused (404, index_not_found_exception)", "index_not_found_exception", 404),
     TooDeep("a sentence"),
+    NoAnswerInTime("a sentence"),
+    chunk_work.IndexSilent("a sentence"),
     backfill.ChunkBusy(7.5),
     workers.NoWorker("a sentence"),
 ]
