@@ -40,6 +40,9 @@ PHRASES = (
     "disk is full, cannot write checkpoint",
 )
 
+#: Indices of one fault named one by one; beyond, they share a line.
+MAX_NAMED = 5
+
 #: Healthy indices named one by one; the others are counted.
 MAX_HEALTHY = 10
 
@@ -265,16 +268,16 @@ class Check:
         reasons = {**self._ready.skipped, **backlog.unreadable}
         self._ok(f"{plural(len(self._indices), 'index')} match {self._settings.index_expression}")
         healthy: list[str] = []
+        undated: list[str] = []
+        unfit: dict[tuple[str, bool, bool], list[str]] = {}
         for name in sorted({*self._indices, *reasons}):
             of_index = counts.get(name, {})
             owed, errors = of_index.get("without_vector", 0), sum(of_index.values())
             told = f"{name}: {errors:,} ERROR logs, {owed:,} without a vector"
             if name in reasons:
                 # One without a backlog is not looked at by a run, so nothing fails yet.
-                if owed or name in backlog.unreadable:
-                    self._bad(f"{name}: {reasons[name]}", 3 if name in refused else 1)
-                else:
-                    self._warn(f"{name}: {reasons[name]}")
+                wrong = bool(owed) or name in backlog.unreadable
+                unfit.setdefault((reasons[name], wrong, name in refused), []).append(name)
                 continue
             if name in self._ready.completed:
                 fields = ", ".join(self._ready.completed[name])
@@ -282,9 +285,22 @@ class Check:
             if name in self._ready.update_only:
                 told += "; has a final pipeline, so it is written by update, at half the speed"
             if name in backlog.unsorted:
-                self._warn(f"{told}; timestamp is not a date, so its newest logs cannot go first")
+                undated.append(told)
             else:
                 healthy.append(told)
+        for (reason, wrong, tried), names in unfit.items():
+            for name in named(names):
+                if wrong:
+                    self._bad(f"{name}: {reason}", 3 if tried else 1)
+                else:
+                    self._warn(f"{name}: {reason}")
+        for told in undated[:MAX_NAMED]:
+            self._warn(f"{told}; timestamp is not a date, so its newest logs cannot go first")
+        if len(undated) > MAX_NAMED:
+            self._warn(
+                f"{len(undated) - MAX_NAMED} more whose timestamp is not a date: their newest logs "
+                "cannot go first"
+            )
         for told in healthy[:MAX_HEALTHY]:
             self._ok(told)
         if len(healthy) > MAX_HEALTHY:
@@ -416,3 +432,11 @@ def memory_lines(info: dict[str, Any], settings: Settings) -> Iterator[tuple[str
         )
     else:
         yield "ok", f"maxmemory-policy {policy}: the broker's keys cannot be evicted"
+
+
+def named(indices: Sequence[str]) -> list[str]:
+    """Indices of one fault, each to be told alone, or in one line where they are many. Pure."""
+    if len(indices) <= MAX_NAMED:
+        return list(indices)
+    first = ", ".join(indices[:MAX_NAMED])
+    return [f"{len(indices):,} indices ({first} and {len(indices) - MAX_NAMED:,} more)"]

@@ -31,6 +31,7 @@ from enrich.log_store.finding import Backlog, Finder, Hit, IndexPage, Target
 from enrich.log_store.insight import Insight
 from enrich.log_store.preflight import APPEND_ONLY, Preflight, Readiness
 from enrich.log_store.scope import Scope
+from enrich.log_store.shapes import translates_shapes
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.log_store.templates import Templates, index_template
 from enrich.log_store.wholeness import Trial, Wholeness
@@ -63,6 +64,7 @@ __all__ = [
 ]
 
 
+@translates_shapes
 class LogStore:
     """OpenSearch as the pipeline sees it."""
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
 import msgspec
-from opensearchpy import OpenSearch
+from opensearchpy import OpenSearch, Urllib3HttpConnection
 from opensearchpy.exceptions import (
     ConnectionError as OpenSearchConnectionError,
 )
@@ -36,6 +36,7 @@ from enrich.errors import (
     SettingsError,
     TransientError,
 )
+from enrich.log_store.bounded_answers import AnswerOutOfBounds, AnswerTooSlow, BoundedPool
 from enrich.settings import Settings
 
 T = TypeVar("T")
@@ -85,6 +86,14 @@ class _Verbatim(Serializer):
         return data if isinstance(data, bytes) else msgspec.json.encode(data)
 
 
+class _BoundedConnection(Urllib3HttpConnection):
+    """The client's line, whose answers have bounds."""
+
+    def _create_urllib3_pool(self) -> None:
+        super()._create_urllib3_pool()
+        self.pool = BoundedPool(self.pool, self.timeout)
+
+
 class Connection:
     """Requests to one OpenSearch. Built once per process, after the fork."""
 
@@ -114,6 +123,7 @@ class Connection:
             max_retries=0,
             retry_on_timeout=False,
             serializer=_Verbatim(),
+            connection_class=_BoundedConnection,
             **options,
         )
 
@@ -146,7 +156,11 @@ class Connection:
                 f"OpenSearch at {self.url}: the TLS connection was refused; check its certificate, "
                 "OPENSEARCH_CA_CERTS and OPENSEARCH_USE_SSL"
             ) from None
-        except OpenSearchConnectionError:
+        except OpenSearchConnectionError as error:
+            if isinstance(error.info, AnswerTooSlow):
+                raise NoAnswerInTime(f"OpenSearch at {self.url} {error.info}") from None
+            if isinstance(error.info, AnswerOutOfBounds):
+                raise TransientError(f"OpenSearch at {self.url} {error.info}") from None
             raise ServerUnavailable(
                 f"OpenSearch at {self.url} cannot be reached: "
                 "check OPENSEARCH_HOST, OPENSEARCH_PORT, OPENSEARCH_USE_SSL and that it runs"

@@ -12,8 +12,10 @@ from typing import Any
 from enrich.errors import EnrichError, ServerUnavailable
 from enrich.log_store.connection import Connection, NoAnswerInTime, RequestRefused
 from enrich.log_store.paths import in_path
+from enrich.log_store.shapes import translates_shapes
 
 
+@translates_shapes
 class Engines:
     """Looks at engines; remembers for this process which indices have which."""
 

@@ -30,6 +30,7 @@ from enrich.log_store.queries import (
     SearchAnswer,
 )
 from enrich.log_store.scope import Scope
+from enrich.log_store.shapes import translates_shapes
 from enrich.models import MAX_CHUNK_BYTES, Donor, Reference
 from enrich.settings import Settings
 from enrich.slices import slices
@@ -127,6 +128,7 @@ class IndexPage:
     trouble: str = ""
 
 
+@translates_shapes
 class Finder:
     """Searches; changes nothing."""
 
@@ -189,7 +191,9 @@ class Finder:
             "timestamp", ["date", "date_nanos"]
         )
         if self._max_age_days:
-            for index in sorted(unsorted):
+            dated = caps.indices_with("timestamp", ["date", "date_nanos"])
+            # The range would find nothing there, also where the field is not mapped at all.
+            for index in sorted(caps.indices_with("level") - dated | unsorted):
                 unreadable[index] = (
                     "timestamp is not mapped as a date, so ENRICH_MAX_AGE_DAYS cannot be applied"
                 )

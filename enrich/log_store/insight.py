@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -26,6 +27,7 @@ from enrich.log_store.queries import (
     vector_of_model,
 )
 from enrich.log_store.scope import Scope
+from enrich.log_store.shapes import translates_shapes
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.models import Donor
 from enrich.settings import Settings, without_exclusions
@@ -80,6 +82,7 @@ class _Resolved(msgspec.Struct):
     data_streams: list[_Stream] = []
 
 
+@translates_shapes
 class Insight:
     """Searches whose answers are shown; changes nothing."""
 
@@ -188,14 +191,15 @@ class Insight:
         query = {
             "size": 0,
             "query": self._queries.owed(),
-            "aggs": {"oldest": {"min": {"field": "timestamp", "format": "strict_date_time"}}},
+            "aggs": {"oldest": {"min": {"field": "timestamp"}}},
         }
         try:
             answer = self._scope.ask(dict[str, Any], "POST", "_search", query)
         except RequestRefused:
             return None  # no index maps `timestamp` as a date: none is the oldest
-        value = answer.get("aggregations", {}).get("oldest", {}).get("value_as_string")
-        return str(value) if value else None
+        # Not `value_as_string`: where one of the indices does not map the field, or has a format of
+        # its own, that is no date.
+        return iso_time(answer.get("aggregations", {}).get("oldest", {}).get("value"))
 
     def failures(self, index: str | None, size: int = 1000) -> list[dict[str, Any]]:
         """Documents marked failed, newest first: where, why, since when; never their text."""
@@ -400,6 +404,17 @@ class Insight:
         # By their ids: OpenSearch 3.5 may answer a search over several indices that is to bring
         # vectors along with no hit at all, and says nothing of it.
         return self._stored.read([Donor(hit.index, hit.id, hit.routing) for hit in hits])
+
+
+def iso_time(milliseconds: Any) -> str | None:
+    """Milliseconds since 1970 as ISO 8601 in UTC; None for what is no time of years 1 to 9999."""
+    if isinstance(milliseconds, bool) or not isinstance(milliseconds, int | float):
+        return None
+    try:
+        moment = datetime(1970, 1, 1) + timedelta(milliseconds=milliseconds)
+    except (OverflowError, ValueError):
+        return None
+    return moment.isoformat(timespec="milliseconds") + "Z"
 
 
 #: Fields of a log that was searched for.

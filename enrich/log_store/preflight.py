@@ -13,6 +13,7 @@ from typing import Any
 from enrich.errors import AccessRefused
 from enrich.log_store.connection import Connection, RequestRefused
 from enrich.log_store.paths import holds, in_path, parts
+from enrich.log_store.shapes import translates_shapes
 from enrich.models import stream_of
 from enrich.settings import Settings, without_exclusions
 
@@ -73,6 +74,7 @@ class Nodes:
     obstacle: str
 
 
+@translates_shapes
 class Preflight:
     """Looks at mappings, settings and disks; puts mappings."""
 

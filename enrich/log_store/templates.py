@@ -12,12 +12,14 @@ from typing import Any
 from enrich.log_store.connection import Connection
 from enrich.log_store.paths import holds
 from enrich.log_store.preflight import index_mapping
+from enrich.log_store.shapes import translates_shapes
 from enrich.settings import without_exclusions
 
 #: What of `*_*` a template is for: `{project}_{YYYY}_{MM}`.
 MONTHLY_INDICES = "*_20*_*"
 
 
+@translates_shapes
 class Templates:
     """Puts the template."""
 

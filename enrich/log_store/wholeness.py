@@ -39,6 +39,7 @@ from enrich.log_store.documents import (
 from enrich.log_store.finding import Finder, Hit, Target
 from enrich.log_store.paths import in_path
 from enrich.log_store.preflight import APPEND_ONLY, Readiness
+from enrich.log_store.shapes import translates_shapes
 from enrich.models import METHOD, Outcome, Reference
 from enrich.settings import Settings
 from enrich.slices import bounded, slices
@@ -176,6 +177,7 @@ class _Answer(msgspec.Struct):
     items: list[dict[str, Item]]
 
 
+@translates_shapes
 class Wholeness:
     """Tries writes without carrying one out."""
 

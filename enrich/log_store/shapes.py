@@ -1,0 +1,56 @@
+"""What happens where an answer is valid JSON and of no shape that OpenSearch sends.
+
+A proxy, a search pipeline or another version may answer anything. Code that takes values out of an
+answer raises what Python raises then; outside it is one error with one sentence.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, TypeVar
+
+from enrich.errors import TransientError
+
+log = logging.getLogger(__name__)
+
+C = TypeVar("C", bound=type[Any])
+
+#: What taking an unexpected value apart raises.
+_MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def translates_shapes(cls: C) -> C:
+    """A class whose public methods raise TransientError where an answer has another shape."""
+    for name, method in list(vars(cls).items()):
+        if isinstance(method, FunctionType) and not name.startswith("_"):
+            setattr(cls, name, _translating(method))
+    return cls
+
+
+def _translating(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def translated(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except _MISSHAPEN as error:
+            # Its text may quote the answer.
+            kind, place = type(error).__name__, _place_of(error)
+        log.error(
+            "an answer of OpenSearch has a shape that nobody thought of (%s, %s)", kind, place
+        )
+        raise TransientError(
+            f"OpenSearch's answer has another shape than it should ({kind}): "
+            "is there a proxy before it, or is it another product?"
+        )
+
+    return translated
+
+
+def _place_of(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return "?" if trace is None else f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"
