@@ -57,6 +57,9 @@ UNREADABLE = "logs cannot be read now: some shard of their index does not answer
 CHANGED = "somebody changed the logs while they were enriched"
 NO_VECTOR = "the embeddings API gave no vector for these texts this time"
 
+#: Logs of an index in doubt that are given a vector one by one, until one has it.
+MOST_TRIED = 20
+
 IN_DOUBT = "logs that may have been written cannot be read now (a shard does not answer)"
 
 
@@ -207,12 +210,12 @@ class ChunkWork:
         for index in sorted(self._sorted.to_try):
             of_index = [one for one in references if one.index == index]
             written = False
-            while of_index and not written:
+            for _ in range(min(MOST_TRIED, len(of_index))):
                 # One that is marked failed or was written before shows nothing.
                 single = self._tried_alone(chunk, of_index.pop(0), given)
                 written = any(single.outcomes[outcome.value] for outcome in VECTOR_OUTCOMES)
                 tally.include(single)
-                if index in self._sorted.dead:
+                if written or index in self._sorted.dead:
                     break
             if written and not self._trials.shown_by_refresh(index):
                 self._sorted.dead.add(index)
