@@ -22,6 +22,7 @@ SAMPLES: list[errors.EnrichError] = [
     errors.Halt("a sentence"),
     errors.AccessRefused("a sentence"),
     errors.RunClosed("a sentence"),
+    errors.NotHere("a sentence"),
     errors.InputRefused("a sentence"),
     errors.RequestTooLarge("a sentence"),
     errors.TextUnusable("message_empty"),
