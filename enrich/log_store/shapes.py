@@ -36,6 +36,9 @@ def _translating(method: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return method(*args, **kwargs)
         except _MISSHAPEN as error:
+            if error.__traceback__ is None or error.__traceback__.tb_next is None:
+                # Called wrongly: no answer has been asked for.
+                raise
             # Its text may quote the answer.
             kind, place = type(error).__name__, _place_of(error)
         log.error(
