@@ -55,7 +55,7 @@ ASKED: dict[str, Callable[[LogStore], Any]] = {
     "failures": lambda store: store.insight.failures(None),
     "nearest": lambda store: store.insight.nearest([1.0] * 4, 3, None),
     "sample": lambda store: store.insight.sample(3),
-    "enriched": lambda store: store.insight.enriched(3),
+    "enriched": lambda store: store.insight.enriched(),
     "preflight": lambda store: store.preflight.inspect([INDEX], dry_run=True),
     "nodes": lambda store: store.preflight.nodes(),
     "engine": lambda store: store.engines.is_native(INDEX),
