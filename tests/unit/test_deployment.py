@@ -25,6 +25,7 @@ from enrich.ledger.deployment import (
     oddness,
     overlap,
 )
+from enrich.redis_connection import connect
 from enrich.settings import Settings
 
 PREFIXES = (f"d{n}:" for n in itertools.count())
@@ -175,7 +176,7 @@ def test_patterns_that_may_meet(mine: str, theirs: str, meet: bool) -> None:
 
 
 def test_a_redis_that_is_away_is_a_named_error() -> None:
-    nobody = Ledger(redis.Redis(port=1), "p:")
+    nobody = Ledger(connect("redis://127.0.0.1:1/0"), "p:")
     for ask in (
         lambda: nobody.deployment.note_worker(note("a")),
         nobody.deployment.workers,
