@@ -8,7 +8,7 @@ itself, so that a page of enormous logs stays small on the wire.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -240,6 +240,14 @@ class Finder:
         Args:
             unsorted: those of the indices that are read by their order of change.
         """
+        return self._read(targets, unsorted)
+
+    def newest(self, sizes: Mapping[str, int], unsorted: frozenset[str]) -> list[IndexPage]:
+        """The newest logs that are owed of each index, so many of each; as `page`."""
+        targets = [Target(name, None, size) for name, size in sizes.items()]
+        return self._read(targets, unsorted)
+
+    def _read(self, targets: Sequence[Target], unsorted: frozenset[str]) -> list[IndexPage]:
         if not targets:
             return []
         targets = [self._bounded(target) for target in targets]
@@ -247,7 +255,7 @@ class Finder:
             answers = self._answers(targets, unsorted)
         except TooDeep:
             if len(targets) > 1:
-                return [page for target in targets for page in self.page([target], unsorted)]
+                return [page for target in targets for page in self._read([target], unsorted)]
             # Without a script messages come as they are, and this one is no text.
             answers = self._answers(targets, unsorted, messages=False)
         if self._scripts and any(_scripts_refused(answer.error) for answer in answers):
@@ -256,7 +264,7 @@ class Finder:
                 PAGE_WITHOUT_SCRIPTS * len(targets),
             )
             self._scripts = False
-            return self.page(targets, unsorted)
+            return self._read(targets, unsorted)
         pages = []
         for target, answer in zip(targets, answers, strict=True):
             if self._script_failed(target.index, answer):
@@ -266,7 +274,7 @@ class Finder:
                     "whole, in pages of %d logs",
                     target.index, PAGE_WITHOUT_SCRIPTS,
                 )  # fmt: skip
-                pages += self.page([target], unsorted)
+                pages += self._read([target], unsorted)
             else:
                 pages.append(self._index_page(target, answer))
         return pages
@@ -305,6 +313,7 @@ class Finder:
 
     def _page_query(self, target: Target, unsorted: bool) -> dict[str, Any]:
         by_time = {"timestamp": {"order": "desc", "unmapped_type": "date", "numeric_type": "date"}}
+        values = 1 if unsorted else 2
         query: dict[str, Any] = {
             "size": target.size,
             "query": self._queries.owed(),
@@ -314,7 +323,10 @@ class Finder:
             **NO_PIPELINE,
         }
         if target.cursor is not None:
-            query["search_after"] = target.cursor
+            *time, number = target.cursor[:values]
+            query["search_after"] = [*time, number + (len(target.cursor) > values)]
+            if taken := target.cursor[values:]:
+                query["query"]["bool"]["must_not"].append({"ids": {"values": taken}})
         if self._is_scripted(target.index):
             script = {"source": _MESSAGE_SCRIPT, "params": _MESSAGE_PARAMS}
             query |= {"_source": False, "script_fields": {"message": {"script": script}}}
@@ -335,7 +347,7 @@ class Finder:
         return IndexPage(
             index=index,
             hits=hits,
-            cursors=[hit.sort for hit in answer.hits.hits],
+            cursors=_cursors(target.cursor or [], answer.hits.hits),
             exhausted=len(hits) < target.size,
         )
 
@@ -402,6 +414,18 @@ _NO_WORDS = frozenset(
 
 def _refusal(kind: str) -> str:
     return f"it cannot be searched ({kind})"
+
+
+def _cursors(before: list[Any], hits: Sequence[RawHit]) -> list[list[Any]]:
+    """The cursor behind each hit: what it is sorted by, then the ids taken so far of those that are
+    sorted by the same. Each shard counts changes by itself, so that logs of one time on several
+    shards may have one `_seq_no`; no more of them than there are shards."""
+    cursors = []
+    for hit in hits:
+        same = before[len(hit.sort) :] if before[: len(hit.sort)] == hit.sort else []
+        before = [*hit.sort, *same, hit.id]
+        cursors.append(before)
+    return cursors
 
 
 def _found(hit: RawHit) -> Hit:

@@ -36,7 +36,7 @@ from enrich.log_store.documents import (
     encode_vector,
     encode_write,
 )
-from enrich.log_store.finding import Finder, Hit, Target
+from enrich.log_store.finding import Finder, Hit
 from enrich.log_store.paths import in_path
 from enrich.log_store.preflight import APPEND_ONLY, Readiness
 from enrich.log_store.shapes import translates_shapes
@@ -219,11 +219,8 @@ class Wholeness:
         """
         refused: dict[str, str] = {}
         for names in slices(indices, _ABREAST):
-            targets = [
-                Target(name, None, min(LOOKED_AT, ready.windows.get(name, LOOKED_AT)))
-                for name in names
-            ]
-            pages = self._finder.page(targets, unsorted)
+            sizes = {name: min(LOOKED_AT, ready.windows.get(name, LOOKED_AT)) for name in names}
+            pages = self._finder.newest(sizes, unsorted)
             refused |= self._without_text({page.index: page.hits for page in pages}, ready)
             fit = {page.index: page.hits for page in pages if page.index not in refused}
             refused |= self._refusing(self._trials(fit, ready))

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from enrich import paging
-from enrich.log_store import Finder, IndexPage, Target
+from enrich.log_store import Finder, IndexPage, Target, index_template
 from enrich.log_store.preflight import Nodes, Preflight
-from tests.conftest import Pipeline, Search
+from tests.conftest import DIMENSIONS, Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, logs
 
 Build = Callable[..., Pipeline]
@@ -170,3 +170,18 @@ def test_further_rounds_stay_with_the_indices_of_the_first(
         ("a_2026_11", "b_2026_11"),
         ("c_2026_11",),
     ]
+
+
+def test_logs_of_one_time_on_several_shards_are_all_found_in_one_run(
+    pipeline: Build, search: Search, read: list[int]
+) -> None:
+    name = "shop_web_2026_11"
+    template = index_template(DIMENSIONS, [name])["template"]
+    search("PUT", f"/{name}", {**template, "settings": {"index.knn": True, "number_of_shards": 3}})
+    at_once = [{**log, "timestamp": "2026-11-20T10:00:00Z"} for log in logs(200, 3)]
+    search.index(name, at_once)
+
+    record = pipeline(enrich_batch_size=10, enrich_max_chunks_in_flight=1).run()
+
+    assert (record.found, record.vectors_written) == (200, 200)
+    assert len(read) > 4
