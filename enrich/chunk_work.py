@@ -305,9 +305,13 @@ class ChunkWork:
 
     def _owed(self, chunk: Chunk, pairs: Any, tally: Tally) -> list[Document]:
         owed = []
+        # An index that refused the run's writes once is bought nothing more.
+        skipped = self._ledger.skipped(chunk.run)
         for document, reference in pairs:
             tally.unreadable |= document.presence is Presence.UNREADABLE
             outcome = self._settled_already(document, reference, chunk.run)
+            if outcome is None and reference.index in skipped:
+                outcome = Outcome.DEFERRED
             if outcome is None:
                 owed.append(document)
             elif outcome is Outcome.DEFERRED:

@@ -25,6 +25,7 @@ from enrich.errors import AccessRefused, InputRefused, TextUnusable
 from enrich.ledger import Ledger, server
 from enrich.ledger.deployment import Configuration, disagreements, place_of
 from enrich.log_store import LogStore, Readiness
+from enrich.log_store.connection import RightMissing
 from enrich.masking import masker_of
 from enrich.redis_connection import connect
 from enrich.settings import Settings, is_open_to_others, unknown_names, without_password
@@ -250,11 +251,9 @@ class Check:
     @contextmanager
     def _or_unseen(self, what: str) -> Iterator[None]:
         # Rights that a run does not need: without them a question stays open, nothing is wrong.
-        from enrich.errors import AccessRefused
-
         try:
             yield
-        except AccessRefused:
+        except RightMissing:
             self._warn(f"{what} cannot be seen with the rights of OPENSEARCH_USER")
 
     def _look_at_indices(self, store: LogStore) -> None:

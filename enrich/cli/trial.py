@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from enrich.errors import AccessRefused, TextUnusable
+from enrich.errors import TextUnusable
 from enrich.log_store import LogStore, Presence, Readiness, RequestRefused, Target, Trial
-from enrich.log_store.connection import ndjson
+from enrich.log_store.connection import RightMissing, ndjson, role_advice
 from enrich.log_store.paths import in_path
 from enrich.log_store.queries import NO_PIPELINE
-from enrich.log_store.wholeness import ROLE
 from enrich.models import Reference
 from enrich.slices import slices
 from enrich.text import text_of
@@ -48,8 +47,8 @@ def try_mapping(store: LogStore, indices: Sequence[str]) -> str:
     try:
         for name in indices[:MAX_INDICES]:
             store.connection.request("PUT", f"/{in_path(name)}/_mapping", {"properties": {}})
-    except AccessRefused:
-        return f"the user may not put mappings (403): {ROLE}"
+    except RightMissing as error:
+        return f"the user may not put mappings (403): {role_advice(error.rights)}"
     except RequestRefused as error:
         return f"mappings cannot be put ({error.error_type})"
     return ""

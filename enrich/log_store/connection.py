@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import ssl
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
@@ -74,6 +76,21 @@ class NoAnswerInTime(ServerUnavailable):
     """A request was taken and not answered within OPENSEARCH_TIMEOUT_SECONDS."""
 
 
+class RightMissing(AccessRefused):
+    """OpenSearch knows OPENSEARCH_USER and does not allow what was asked (403).
+
+    Attributes:
+        rights: those that are missing, such as `indices:data/write/index`, as far as it says so.
+    """
+
+    def __init__(self, message: str, rights: tuple[str, ...] = ()) -> None:
+        super().__init__(message, rights)
+        self.rights = rights
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class _Verbatim(Serializer):
     """Bodies out as bytes, answers in as text."""
 
@@ -117,7 +134,7 @@ class Connection:
                 options["ca_certs"] = settings.opensearch_ca_certs
         self._client = OpenSearch(
             hosts=[{"host": settings.opensearch_host, "port": settings.opensearch_port}],
-            http_auth=(settings.opensearch_user, password) if settings.opensearch_user else None,
+            headers=_login(settings.opensearch_user, password),
             timeout=settings.opensearch_timeout_seconds,
             # One owner for each failure: the task retries, not the client.
             max_retries=0,
@@ -140,7 +157,8 @@ class Connection:
         """Send one request; the answer's body, verbatim.
 
         Raises:
-            ServerUnavailable (NoAnswerInTime), TransientError, AccessRefused, Halt, RequestRefused
+            ServerUnavailable (NoAnswerInTime), TransientError, AccessRefused (RightMissing), Halt,
+            RequestRefused
         """
         headers = {"content-type": "application/x-ndjson"} if isinstance(body, bytes) else None
         # In the path, because the client takes a parameter called `timeout` for its own.
@@ -199,6 +217,13 @@ def _try_authorities(path: str) -> None:
     raise SettingsError(f"OPENSEARCH_CA_CERTS: {path} {reason}")
 
 
+def _login(user: str, password: str) -> dict[str, str]:
+    """The header of a login in UTF-8, which OpenSearch reads; the client library sends Latin-1."""
+    if not user:
+        return {}
+    return {"authorization": f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"}
+
+
 def decode(body: str, type_: type[T]) -> T:
     """Decode an answer; half surrogate pairs, which msgspec refuses, pass.
 
@@ -249,6 +274,25 @@ def error_type(info: Any) -> str:
     return str(first or error.get("type") or "")
 
 
+def rights_in(info: Any) -> tuple[str, ...]:
+    """The missing rights that an error of the security plugin names; its reason also quotes the
+    user, which is why nothing else of it is handed on."""
+    named = _NO_PERMISSIONS.match(_reason(info))
+    return tuple(dict.fromkeys(_RIGHT.findall(named[1]))) if named else ()
+
+
+#: "no permissions for [indices:data/write/bulk[s], indices:data/write/index] and User [name=…".
+_NO_PERMISSIONS = re.compile(r"no permissions for \[(.*?)\] and User ")
+_RIGHT = re.compile(r"(?:cluster|indices):[a-z_]+/[a-z_/]+(?:\[[a-z_/]+\])?\*?")
+
+
+def role_advice(rights: Sequence[str]) -> str:
+    """Which role brings missing rights."""
+    templates = any("template" in right for right in rights)
+    name = "opensearch-role-template" if templates else "opensearch-role"
+    return f"give OPENSEARCH_USER the role in deploy/{name}.json"
+
+
 def _translated(error: TransportError, url: str) -> EnrichError:
     status = cast(int, error.status_code)
     kind = error_type(error.info)
@@ -257,10 +301,18 @@ def _translated(error: TransportError, url: str) -> EnrichError:
             f"OpenSearch at {url} refused the user or password (401): "
             "check OPENSEARCH_USER and OPENSEARCH_PASSWORD"
         )
+    if status == 403 and not kind:
+        return RightMissing(
+            f"OpenSearch at {url} does not allow this to OPENSEARCH_USER (403), and it is not its "
+            "security plugin that says so: check what stands before it, such as a proxy"
+        )
     if status == 403 and kind != "cluster_block_exception":
-        return AccessRefused(
-            f"OpenSearch at {url} does not allow this to OPENSEARCH_USER (403, {kind}): "
-            "give it the role in deploy/opensearch-role.json"
+        rights = rights_in(error.info)
+        missing = f": {', '.join(rights)}" if rights else ""
+        return RightMissing(
+            f"OpenSearch at {url} does not allow this to OPENSEARCH_USER (403, {kind}{missing}): "
+            f"{role_advice(rights)}",
+            rights,
         )
     if status == 500 and kind == "security_exception":
         # A write that the security plugin takes from nobody of whom it hides a part.
@@ -268,3 +320,8 @@ def _translated(error: TransportError, url: str) -> EnrichError:
     if status == 429 or status >= 500:
         return TransientError(f"OpenSearch is overloaded or in trouble ({status}, {kind})")
     return RequestRefused(f"OpenSearch refused a request ({status}, {kind})", kind, status)
+
+
+def _reason(info: Any) -> str:
+    error = info.get("error", info) if isinstance(info, dict) else None
+    return str(error.get("reason", "")) if isinstance(error, dict) else ""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from enrich.errors import AccessRefused
-from enrich.log_store.connection import Connection, RequestRefused
+from enrich.log_store.connection import Connection, RequestRefused, RightMissing
 from enrich.log_store.paths import holds, in_path, parts
 from enrich.log_store.shapes import translates_shapes
 from enrich.models import stream_of
@@ -211,7 +211,7 @@ class Preflight:
             )
             merged = answer["defaults"] | answer["persistent"] | answer["transient"]
             nodes = self._connection.ask(dict[str, Any], "GET", "/_nodes/data:true/stats/fs")
-        except AccessRefused:
+        except RightMissing:
             # Without the right to look, OpenSearch's own block is met item by item instead.
             return Nodes(data=1, obstacle="")
         watermark = str(merged.get(prefix + "watermark.high", "90%"))

@@ -24,8 +24,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from enrich.errors import AccessRefused, TransientError
-from enrich.log_store.connection import Connection, RequestRefused
+from enrich.errors import TransientError
+from enrich.log_store.connection import (
+    Connection,
+    RequestRefused,
+    RightMissing,
+    rights_in,
+    role_advice,
+)
 from enrich.log_store.documents import (
     Addition,
     Document,
@@ -118,8 +124,7 @@ _OF_THE_DOCUMENT = frozenset(
     }
 )
 
-ROLE = "give OPENSEARCH_USER the role in deploy/opensearch-role.json"
-MAY_NOT_WRITE = f"OPENSEARCH_USER may not write to it (403): {ROLE}"
+_MAY_NOT_WRITE = "OPENSEARCH_USER may not write to it (403"
 PARTLY_HIDDEN = (
     "OpenSearch shows only a part of it to OPENSEARCH_USER (field-level security, masked fields or "
     "document-level security), so that a log could not be written back whole: use a role without "
@@ -148,7 +153,7 @@ class Trial:
 
 
 #: What does not pass until somebody changes it.
-_LASTING = frozenset({MAY_NOT_WRITE, PARTLY_HIDDEN, ALTERED, APPEND_ONLY})
+_LASTING = (_MAY_NOT_WRITE, PARTLY_HIDDEN, ALTERED, APPEND_ONLY)
 
 
 class Item(msgspec.Struct):
@@ -299,7 +304,7 @@ class Wholeness:
         if len(self._vouched) > 10_000:
             self._vouched.clear()
         self._vouched |= dict.fromkeys(unproven.keys() - found.keys(), now + VOUCHED_SECONDS)
-        return {index: reason for index, reason in found.items() if reason in _LASTING}
+        return {index: reason for index, reason in found.items() if reason.startswith(_LASTING)}
 
     def objections(self, trials: Sequence[Trial]) -> dict[str, str]:
         """What speaks against writing, by index; an index without objections is not named."""
@@ -331,8 +336,8 @@ class Wholeness:
                 b"\n".join(chain.from_iterable(rows)) + b"\n",
                 {"timeout": "2s"},
             )
-        except AccessRefused:
-            return [MAY_NOT_WRITE] * len(trials)
+        except RightMissing as error:
+            return [may_not_write(error.rights)] * len(trials)
         except RequestRefused as error:
             # One that cannot be parsed is enough for all to be refused.
             if len(trials) > 1:
@@ -373,13 +378,21 @@ def objection(item: Item) -> str:
     if "script_exception" in item.causes or _scripts_are_off(item):
         # Not to be compared there; the other trials stand.
         return ""
+    if kind == "security_exception" and item.status == 403:
+        return may_not_write(rights_in(item.error))
     return refusal(kind, item.status, str(item.error.get("reason", "")), item.causes)
+
+
+def may_not_write(rights: Sequence[str]) -> str:
+    """The sentence about an index for which rights are missing."""
+    missing = f": {', '.join(rights)}" if rights else ""
+    return f"{_MAY_NOT_WRITE}{missing}): {role_advice(rights)}"
 
 
 def refusal(kind: str, status: int, reason: str, causes: Sequence[str]) -> str:
     """A sentence for what OpenSearch refuses for all documents of an index; else the type."""
     if kind == "security_exception":
-        return MAY_NOT_WRITE if status == 403 else PARTLY_HIDDEN
+        return may_not_write(()) if status == 403 else PARTLY_HIDDEN
     if kind == "cluster_block_exception":
         return "it takes no writes now: an index or cluster block is set, or its disk is full"
     if kind == "validation_exception" and "append_only" in reason:

@@ -1,22 +1,149 @@
-"""OpenSearch with the security plugin: TLS, logins, least rights, and rights that are missing."""
+"""OpenSearch with the security plugin: logins, least rights, and rights that are missing.
+
+Whatever is not allowed is known before a text is bought, and said with what to change.
+"""
 
 from __future__ import annotations
 
-from tests.secured import SecuredCluster
+from typing import Any
+
+import pytest
+
+from enrich.errors import AccessRefused, Halt
+from enrich.log_store import LogStore, RightMissing
+from tests.secured import PASSWORD, SecuredCluster, User
 
 INDEX = "shop_logs_2026_11"
 
 
-def logs(count: int) -> list[dict[str, object]]:
+def logs(count: int) -> list[dict[str, Any]]:
     return [
         {"level": "ERROR", "message": f"payment {n} declined", "timestamp": 1_795_000_000_000 + n}
         for n in range(count)
     ]
 
 
+def inputs(secured: SecuredCluster) -> int:
+    """Texts that the embeddings API was asked for."""
+    return secured.embeddings.counts()["inputs"]
+
+
 def test_least_rights_suffice_for_a_run(secured: SecuredCluster) -> None:
     secured.search.create(INDEX)
     secured.search.index(INDEX, logs(5))
     run = secured.pipeline(secured.user()).run()
-    assert run.vectors_written == 5
+    assert (run.state, run.vectors_written, run.skipped_indices) == ("finished", 5, {})
     assert secured.search.count(INDEX, {"exists": {"field": "log_vector"}}) == 5
+
+
+@pytest.mark.parametrize(
+    ("without", "missing"),
+    [
+        ("indices:data/write/*", "indices:data/write/bulk"),
+        ("indices:data/write/index*", "indices:data/write/index"),
+        ("indices:data/write/update*", "indices:data/write/update"),
+        ("indices:data/write/bulk?", "indices:data/write/bulk[s]"),
+    ],
+)
+def test_nothing_is_bought_where_a_right_to_write_is_missing(
+    secured: SecuredCluster, without: str, missing: str
+) -> None:
+    for index in (INDEX, "pay_logs_2026_11"):
+        secured.search.create(index)
+        secured.search.index(index, logs(5))
+    user = secured.user(without=[without])
+    run = secured.pipeline(user).run()
+    assert run.skipped_indices.keys() == {INDEX, "pay_logs_2026_11"}
+    for reason in run.skipped_indices.values():
+        assert missing in reason and "deploy/opensearch-role.json" in reason
+    assert (run.found, run.api_inputs, inputs(secured)) == (0, 0, 0)
+    # Given the right, the next run goes on.
+    secured.role(user.name)
+    assert secured.pipeline(user).run().vectors_written == 10
+
+
+def test_an_index_that_may_not_be_written_costs_the_others_nothing(
+    secured: SecuredCluster,
+) -> None:
+    for index in (INDEX, "pay_logs_2026_11"):
+        secured.search.create(index)
+        secured.search.index(index, logs(5))
+    user = secured.user(without=["indices:data/write/*"])
+    secured.role("writer", patterns=["pay_*"])
+    secured.api("PUT", "rolesmapping/writer", {"users": [user.name]})
+    # The right to send a bulk at all is not one of an index.
+    run = secured.pipeline(user).run()
+    assert run.skipped_indices.keys() == {INDEX}
+    assert (run.vectors_written, inputs(secured)) == (5, 5)
+
+
+def test_a_right_that_is_lost_in_mid_run_costs_one_chunk_at_most(secured: SecuredCluster) -> None:
+    secured.search.create(INDEX)
+    secured.search.index(INDEX, logs(300))
+    user = secured.user()
+    pipeline = secured.pipeline(user)
+    written: list[str] = []
+
+    def take_away(name: str, arguments: Any) -> None:
+        if name == "embed_and_update":
+            written.append(name)
+            if len(written) == 2:
+                secured.role(user.name, without=["indices:data/write/*"])
+
+    pipeline.before = take_away
+    run = pipeline.run()
+    assert run.vectors_written == 100
+    assert run.found == run.vectors_written + run.deferred and run.failed == 0
+    assert run.halt_reason or run.skipped_indices.keys() == {INDEX}
+    assert "OPENSEARCH_USER" in (run.halt_reason or run.skipped_indices[INDEX])
+    assert inputs(secured) <= 200, "no more is bought once a write was refused"
+    secured.role(user.name)
+    pipeline.before = lambda name, arguments: None
+    assert pipeline.run().vectors_written == 200
+
+
+# -- logins
+
+
+@pytest.mark.parametrize(
+    "password", ["비밀번호-Right-Secret-1!", "Pässwörd-Right-Secret-1!", "a:b-Right Secret €4711"]
+)
+def test_passwords_of_any_alphabet_log_in(secured: SecuredCluster, password: str) -> None:
+    secured.search.create(INDEX)
+    secured.search.index(INDEX, logs(1))
+    user = secured.user(password=password)
+    assert secured.pipeline(user).run().vectors_written == 1
+
+
+def test_a_wrong_login_and_a_missing_right_are_told_apart(secured: SecuredCluster) -> None:
+    def ask(user: User, path: str) -> None:
+        store = LogStore(secured.settings(user))
+        try:
+            store.connection.request("GET", path)
+        finally:
+            store.close()
+
+    known = secured.user()
+    for wrong in (User(name=known.name, password="wrong"), User(name="nobody", password=PASSWORD)):
+        with pytest.raises(AccessRefused, match=r"\(401\): check OPENSEARCH_USER and OPENSEARCH_"):
+            ask(wrong, "/_cluster/health")
+    with pytest.raises(RightMissing, match=r"cluster:.*opensearch-role\.json") as refused:
+        ask(known, "/_tasks")
+    assert refused.value.rights and "401" not in str(refused.value)
+    with pytest.raises(RightMissing, match=r"opensearch-role-template\.json"):
+        ask(known, "/_index_template")
+
+
+def test_a_wrong_password_halts_the_run_and_is_said(secured: SecuredCluster) -> None:
+    user = secured.user()
+    run = secured.pipeline(User(name=user.name, password="hunter2-wrong")).run()
+    assert run.state == "halted" and inputs(secured) == 0
+    assert "OPENSEARCH_PASSWORD" in run.halt_reason and "hunter2" not in run.halt_reason
+
+
+def test_the_certificate_is_checked(secured: SecuredCluster) -> None:
+    user = secured.user()
+    store = LogStore(secured.settings(user, opensearch_ca_certs=""))
+    with pytest.raises(Halt, match="OPENSEARCH_CA_CERTS"):
+        store.version()
+    store.close()

@@ -9,7 +9,7 @@ import pytest
 
 from enrich import backfill, chunk_work, errors
 from enrich.cli import workers
-from enrich.log_store.connection import NoAnswerInTime, RequestRefused, TooDeep
+from enrich.log_store.connection import NoAnswerInTime, RequestRefused, RightMissing, TooDeep
 
 SAMPLES: list[errors.EnrichError] = [
     errors.EnrichError("a sentence"),
@@ -30,6 +30,8 @@ SAMPLES: list[errors.EnrichError] = [
     TooDeep("a sentence"),
     NoAnswerInTime("a sentence"),
     chunk_work.IndexSilent("a sentence"),
+    RightMissing("not allowed"),
+    RightMissing("not allowed", ("indices:data/write/index",)),
     backfill.ChunkBusy(7.5),
     workers.NoWorker("a sentence"),
 ]

@@ -9,19 +9,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from enrich.errors import AccessRefused
 from enrich.log_store import wholeness
-from enrich.log_store.connection import RequestRefused, decode
+from enrich.log_store.connection import RequestRefused, RightMissing, decode
 from enrich.log_store.documents import Addition, Document, Presence
 from enrich.log_store.finding import Hit, IndexPage, Target
 from enrich.log_store.preflight import Readiness
 from enrich.log_store.wholeness import (
     ALTERED,
-    MAY_NOT_WRITE,
     PARTLY_HIDDEN,
     Item,
     Trial,
     Wholeness,
+    may_not_write,
     objection,
 )
 from enrich.models import Reference
@@ -65,7 +64,7 @@ APPEND = "Operation [UPDATE] is not allowed as setting `index.append_only.enable
         (refused("illegal_argument_exception", reason="cannot execute [inline] scripts"), ""),
         (refused("illegal_argument_exception", cause="script_exception"), ""),
         (HIDDEN, PARTLY_HIDDEN),
-        (refused("security_exception", 403), MAY_NOT_WRITE),
+        (refused("security_exception", 403), may_not_write(())),
         (refused("cluster_block_exception", 429), "takes no writes now"),
         (refused("validation_exception", reason=APPEND), "index.append_only.enabled is set"),
         (refused("unavailable_shards_exception", 503), "wait_for_active_shards"),
@@ -176,8 +175,8 @@ def test_what_is_too_large_for_a_proxy_is_no_objection() -> None:
 
 
 def test_no_right_to_write_at_all_is_said_of_each() -> None:
-    cluster = Cluster(a=lambda op, line: AccessRefused("403"))
-    assert on(cluster).objections([trial("a")]) == {"a": MAY_NOT_WRITE}
+    cluster = Cluster(a=lambda op, line: RightMissing("403"))
+    assert on(cluster).objections([trial("a")]) == {"a": may_not_write(())}
 
 
 def test_one_log_that_the_mapping_refuses_says_nothing_of_its_index() -> None:
