@@ -91,6 +91,22 @@ def _say_if_processes_may_wait(instance: Any, **_: Any) -> None:
         log.warning("%s", advice)
 
 
+@celeryd_after_setup.connect
+def _say_if_opensearch_is_too_old(**_: Any) -> None:
+    # It goes on: the server may be upgraded meanwhile, and each run looks before it buys anything.
+    from enrich.assembly import build_store
+
+    store = build_store(settings)
+    try:
+        objection = store.version().objection
+    except EnrichError as error:
+        objection = f"which OpenSearch answers is not known yet: {error}"
+    finally:
+        store.close()
+    if objection:
+        log.warning("%s", objection)
+
+
 @beat_init.connect
 def _say_beats_settings(sender: Any, **_: Any) -> None:
     log_settings("beat")

@@ -179,6 +179,8 @@ class Scanner:
             self._ledger.skip(run, index, reason)
         if not backlog.counts:
             return Scan(pending=[], update_only=[], unsorted=[])
+        if objection := self._store.version().objection:
+            raise Halt(objection)
         nodes = self._store.preflight.nodes()
         if nodes.obstacle:
             raise Halt(nodes.obstacle)

@@ -201,7 +201,13 @@ class Check:
         settings = self._settings
         store = assembly.build_store(settings)
         who = f" as {settings.opensearch_user}" if settings.opensearch_user else ""
-        self._ok(f"{store.version()} at {settings.opensearch_url}{who}")
+        version = store.version()
+        self._ok(f"{version} at {settings.opensearch_url}{who}")
+        if version.objection:
+            self._bad(version.objection, 3)
+            return
+        if version.untested:
+            self._warn(f"{version} is older than what enrich is tested on: upgrade it when you can")
         self._look_at_cluster(store)
         self._indices = store.insight.names()
         with self._or_unseen("whether there are data streams"):

@@ -4,13 +4,12 @@
 `documents` reads and writes by reference, `stored_vectors` reads what others can take over,
 `preflight` decides which indices may be written, `engines` whether their k-NN engine runs,
 `wholeness` tries whether a document would be written back whole, `templates` is for indices to
-come, `insight` looks for people, `scope` is what both searchers mean by all indices. The rest of
+come, `insight` looks for people, `scope` is what both searchers mean by all indices, `version`
+tells which OpenSearch it is. The rest of
 the program sees `LogStore` only.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 from enrich.log_store.connection import Connection, NoAnswerInTime, RequestRefused
 from enrich.log_store.documents import (
@@ -34,6 +33,7 @@ from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import translates_shapes
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.log_store.templates import Templates, index_template
+from enrich.log_store.version import Version, read_version
 from enrich.log_store.wholeness import Trial, Wholeness
 from enrich.settings import Settings
 
@@ -58,6 +58,7 @@ __all__ = [
     "Target",
     "Trial",
     "Verdict",
+    "Version",
     "Write",
     "encode_vector",
     "index_template",
@@ -83,8 +84,6 @@ class LogStore:
     def close(self) -> None:
         self.connection.close()
 
-    def version(self) -> str:
+    def version(self) -> Version:
         """Distribution and version, such as "opensearch 3.5.0"; the cheapest proof of a line."""
-        answer = self.connection.ask(dict[str, Any], "GET", "/")
-        version = answer.get("version", {})
-        return f"{version.get('distribution', 'elasticsearch')} {version.get('number', '?')}"
+        return read_version(self.connection)

@@ -93,7 +93,9 @@ class Insight:
         self._scope = scope
         self._stored = stored
         self._queries = Queries(settings)
-        self._patterns = ",".join(without_exclusions(settings.enrich_index_pattern))
+        # No stream begins with a dot; an index that does, such as the security plugin's own, may be
+        # forbidden to look at, and would get the whole question refused.
+        self._patterns = ",".join([*without_exclusions(settings.enrich_index_pattern), "-.*"])
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
 
