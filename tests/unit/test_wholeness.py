@@ -12,7 +12,7 @@ import pytest
 from enrich.log_store import wholeness
 from enrich.log_store.connection import RequestRefused, RightMissing, decode
 from enrich.log_store.documents import Addition, Document, Presence
-from enrich.log_store.finding import Hit, IndexPage, Target
+from enrich.log_store.finding import Hit, IndexPage
 from enrich.log_store.preflight import Readiness
 from enrich.log_store.wholeness import (
     ALTERED,
@@ -240,9 +240,9 @@ class Shelf:
         self.vectors: set[str] = set()
         self.asked: list[int] = []
 
-    def page(self, targets: list[Target], unsorted: frozenset[str]) -> list[IndexPage]:
-        self.asked += [target.size for target in targets]
-        return [IndexPage(index=t.index, hits=self.hits[t.index][: t.size]) for t in targets]
+    def newest(self, sizes: dict[str, int], unsorted: frozenset[str]) -> list[IndexPage]:
+        self.asked += sizes.values()
+        return [IndexPage(index=name, hits=self.hits[name][:n]) for name, n in sizes.items()]
 
     def with_vectors(self, indices: list[str]) -> set[str]:
         return self.vectors.intersection(indices)
