@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from enrich.errors import AccessRefused, Halt
-from enrich.log_store import LogStore, RightMissing
+from enrich.log_store import LogStore
+from enrich.log_store.connection import RightMissing
 from tests.secured import PASSWORD, SecuredCluster, User
 
 INDEX = "shop_logs_2026_11"
