@@ -45,17 +45,22 @@ class Workers:
 
     def missing_queues(self) -> frozenset[str]:
         """Queues that no worker consumes."""
-        # The first to answer usually consumes both; only otherwise is everybody waited for.
-        missing = QUEUES - self._consumed(limit=1)
-        if missing and missing != QUEUES:
-            missing = QUEUES - self._consumed(limit=None)
+        # The first to answer usually consumes both; only otherwise is everybody waited for. One
+        # that takes no work, as its settings are not the deployment's, answers and consumes none.
+        first = self._consumed(limit=1)
+        missing = QUEUES - first if first is not None else QUEUES
+        if missing and first is not None:
+            missing = QUEUES - (self._consumed(limit=None) or frozenset())
         return missing
 
-    def _consumed(self, limit: int | None) -> frozenset[str]:
+    def _consumed(self, limit: int | None) -> frozenset[str] | None:
+        """Queues that those consume who answer; None if nobody does."""
         with _broker():
             inspect = self._app.control.inspect(timeout=PATIENCE_SECONDS, limit=limit)
-            answers: dict[str, list[dict[str, Any]]] = inspect.active_queues() or {}
-        return frozenset(queue["name"] for queues in answers.values() for queue in queues)
+            answers: dict[str, list[dict[str, Any]]] | None = inspect.active_queues()
+        if answers is None:
+            return None
+        return frozenset(queue["name"] for queues in answers.values() for queue in queues or ())
 
     def processes(self) -> tuple[int, int]:
         """How many workers answer, and how many processes they may have together."""
