@@ -21,6 +21,7 @@ from dev.api_control import ApiControl
 from dev.services import Services
 from enrich.ledger import Ledger
 from enrich.text import fingerprint
+from tests.conftest import PREFIX as PIPELINES
 from tests.conftest import Pipeline, Search, wait_for
 from tests.integration.test_cycle import logs
 from tests.integration.test_processes import (
@@ -221,7 +222,7 @@ def test_nothing_is_masked_unless_asked(pipeline: Callable[..., Pipeline], searc
 
 
 def test_a_donor_that_was_masked_otherwise_gives_no_vector(
-    pipeline: Callable[..., Pipeline], search: Search, embeddings: ApiControl
+    pipeline: Callable[..., Pipeline], search: Search, embeddings: ApiControl, raw: redis.Redis
 ) -> None:
     """A vector of the unmasked text must not be taken for that of the masked one."""
     search.create(INDEX)
@@ -232,9 +233,12 @@ def test_a_donor_that_was_masked_otherwise_gives_no_vector(
     found_unmasked = pipeline()
     found_unmasked.find_unvectorized("manual")
     works_masked = pipeline(enrich_mask="all")
-    # As while workers are restarted with the setting, one after the other.
+    # As while workers are restarted with the setting, one after the other, and the run was begun by
+    # a version that does not note with which settings.
     while found_unmasked.messages:
         if found_unmasked.messages[0][0] == "embed_and_update":
+            run = found_unmasked.ledger.active_run()
+            assert raw.hdel(f"{PIPELINES}run:{run}", "configuration")
             works_masked.messages.append(found_unmasked.messages.popleft())
             works_masked.deliver()
             found_unmasked.messages += works_masked.messages
