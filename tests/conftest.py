@@ -321,8 +321,8 @@ def start_worker(stack: Services, name: str, *options: str, **env: str) -> Servi
 
 
 def wait_for(condition: Callable[[], bool], service: Service | None = None) -> None:
-    """Until the condition holds; gives up after a minute, with the service's log."""
-    for _ in range(600):
+    """Until the condition holds; gives up after minutes, with the service's log."""
+    for _ in range(2400):
         if condition():
             return
         if service is not None and not service.running:
