@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from enrich.enrichment.write_trials import DEAD, Sorted, WriteTrials
-from enrich.errors import TransientError
+from enrich.errors import TransientError, place_of
 from enrich.ledger import Claim, Ledger
 from enrich.log_store import (
     APPEND_ONLY,
@@ -253,11 +253,11 @@ class ChunkWork:
         try:
             return self._of(chunk, [reference], given)
         except UNFORESEEN as error:
-            what = f"an error that nobody thought of ({type(error).__name__} at {_place_of(error)})"
+            what = f"an error that nobody thought of ({type(error).__name__} at {place_of(error)})"
             log.error(
                 "log %s in %s is deferred: it meets an error that nobody thought of (%s at %s); "
                 "please report it",
-                reference.id, reference.index, type(error).__name__, _place_of(error),
+                reference.id, reference.index, type(error).__name__, place_of(error),
                 extra={"run": chunk.run},
             )  # fmt: skip
         tally = Tally(errors=1)
@@ -277,7 +277,7 @@ class ChunkWork:
             log.error(
                 "chunk %s: no vector is taken over, because reading them met an error that nobody "
                 "thought of (%s at %s); please report it",
-                chunk.id, type(error).__name__, _place_of(error), extra={"run": chunk.run},
+                chunk.id, type(error).__name__, place_of(error), extra={"run": chunk.run},
             )  # fmt: skip
             return {}
 
@@ -484,16 +484,6 @@ class ChunkWork:
                 planned.append((outcome, self._write_of(chunk, document, write.addition)))
         for _ in self._write_once(chunk, planned, tally):
             tally.defer(CHANGED)
-
-
-def _place_of(error: BaseException) -> str:
-    """Where in the code an error was raised, as `module:line`; its text may quote a log."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    if trace is None:
-        return "an unknown place"
-    return f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}"
 
 
 def _refused_as_a_whole(

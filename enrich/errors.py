@@ -98,3 +98,14 @@ def cause_of(error: BaseException, kind: type[_Kind]) -> _Kind | None:
     while cause is not None and not isinstance(cause, kind):
         cause = cause.__cause__ or cause.__context__
     return cause
+
+
+def place_of(error: BaseException) -> str:
+    """Where an error was raised, as `module:function:line`; its text may quote a log."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return "an unknown place"
+    module = trace.tb_frame.f_globals.get("__name__", "?")
+    return f"{module}:{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"

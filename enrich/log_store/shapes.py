@@ -12,7 +12,7 @@ from collections.abc import Callable
 from types import FunctionType
 from typing import Any, TypeVar
 
-from enrich.errors import TransientError
+from enrich.errors import TransientError, place_of
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def _translating(method: Callable[..., Any]) -> Callable[..., Any]:
                 # Called wrongly: no answer has been asked for.
                 raise
             # Its text may quote the answer.
-            kind, place = type(error).__name__, _place_of(error)
+            kind, place = type(error).__name__, place_of(error)
         log.error(
             "an answer of OpenSearch has a shape that nobody thought of (%s, %s)", kind, place
         )
@@ -50,10 +50,3 @@ def _translating(method: Callable[..., Any]) -> Callable[..., Any]:
         )
 
     return translated
-
-
-def _place_of(error: BaseException) -> str:
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return "?" if trace is None else f"{trace.tb_frame.f_code.co_qualname}:{trace.tb_lineno}"
