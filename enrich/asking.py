@@ -44,10 +44,6 @@ BYTES_PER_TOKEN = 4
 #: A text that every endpoint takes: tells a refused text from an endpoint that refuses all.
 HARMLESS_TEXT = "connection refused"
 
-#: A pause asked for by 429 without Retry-After, in seconds.
-DEFAULT_PAUSE_SECONDS = 5.0
-
-
 #: Ways of failing that come and go with the load of a server or a gateway: a text that fails so by
 #: itself is deferred, never given up.
 PASSING = frozenset(
@@ -148,9 +144,8 @@ class Asking:
             return self._embedder.embed(texts)
         except RateLimited as error:
             self._count(run, api_requests=1, rate_limited=1)
-            pause = error.retry_after if error.retry_after is not None else DEFAULT_PAUSE_SECONDS
-            self._budget.pause(pause)
-            raise RateLimited(str(error), pause) from None
+            self._budget.pause(error.pause)
+            raise RateLimited(str(error), error.pause) from None
         except (TransientError, InputRefused, Halt):
             self._count(run, api_requests=1)
             raise

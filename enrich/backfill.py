@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from enrich.chunk_work import IN_DOUBT, MAX_LOSSES, ChunkWork, Tally
 from enrich.embedder import Embedder
 from enrich.enrichment.write_trials import WriteTrials
-from enrich.errors import Halt, NotHere, RunClosed, TransientError
+from enrich.errors import Halt, NotHere, NotYet, RunClosed, TransientError
 from enrich.ledger import Ledger, Standing
 from enrich.ledger.deployment import Configuration
 from enrich.log_store import LogStore, RequestRefused
@@ -59,16 +59,13 @@ class Publisher(Protocol):
     def finish_run(self, run: str) -> None: ...
 
 
-class ChunkBusy(TransientError):
-    """Another delivery of this chunk is at work.
-
-    Attributes:
-        seconds: until its claim ends.
-    """
+class ChunkBusy(NotYet):
+    """Another delivery of this chunk is at work; `seconds` until its lease ends."""
 
     def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self.seconds = seconds
+        super().__init__(str(self), seconds)
+        # By which it is built anew in another process.
+        self.args = (seconds,)
 
     def __str__(self) -> str:
         return "another delivery of this chunk is at work"

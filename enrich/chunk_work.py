@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from enrich.enrichment.write_trials import DEAD, Sorted, WriteTrials
-from enrich.errors import TransientError, place_of
+from enrich.errors import NotYet, TransientError, place_of
 from enrich.ledger import Claim, Ledger
 from enrich.log_store import (
     APPEND_ONLY,
@@ -63,6 +63,10 @@ MOST_TRIED = 20
 IN_DOUBT = "logs that may have been written cannot be read now (a shard does not answer)"
 
 
+#: Before it is looked again whether another worker's try of an index is over.
+TRIAL_SECONDS = 5.0
+
+
 class IndexSilent(TransientError):
     """A write was not answered, while OpenSearch answers."""
 
@@ -79,6 +83,8 @@ class Tally:
     waiting: bool = False
     #: Whether documents could not be read, so that nobody knows what this run wrote of them.
     unreadable: bool = False
+    #: Whether that is so for a reason that passes, as while a node starts.
+    away: bool = False
     #: Why documents are deferred, in sentences, and how many.
     reasons: Counter[str] = field(default_factory=Counter)
     #: Logs that another run had given a vector meanwhile, by that run.
@@ -94,6 +100,7 @@ class Tally:
         self.overloaded |= other.overloaded
         self.waiting |= other.waiting
         self.unreadable |= other.unreadable
+        self.away |= other.away
         self.reasons.update(other.reasons)
         self.by_others.update(other.by_others)
 
@@ -146,11 +153,13 @@ class ChunkWork:
         if tally.overloaded:
             raise TransientError(OVERLOADED)
         if tally.waiting:
-            raise TransientError("another worker is trying whether an index takes writes")
+            raise NotYet("another worker is trying whether an index takes writes", TRIAL_SECONDS)
         if tally.unreadable and claim.tried:
             # A write whose answer was lost may have been carried out: the shards of a node that
             # has just started cannot be read yet.
             raise TransientError(IN_DOUBT)
+        if tally.away:
+            raise TransientError(UNREADABLE)
         strangers = self._ledger.strangers(tally.by_others)
         if strangers:
             count = sum(tally.by_others[run] for run in strangers)
@@ -199,7 +208,7 @@ class ChunkWork:
         # Such an index is read all the same, and what it took before its end counts.
         owed = self._owed(chunk, zip(found, dead, strict=True), tally)
         tally.defer(DEAD, len(owed))
-        tally.unreadable = False
+        tally.unreadable = tally.away = False
         return tally
 
     def _try(
@@ -308,7 +317,9 @@ class ChunkWork:
         # An index that refused the run's writes once is bought nothing more.
         skipped = self._ledger.skipped(chunk.run)
         for document, reference in pairs:
-            tally.unreadable |= document.presence is Presence.UNREADABLE
+            if document.presence is Presence.UNREADABLE:
+                tally.unreadable = True
+                tally.away |= not document.closed
             outcome = self._settled_already(document, reference, chunk.run)
             if outcome is None and reference.index in skipped:
                 outcome = Outcome.DEFERRED
@@ -472,6 +483,8 @@ class ChunkWork:
                     tally.add(Outcome.GONE)
                 else:
                     tally.defer(UNREADABLE)
+                    tally.unreadable = True
+                    tally.away |= not document.closed
                 continue
             settled = self._judged_anew(document, chunk.run)
             if settled is not None:

@@ -35,8 +35,27 @@ class ServerUnavailable(TransientError):
     """A server could not be reached or did not answer in time."""
 
 
+class NotYet(TransientError):
+    """Another worker is at what this work has to wait for; nothing failed.
+
+    Attributes:
+        seconds: before it is worth while to look again.
+    """
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message, seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class NotHere(TransientError):
     """This process has other settings than the run; another worker has them and takes the work."""
+
+
+#: A pause asked for by 429 without Retry-After, in seconds.
+DEFAULT_PAUSE_SECONDS = 5.0
 
 
 class RateLimited(TransientError):
@@ -49,6 +68,11 @@ class RateLimited(TransientError):
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message, retry_after)
         self.retry_after = retry_after
+
+    @property
+    def pause(self) -> float:
+        """Seconds to wait, whether the provider said how many or not."""
+        return DEFAULT_PAUSE_SECONDS if self.retry_after is None else self.retry_after
 
     def __str__(self) -> str:
         return str(self.args[0])

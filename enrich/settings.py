@@ -117,6 +117,8 @@ class Settings(BaseSettings):
     enrich_hard_time_limit_seconds: float = Field(120, gt=0)
     enrich_visibility_timeout_seconds: float = Field(300, gt=0)
     enrich_chunk_deadline_seconds: float = Field(420, gt=0)
+    #: How long a server that is away is waited for, before work is deferred; not in the order.
+    enrich_outage_seconds: float = Field(150, ge=0, le=3600)
 
     # -- logs
     #: "none" for no file.

@@ -1,54 +1,57 @@
 """The four tasks. A task names the move, the backfill makes it; no task holds a decision.
 
-Only named errors are retried. A task returns one human line, which Flower shows from the event
-although results are not stored. Every retry and continuation is published with fresh options.
+What becomes of an error is decided in tasks/retry.py and carried out here. A task returns one human
+line, which Flower shows from the event although results are not stored. Every retry and
+continuation is published with fresh options.
+
+A message tells what it has been through: Celery's `retries` counts all its tries, `snoozes` those
+that only waited for a turn, `waited` the seconds between the others. A worker of an older version
+reads the `snoozes` of a chunk by their place and passes on what it does not know.
 """
 
 from __future__ import annotations
 
 import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import cache
 from typing import Any
 
-from celery import Task, shared_task
-from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded
+from celery import Task, exceptions, shared_task
+from celery.exceptions import Reject, SoftTimeLimitExceeded
 from celery.signals import worker_process_init
 from kombu.exceptions import OperationalError
 
 from enrich.assembly import build_backfill, build_ledger
-from enrich.backfill import Backfill, ChunkBusy
+from enrich.backfill import Backfill
 from enrich.dropping import drop
-from enrich.errors import (
-    EnrichError,
-    Halt,
-    NotHere,
-    RateLimited,
-    ServerUnavailable,
-    SettingsError,
-    TransientError,
-)
+from enrich.errors import EnrichError, Halt, ServerUnavailable, SettingsError, TransientError
 from enrich.models import Chunk
 from enrich.settings import load_settings
 from enrich.worker.last_resort import end_before_it_begins, end_run, reason_of
 from tasks.own_request import OwnRequest
 from tasks.retry import (
-    HAND_ON_SECONDS,
-    MAX_BACKOFF_SECONDS,
-    MAX_PAUSES,
-    MAX_RETRIES,
+    Decision,
+    Drop,
+    GiveUp,
+    HaltRun,
+    Retry,
+    Snooze,
+    Tries,
+    WorkerLimit,
     after,
-    backoff,
-    pause_of,
-    too_long,
+    decide,
 )
 
 log = logging.getLogger(__name__)
 
-#: What a scan is tried again for.
-_PASSING = (TransientError, SoftTimeLimitExceeded, MemoryError)
+#: By which a worker ends a task that needs too much.
+_LIMITS = (SoftTimeLimitExceeded, MemoryError)
 
 #: By which a task tells Celery what shall become of its delivery.
-_CELERYS = (Retry, Reject, Ignore)
+_CELERYS = (exceptions.Retry, exceptions.Reject, exceptions.Ignore)
 
 
 class _CeleryPublisher:
@@ -86,130 +89,179 @@ def _forget_parent(**_: Any) -> None:
     backfill.cache_clear()
 
 
-@shared_task(
-    bind=True, name="enrich.find_unvectorized", max_retries=MAX_RETRIES, Request=OwnRequest
-)
-def find_unvectorized(self: Task, trigger: Any = "beat", *_: Any, **__: Any) -> str:
+@shared_task(bind=True, name="enrich.find_unvectorized", max_retries=None, Request=OwnRequest)
+def find_unvectorized(
+    self: Task, trigger: Any = "beat", *_: Any, snoozes: Any = 0, waited: Any = 0.0, **__: Any
+) -> str:
     if not isinstance(trigger, str):
         return drop("not a tick")
-    try:
-        return backfill().tick(trigger)
-    except NotHere as error:
-        return _handed_on(self, error)
-    except _PASSING as error:
-        return _again_or_halt(self, "", error)
-    except _CELERYS:
-        raise
-    except Exception as error:
-        return _ended(self, "", error, trigger)
+    return _handled(
+        _Delivery(
+            task=self,
+            name="tick",
+            arguments=(trigger,),
+            tries=Tries.of(self.request.retries, snoozes, waited),
+            do=lambda: backfill().tick(trigger),
+            stop=lambda decision: _ended(self, "", decision.reason, trigger),
+        )
+    )
 
 
-@shared_task(bind=True, name="enrich.scan_page", max_retries=MAX_RETRIES, Request=OwnRequest)
-def scan_page(self: Task, run: Any = None, page: Any = None, *_: Any, **__: Any) -> str:
+@shared_task(bind=True, name="enrich.scan_page", max_retries=None, Request=OwnRequest)
+def scan_page(
+    self: Task,
+    run: Any = None,
+    page: Any = None,
+    *_: Any,
+    snoozes: Any = 0,
+    waited: Any = 0.0,
+    **__: Any,
+) -> str:
     if not isinstance(run, str) or not isinstance(page, int):
         return drop("not a page of a run")
-    try:
-        return backfill().scan(run, page)
-    except NotHere as error:
-        return _handed_on(self, error)
-    except _PASSING as error:
-        return _again_or_halt(self, run, error)
-    except _CELERYS:
-        raise
-    except Exception as error:
-        return _ended(self, run, error)
+
+    def stop(decision: GiveUp | HaltRun) -> str:
+        backfill().halt(run, decision.reason)
+        return f"halted: {decision.reason}"
+
+    return _handled(
+        _Delivery(
+            task=self,
+            name=f"page {page}",
+            arguments=(run, page),
+            tries=Tries.of(self.request.retries, snoozes, waited),
+            run=run,
+            do=lambda: backfill().scan(run, page),
+            stop=stop,
+        )
+    )
 
 
-@shared_task(bind=True, name="enrich.finish_run", max_retries=MAX_RETRIES, Request=OwnRequest)
-def finish_run(self: Task, run: Any = None, *_: Any, **__: Any) -> str:
+@shared_task(bind=True, name="enrich.finish_run", max_retries=None, Request=OwnRequest)
+def finish_run(
+    self: Task, run: Any = None, *_: Any, snoozes: Any = 0, waited: Any = 0.0, **__: Any
+) -> str:
     if not isinstance(run, str):
         return drop("not a run")
-    try:
-        return backfill().finish(run)
-    except _PASSING as error:
-        raise _published(self, error, **after(backoff(self.request.retries))) from None
-    except _CELERYS:
-        raise
-    except Exception as error:
-        return _ended(self, run, error)
+    return _handled(
+        _Delivery(
+            task=self,
+            name="end",
+            arguments=(run,),
+            tries=Tries.of(self.request.retries, snoozes, waited),
+            run=run,
+            do=lambda: backfill().finish(run),
+            # By the ledger alone: the backfill would publish this very task once more.
+            stop=lambda decision: _ended(self, run, decision.reason),
+        )
+    )
 
 
-@shared_task(bind=True, name="enrich.embed_and_update", max_retries=MAX_RETRIES, Request=OwnRequest)
-def embed_and_update(self: Task, message: Any = None, pauses: int = 0, *_: Any, **__: Any) -> str:
-    """`pauses` are those of the retries so far that only waited for a turn."""
+@shared_task(bind=True, name="enrich.embed_and_update", max_retries=None, Request=OwnRequest)
+def embed_and_update(
+    self: Task, message: Any = None, snoozes: Any = 0, *_: Any, waited: Any = 0.0, **__: Any
+) -> str:
     try:
         chunk = Chunk.from_message(message)
     except ValueError as error:
         return drop(str(error))
+
+    def stop(decision: GiveUp | HaltRun) -> str:
+        if isinstance(decision, HaltRun):
+            backfill().halt(chunk.run, decision.reason)
+        return backfill().give_up(chunk, decision.reason)
+
+    return _handled(
+        _Delivery(
+            task=self,
+            name=f"chunk {chunk.id}",
+            arguments=(chunk.to_message(),),
+            shown=_shown(chunk.id),
+            tries=Tries.of(self.request.retries, snoozes, waited),
+            run=chunk.run,
+            # Reading and writing the same logs once more would take as much.
+            limit=WorkerLimit,
+            do=lambda: backfill().embed_and_update(chunk),
+            stop=stop,
+        )
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Delivery:
+    """One delivery of a message: what it asks for, and what it has been through."""
+
+    task: Task
+    #: For the log.
+    name: str
+    arguments: tuple[Any, ...]
+    #: What Flower shows of the arguments, if not all.
+    shown: str = ""
+    tries: Tries
+    run: str = ""
+    #: What a limit of the worker means for it.
+    limit: type[EnrichError] = TransientError
+    do: Callable[[], str]
+    #: Carries out that it is not tried again.
+    stop: Callable[[GiveUp | HaltRun], str]
+
+    def decide(self, error: Exception) -> Decision:
+        if isinstance(error, _LIMITS):
+            error = self.limit(f"the worker ran into {type(error).__name__}")
+        elif not isinstance(error, EnrichError):
+            # Not its text, which may quote a log.
+            log.error("%s: %s", self.name, reason_of(error), extra={"run": self.run or "-"})
+        return decide(
+            error,
+            self.tries,
+            outage_seconds=load_settings().enrich_outage_seconds,
+            chance=random.random(),
+            now=datetime.now(UTC),
+        )
+
+    def again(self, tries: Tries) -> dict[str, Any]:
+        """The message that asks for it again. Workers of an older version look for the `snoozes` of
+        a chunk in their place."""
+        if self.shown:
+            place, named = (tries.snoozes,), {"waited": tries.waited}
+            return {"args": (*self.arguments, *place), "kwargs": named, "argsrepr": self.shown}
+        named = {"snoozes": tries.snoozes, "waited": tries.waited}
+        return {"args": self.arguments, "kwargs": named}
+
+
+def _handled(delivery: _Delivery) -> str:
+    """Raises Celery's Retry or Reject."""
     try:
-        return _handled(self, chunk, pauses)
-    except _PASSING as error:
-        # Redis could not even be told what became of it.
-        raise _given_back(str(error)) from None
+        return delivery.do()
     except _CELERYS:
         raise
     except Exception as error:
-        return _ended(self, chunk.run, error)
-
-
-def _handled(task: Task, chunk: Chunk, pauses: int) -> str:
-    """Raises Celery's Retry or Reject, or what is in the way of saying how it ended."""
+        failed = error
+    decision = delivery.decide(failed)
     try:
-        return backfill().embed_and_update(chunk)
-    except ChunkBusy as error:
-        if task.request.retries >= MAX_RETRIES:
-            return f"dropped: {error}"
-        # Should the other delivery be lost, this one goes on when its claim has ended.
-        seconds = min(error.seconds + 0.1, MAX_BACKOFF_SECONDS)
-        raise _again(task, chunk, error, seconds, pauses) from None
-    except NotHere as error:
-        if pauses >= MAX_PAUSES:
-            # It stays open, and is deferred when its deadline has passed.
-            return f"dropped: {error}"
-        raise _again(task, chunk, error, HAND_ON_SECONDS, pauses + 1) from None
-    except RateLimited as error:
-        pause = pause_of(error)
-        if reason := too_long(pause):
-            backfill().halt(chunk.run, reason)
-            return backfill().give_up(chunk, reason)
-        if pauses >= MAX_PAUSES:
-            return backfill().give_up(chunk, str(error))
-        raise _again(task, chunk, error, pause, pauses + 1) from None
-    except TransientError as error:
-        tries = task.request.retries - pauses
-        if tries >= MAX_RETRIES:
-            return backfill().give_up(chunk, str(error))
-        raise _again(task, chunk, error, backoff(tries), pauses) from None
-    except (SoftTimeLimitExceeded, MemoryError) as error:
-        return backfill().give_up(chunk, f"the worker ran into {type(error).__name__}")
-    except (*_CELERYS, EnrichError):
+        return _carried_out(delivery, decision, failed)
+    except (TransientError, *_LIMITS) as second:
+        # Redis could not even be told what became of it.
+        raise _given_back(str(second)) from None
+    except _CELERYS:
         raise
-    except Exception as error:
-        # This chunk's alone: whose logs brought it about must not stop others'.
-        log.error("chunk %s: %s", chunk.id, reason_of(error), extra={"run": chunk.run})
-        return backfill().give_up(chunk, reason_of(error))
+    except Exception as second:
+        reason = decision.reason if isinstance(decision, GiveUp | HaltRun) else reason_of(second)
+        return _ended(delivery.task, delivery.run, reason)
 
 
-def _handed_on(task: Task, error: NotHere) -> str:
-    """Give a tick or a page to whichever worker is next to look; a lost one is made up for by the
-    next tick."""
-    if task.request.retries >= MAX_PAUSES:
-        return f"dropped: {error}"
-    raise _published(task, error, max_retries=None, **after(HAND_ON_SECONDS)) from None
-
-
-def _again(
-    task: Task, chunk: Chunk, error: TransientError, seconds: float, pauses: int
-) -> Exception:
-    """Publish the chunk for another try; the exception that tells Celery so."""
-    return _published(
-        task,
-        error,
-        args=(chunk.to_message(), pauses),
-        max_retries=None,
-        argsrepr=_shown(chunk.id),
-        **after(seconds),
-    )
+def _carried_out(delivery: _Delivery, decision: Decision, error: Exception) -> str:
+    tries = delivery.tries
+    match decision:
+        case Drop(reason):
+            return f"dropped: {reason}"
+        case GiveUp() | HaltRun():
+            return delivery.stop(decision)
+        case Retry(seconds):
+            tries = replace(tries, waited=tries.waited + seconds)
+        case Snooze(seconds):
+            tries = replace(tries, snoozes=tries.snoozes + 1)
+    raise _published(delivery.task, error, **delivery.again(tries), **after(seconds))
 
 
 def _published(task: Task, error: Exception, **options: Any) -> Exception:
@@ -238,24 +290,10 @@ def _shown(chunk_id: str) -> str:
     return f"('{chunk_id}',)"
 
 
-def _again_or_halt(task: Task, run: str, error: Exception) -> str:
-    """Try a scan again; when that is used up, end the run with the reason where people look."""
-    if task.request.retries < MAX_RETRIES:
-        raise _published(task, error, **after(backoff(task.request.retries))) from None
-    try:
-        run = run or backfill().active_run()
-        if run:
-            backfill().halt(run, str(error) or f"the scan ran into {type(error).__name__}")
-    except (TransientError, Halt) as second:
-        log.error("the run could not be halted: %s", second)
-    return f"given up: {error}"
-
-
-def _ended(task: Task, run: str, error: Exception, trigger: str = "") -> str:
-    """End the run for what no task can work with: parts that cannot be built, or an error that was
-    not foreseen. It is not tried again: the next tick begins a run anew, and says so anew."""
-    reason = reason_of(error)
-    # Not its text, which may quote a log.
+def _ended(task: Task, run: str, reason: str, trigger: str = "") -> str:
+    """End the run by the ledger alone, for what no task can work with: parts that cannot be built,
+    or an error that was not foreseen. It is not tried again: the next tick begins a run anew, and
+    says so anew."""
     log.error("%s: %s", task.name, reason, extra={"run": run or "-"})
     settings = load_settings()
     try:

@@ -74,6 +74,8 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     raw: bytes | None = None
     #: Why its source can never be read, in snake case; "" if it was.
     failure: str = ""
+    #: Of one that is unreadable: whether its index is closed, which only an operator changes.
+    closed: bool = False
 
     def value(self, name: str) -> Any:
         """A field decoded, None if absent, UNREADABLE_VALUE if it is more than can be read."""
@@ -298,8 +300,12 @@ def _place(reference: Reference, got: _Got) -> Document:
         return Document(reference=read, presence=Presence.FOUND, fields={})
     error = got.error or {"type": "index_not_found_exception"}
     gone = error.get("type") == "index_not_found_exception"
-    presence = Presence.GONE if gone else Presence.UNREADABLE
-    return Document(reference=Reference(*where, -1, 0), presence=presence, fields={})
+    return Document(
+        reference=Reference(*where, -1, 0),
+        presence=Presence.GONE if gone else Presence.UNREADABLE,
+        fields={},
+        closed=error.get("type") == "index_closed_exception",
+    )
 
 
 def _spelt_anew(reference: Reference, body: str) -> Document:

@@ -39,6 +39,8 @@ ENV = {
     "ENRICH_HARD_TIME_LIMIT_SECONDS": "4",
     "ENRICH_VISIBILITY_TIMEOUT_SECONDS": "6",
     "ENRICH_CHUNK_DEADLINE_SECONDS": "10",
+    # Rows wait for chunks that are given up; outages are theirs to time.
+    "ENRICH_OUTAGE_SECONDS": "0",
     "ENRICH_BATCH_SIZE": "10",
     "OPENAI_TIMEOUT_SECONDS": "2",
     "OPENSEARCH_TIMEOUT_SECONDS": "2",

@@ -189,6 +189,34 @@ def test_an_item_refused_for_now_is_written_by_a_retry_and_the_rest_stands(
     assert_right_vectors(search, INDEX, model)
 
 
+def test_a_shard_that_is_away_for_a_moment_defers_nothing(
+    one: Pipeline, proxy: HttpProxy, search: Search, embeddings: ApiControl, model: Model
+) -> None:
+    """As in a rolling restart: the first reading of a chunk meets it."""
+    away: list[str] = []
+
+    def alter(asked: Asked, forward: Forward) -> Answered:
+        answered = forward(asked)
+        if not asked.path.startswith("/_mget") or len(away) == 2:
+            return answered
+        away.append(asked.path)
+        answer = json.loads(answered.body)
+        for row in answer["docs"][::2]:
+            for name in ("found", "_source", "_seq_no", "_primary_term", "_version"):
+                row.pop(name, None)
+            row["error"] = {"type": "no_shard_available_action_exception", "reason": "restart"}
+        return Answered(body=json.dumps(answer).encode())
+
+    proxy.alter = alter
+    record = one.run()
+    assert len(away) == 2
+    assert_adds_up(record)
+    assert (record.vectors_written, record.deferred) == (30, 0)
+    assert any("some shard of their index" in sentence for sentence in record.retry_reasons)
+    assert embeddings.seen["inputs"] == 30
+    assert_right_vectors(search, INDEX, model)
+
+
 @pytest.mark.parametrize("halted", [False, True])
 def test_what_a_lost_answer_wrote_counts_though_it_cannot_be_read_at_once(
     one: Pipeline, proxy: HttpProxy, search: Search, embeddings: ApiControl, *, halted: bool

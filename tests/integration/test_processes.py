@@ -218,10 +218,8 @@ def test_opensearch_killed_in_work_loses_nothing(
     assert (record.found, record.failed) == (600, 0)
     assert record.found == record.settled
     assert record.vectors_written + record.deferred == 600
-    if record.deferred:
-        again = ledger.open("manual", 600)
-        publish(deployment, "enrich.scan_page", again.run, 1)
-        wait_for(lambda: not ledger.active_run())
+    # It was away for less than is waited for.
+    assert record.deferred == 0
     assert_right_vectors(search, INDEX, model)
     assert embeddings.seen["inputs"] == 600, "every text was paid for once"
 

@@ -69,6 +69,7 @@ WRONG: dict[str, list[str]] = {
     "ENRICH_CACHE_TTL_SECONDS": ["qqq", "0"],
     "ENRICH_REUSE_ACROSS_PROJECTS": ["qqq"],
     **{name: ["qqq", "0", "-1", "nan", "inf"] for name in TIMES},
+    "ENRICH_OUTAGE_SECONDS": ["qqq", "-1", "3601", "nan", "inf"],
     "ENRICH_LOG_FORMAT": ["qqq", "JSON qqq"],
 }  # fmt: skip
 
