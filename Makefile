@@ -11,11 +11,16 @@ PEERS := .dev/bench-venv
 demo: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m dev.demo $(if $(ONCE),--once) $(if $(LOGS),--logs "$(LOGS)") $(if $(N),--count $(N))
 
+# JOBS=n processes at once, each with servers of its own: some 3 GB of memory. One more than there
+# are cores, since much of a test's time is waiting.
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, len(os.sched_getaffinity(0)) + 1) if hasattr(os, "sched_getaffinity") else 3)')
+SHARED_OUT := -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+
 test: $(READY) lint
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest $(SHARED_OUT)
 
 unit: $(READY)
-	@$(BIN)/python -m pytest tests/unit
+	@$(BIN)/python -m pytest tests/unit $(SHARED_OUT)
 
 # The whole matrix of faults, about half an hour; ONLY="row,row" for some, SOAK=seconds at random.
 chaos: $(READY)

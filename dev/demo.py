@@ -58,6 +58,9 @@ WRAPPER = FOLDER / "enrich"
 RATE_SECONDS = 10.0
 _QUESTION_CHARACTERS = 120
 
+#: With more, Java's fast start is not worth its slower work.
+MANY_LOGS = 20_000
+
 #: Asked at the end; built-in logs hold several kinds of this failure in other words.
 QUESTION = "the database is locked by another transaction"
 
@@ -80,7 +83,13 @@ def main(argv: list[str] | None = None) -> int:
         print(f"demo: {error}", file=sys.stderr)
         return 2
     try:
-        with Services(FOLDER, say=_say, heap=_heap(options.count), fresh=True) as stack:
+        with Services(
+            FOLDER,
+            say=_say,
+            heap=_heap(options.count),
+            peak=options.logs is not None or options.count > MANY_LOGS,
+            fresh=True,
+        ) as stack:
             question = _question(summary) if summary else QUESTION
             try:
                 _demonstrate(stack, logs, options.count, question, once=options.once)

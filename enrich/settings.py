@@ -425,6 +425,14 @@ def of_utf8(text: str) -> str:
         return text
 
 
+def authorities() -> tuple[str, str]:
+    """Where the environment says that certificates of authorities are: a file and a folder.
+
+    OpenSSL, and so every client of ours, reads these two by itself.
+    """
+    return os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", "")
+
+
 def unknown_names(environment: Mapping[str, str] = os.environ) -> list[str]:
     """A sentence for each variable that looks like a setting and is none, with the nearest one."""
     return [_unknown(name) for name in sorted(environment) if _is_unknown(name)]

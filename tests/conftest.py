@@ -43,6 +43,41 @@ DIMENSIONS = 1536
 PREFIX = "pipeline:"
 
 
+#: What takes longest begins first, so that no process is left working alone at the end.
+LONGEST = (
+    "secured",
+    "test_bad_input",
+    "test_processes",
+    "test_cycle",
+    "test_delivery",
+    "test_command_line",
+    "test_installs",
+    "test_redis_rights",
+    "test_dev_services",
+    "test_refusals_over_http",
+)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Share the tests out among processes: a file is one share, and each node of the secured
+    cluster is started by one process only."""
+
+    def share(item: pytest.Item) -> str:
+        secured = "secured_stack" in getattr(item, "fixturenames", ())
+        return "secured" if secured else item.path.stem
+
+    def rank(item: pytest.Item) -> int:
+        name = share(item)
+        if name in LONGEST:
+            return LONGEST.index(name)
+        return len(LONGEST) + (item.path.parent.name == "unit")
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(share(item)))
+    items.sort(key=rank)
+
+
 class Search:
     """OpenSearch asked directly, not through the product: the independent witness."""
 

@@ -13,12 +13,14 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 from urllib.request import getproxies
 
 import httpx2
 
 from enrich.errors import SettingsError
+from enrich.settings import authorities
 
 #: The only form in which an answer is taken.
 IDENTITY = {"Accept-Encoding": "identity"}
@@ -39,7 +41,11 @@ class BoundedClient(httpx2.Client):
     def __init__(self, *, seconds: float, most_bytes: int) -> None:
         """Raises SettingsError: what the environment says of proxies and authorities is wrong."""
         with _environment_named():
-            super().__init__(timeout=seconds, follow_redirects=False)
+            super().__init__(
+                timeout=seconds,
+                follow_redirects=False,
+                verify=_trusted(authorities()),
+            )
         self._seconds = seconds
         self._most = most_bytes
         self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -95,6 +101,13 @@ class BoundedClient(httpx2.Client):
         for line in list(self._sockets):
             with suppress(OSError):
                 line.shutdown(socket.SHUT_RDWR)
+
+
+@cache
+def _trusted(authorities: tuple[str, str]) -> ssl.SSLContext:
+    """Checks certificates against those of `authorities`, which are read once: it takes as long as
+    a request."""
+    return httpx2.create_ssl_context()
 
 
 @contextmanager

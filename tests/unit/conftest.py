@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,15 @@ import pytest
 import redis
 
 from dev.redis_server import RedisUnavailable, server_argv
+
+
+@pytest.fixture(scope="session", autouse=True)
+def threads_take_turns_quickly() -> Iterator[None]:
+    """A server in a thread of a test's own process answers at once, not when the switch is due."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(0.0002)
+    yield
+    sys.setswitchinterval(before)
 
 
 @pytest.fixture(scope="module", params=["fakeredis", "valkey"])

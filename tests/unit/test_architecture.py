@@ -7,6 +7,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,16 @@ def name_of(path: Path) -> str:
     return path.relative_to(CHECKOUT).as_posix()
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+@cache
 def imported(path: Path) -> set[str]:
     """Full names of the modules that a file imports, at its head or inside a function."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -78,7 +85,7 @@ def test_settings_are_read_in_one_place() -> None:
         name_of(path)
         for path in [*ENRICH, *TASKS]
         if not name_of(path).startswith(("enrich/cli/", "enrich/flower/"))
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes(path)
         if isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv")
     }
     assert readers <= {"enrich/settings.py"}
@@ -192,7 +199,7 @@ def test_every_task_has_a_queue_that_is_read() -> None:
     declared = {
         keyword.value.value
         for path in TASKS
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in nodes(path)
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "shared_task"
         for keyword in node.keywords
         if keyword.arg == "name" and isinstance(keyword.value, ast.Constant)
@@ -211,7 +218,7 @@ def test_beat_ticks_at_the_interval_and_nothing_expires(clean: pytest.MonkeyPatc
     assert tuple(entry["args"]) == ("beat",)
     # `expires` is compared with the worker's own clock, which may be an hour off.
     for path in (CHECKOUT / "celeryconfig.py", *TASKS):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             names = {k.arg for k in node.keywords} if isinstance(node, ast.Call) else set()
             keys = (
                 {getattr(k, "value", None) for k in node.keys}

@@ -370,13 +370,18 @@ def url(model: Model) -> Iterator[str]:
     listener.close()
 
 
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[ApiControl]:
+    client = ApiControl(url)
+    yield client
+    client.close()
+
+
 @pytest.fixture
-def control(url: str) -> Iterator[ApiControl]:
-    control = ApiControl(url)
-    control.reset()
-    yield control
-    control.reset()
-    control.close()
+def control(client: ApiControl) -> Iterator[ApiControl]:
+    client.reset()
+    yield client
+    client.reset()
 
 
 def settings_for(url: str, **values: Any) -> Settings:

@@ -48,18 +48,28 @@ def url(model: Model) -> Iterator[str]:
     listener.close()
 
 
-@pytest.fixture
-def control(url: str) -> Iterator[httpx2.Client]:
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[httpx2.Client]:
     with httpx2.Client(base_url=url) as client:
-        client.post("/control/reset")
         yield client
-        client.post("/control/reset")
 
 
 @pytest.fixture
-def api(url: str, control: httpx2.Client) -> Iterator[openai.OpenAI]:
+def control(client: httpx2.Client) -> Iterator[httpx2.Client]:
+    client.post("/control/reset")
+    yield client
+    client.post("/control/reset")
+
+
+@pytest.fixture(scope="module")
+def openai_client(url: str) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0, timeout=10) as client:
         yield client
+
+
+@pytest.fixture
+def api(openai_client: openai.OpenAI, control: httpx2.Client) -> openai.OpenAI:
+    return openai_client
 
 
 def add_fault(control: httpx2.Client, **fault: Any) -> None:
