@@ -4,8 +4,9 @@ What a refusal means is decided by evidence, not by its status: endpoints answer
 cannot take with 400, 403, 424, 500, or 200 and an error. A request that fails is narrowed down by
 halves while others go through, until its culprit stands alone; its neighbours have their vectors
 then. A text is given up only after a harmless one was taken once more, right after the refusal;
-where that is refused too, the trouble is the endpoint's. A text too long for the model is cut
-shorter. Every request is counted, whether it brought anything or not.
+where that is refused too, the trouble is the endpoint's. Where it failed in a way that can pass, a
+later run has to see the same. A text too long for the model is cut shorter. Every request is
+counted, whether it brought anything or not.
 """
 
 from __future__ import annotations
@@ -15,6 +16,14 @@ from dataclasses import dataclass, field
 
 from enrich.embedder import Embedded, Embedder
 from enrich.embedding.limits import LEAST_TEXT_BYTES, EndpointLimits, LimitStore, OwnLimits
+from enrich.embedding.lone_failures import (
+    LOAD,
+    LoneFailure,
+    LoneFailures,
+    OwnLoneFailures,
+    can_pass,
+    told,
+)
 from enrich.errors import (
     EnrichError,
     Halt,
@@ -44,12 +53,13 @@ BYTES_PER_TOKEN = 4
 #: A text that every endpoint takes: tells a refused text from an endpoint that refuses all.
 HARMLESS_TEXT = "connection refused"
 
-#: Ways of failing that come and go with the load of a server or a gateway: a text that fails so by
-#: itself is deferred, never given up.
-PASSING = frozenset(
-    {"time-out", "cut", "answer", "unread", "408", "409", "425", "499"}
-    | {str(status) for status in (502, 503, 504, *range(520, 531))}
-)
+#: Ways of failing that teach nothing of what an endpoint takes.
+PASSING = LOAD
+
+#: How often a text that failed in an earlier run as well is sent once more before it is given up,
+#: a harmless text being taken after each: a server that fails for one request in ten would mark
+#: each hundredth of the texts of its first run otherwise.
+CONFIRMATIONS = 3
 
 #: Requests of one call that may run into the time-out; more, and the task would run into its own.
 #: After the second one nothing is split any more, but the other half is still asked for.
@@ -71,6 +81,8 @@ class Answers:
     #: Texts for which the API sent numbers that are no vector, or that failed in a way that passes;
     #: another time may bring one.
     invalid: set[str] = field(default_factory=set)
+    #: Why some of these have none, in sentences.
+    reasons: dict[str, str] = field(default_factory=dict)
 
 
 class Asking:
@@ -83,17 +95,20 @@ class Asking:
         count: Callable[..., None],
         limits: LimitStore | None = None,
         max_text_bytes: int = 0,
+        lone_failures: LoneFailures | None = None,
     ) -> None:
         """
         Args:
             count: takes a run, and api_requests, api_inputs, … to be added to it.
             limits: what was learned of the endpoint; None learns for this object alone.
             max_text_bytes: what the model takes of a text; 0 learns it.
+            lone_failures: what earlier runs saw; None remembers for this object alone.
         """
         self._embedder = embedder
         self._budget = budget
         self._count = count
         self.limits = limits or OwnLimits()
+        self.lone_failures: LoneFailures = lone_failures or OwnLoneFailures()
         self.max_text_bytes = max_text_bytes or MAX_TEXT_BYTES
         #: The most that one request of this process got through.
         self.passed_inputs = 0
@@ -281,6 +296,7 @@ class _Question:
             else:
                 got[fingerprint] = vector
         self._keep(got)
+        self._asking.lone_failures.forget(got)
         self._asking.count_answer(self._run, texts, answer)
         self.answers.vectors.update(got)
         self._asking.passed_inputs = max(self._asking.passed_inputs, len(batch))
@@ -310,14 +326,42 @@ class _Question:
                 return True
             if again.failed_as != error.failed_as:
                 self._see_that_it_works()
-                self.answers.invalid.add(fingerprint)
+                self._defer(fingerprint, f"{told(error.failed_as)}, then {told(again.failed_as)}")
                 return False
         self._see_that_it_works()
-        if error.failed_as in PASSING:
-            self.answers.invalid.add(fingerprint)
-        else:
-            self.answers.refused[fingerprint] = code
+        if can_pass(error):
+            return self._weighed(one, error.failed_as)
+        self.answers.refused[fingerprint] = code
         return False
+
+    def _weighed(self, one: tuple[str, str], way: str) -> bool:
+        """Defer a text that failed in a way that can pass, or refuse it if an earlier run saw the
+        same; whether it went through after all."""
+        fingerprint, _ = one
+        failures = self._asking.lone_failures
+        earlier = failures.read(fingerprint)
+        again = earlier is not None and earlier.run != self._run and earlier.way == way
+        for _ in range(CONFIRMATIONS if again else 0):
+            error = self._send([one])
+            if error is None:
+                return True
+            if error.failed_as != way:
+                again = False
+                break
+            self._see_that_it_works()
+        if again:
+            self.answers.refused[fingerprint] = "text_refused"
+        else:
+            failures.note(fingerprint, LoneFailure(self._run, way))
+            self._defer(fingerprint, told(way))
+        return False
+
+    def _defer(self, fingerprint: str, ways: str) -> None:
+        self.answers.invalid.add(fingerprint)
+        self.answers.reasons[fingerprint] = (
+            f"the embeddings API fails for these texts alone ({ways}) and takes others: they are "
+            "marked if the next run sees the same"
+        )
 
     def _shorten(self, fingerprint: str, text: str, error: RequestTooLarge) -> EnrichError | None:
         """Cut a text until the model takes it; None if it did, else the last refusal."""

@@ -89,7 +89,14 @@ class VectorSources:
         limits = SharedLimits(
             space(settings), ledger.endpoint_limits, ledger.remember_endpoint_limits
         )
-        self._asking = Asking(embedder, budget, self._count, limits, settings.enrich_max_text_bytes)
+        self._asking = Asking(
+            embedder,
+            budget,
+            self._count,
+            limits,
+            settings.enrich_max_text_bytes,
+            ledger.lone_failures(space(settings)),
+        )
 
     def jobs(self, documents: Sequence[Document]) -> list[Job]:
         """One for each distinct text of the documents, or for each reason why there is none."""
@@ -178,7 +185,11 @@ class VectorSources:
         first: set[str] = set()
         for job in jobs:
             if job.fingerprint in by_text and job.vector is None:
-                job.vector, source, job.failure = by_text[job.fingerprint]
+                job.vector, source, why = by_text[job.fingerprint]
+                if source is Outcome.FAILED:
+                    job.failure = why
+                else:
+                    job.put_off = why
                 # The same text in two projects of one chunk was sent once.
                 job.source = Outcome.DUPLICATE if job.fingerprint in first else source
                 first.add(job.fingerprint)
@@ -227,7 +238,7 @@ class VectorSources:
             for digest, code in answers.refused.items():
                 got[digest] = None, Outcome.FAILED, code
             for digest in answers.invalid:
-                got[digest] = None, Outcome.DEFERRED, ""
+                got[digest] = None, Outcome.DEFERRED, answers.reasons.get(digest, "")
         finally:
             self._cache.unclaim(texts, chunk)
         return got

@@ -23,6 +23,7 @@ from enrich.errors import RunClosed
 from enrich.ledger.answers import Claim, Opened, Scan, Standing
 from enrich.ledger.deployment import Configuration, Deployment
 from enrich.ledger.index_states import IndexState, IndexStates
+from enrich.ledger.lone_failures import KeptLoneFailures
 from enrich.models import Outcome, RunRecord, Totals
 from enrich.redis_connection import translated
 
@@ -69,6 +70,10 @@ class Ledger:
         }
         #: Who is at work, by what each notes of itself.
         self.deployment = Deployment(connection, prefix, self._move)
+
+    def lone_failures(self, space: str) -> KeptLoneFailures:
+        """What is kept of texts that failed by themselves, of one vector space."""
+        return KeptLoneFailures(self._redis, self._prefix, space)
 
     def close(self) -> None:
         self._redis.close()

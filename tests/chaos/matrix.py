@@ -18,6 +18,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
+from enrich.asking import CONFIRMATIONS
 from tests.chaos.world import BANK, BATCH, INTERVAL, PROCESSES, SHOP, World
 from tests.messages import again, arguments, envelope
 
@@ -467,6 +468,9 @@ def one_text(w: World, fault: dict[str, Any], text: str = "host number 17.") -> 
             w.truth.failing[key] = "text_refused"
     # For each of its logs, a harmless text before the halves and one before the mark.
     w.truth.cut_inputs += 2 * len(w.truth.failing)
+    if fault.get("status", 0) >= 500:
+        # Marked by the next run alone, which takes the harmless text between its confirmations too.
+        w.truth.cut_inputs += (2 + CONFIRMATIONS) * len(w.truth.failing)
     w.start()
     w.under_way()
 

@@ -38,7 +38,6 @@ LLAMA = error(
 OLLAMA = error("the input length exceeds the context length", "invalid_request_error")
 
 ONE_TEXT: dict[str, dict[str, Any]] = {
-    "Ollama's NaN": {"status": 500, "body": error("json: unsupported value: NaN", "api_error")},
     "OpenRouter": {
         "status": 200,
         "body": {"error": {"message": "Provider returned error", "code": 400}},
@@ -50,6 +49,41 @@ ONE_TEXT: dict[str, dict[str, Any]] = {
     "words of a key": {"status": 400, "body": error("API key not valid. Pass a valid API key.")},
     "not found": {"status": 404, "body": "nothing here"},
 }
+
+
+#: In which a server may also fail by itself.
+CAN_PASS: dict[str, dict[str, Any]] = {
+    "Ollama's NaN": {"status": 500, "body": error("json: unsupported value: NaN", "api_error")},
+    "a gateway": {"status": 200, "body": {"error": {"message": "Provider returned error"}}},
+    "one that dies of it": {"kind": "reset"},
+}
+
+
+@pytest.mark.parametrize("answer", CAN_PASS.values(), ids=CAN_PASS)
+def test_one_text_that_fails_in_a_way_that_can_pass_is_marked_by_the_second_run(
+    pipeline: Build, search: Search, embeddings: ApiControl, model: Model, answer: dict[str, Any]
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(100, 100))
+    embeddings.faults({"kind": "status", "match": "host number 77", "times": 0, **answer})
+
+    one = pipeline()
+    record = one.run()
+
+    assert_adds_up(record)
+    assert (record.vectors_written, record.failed, record.deferred) == (99, 0, 1)
+    assert record.api_requests - 1 <= 2 * math.ceil(math.log2(100)) + 2
+    ((why, count),) = record.deferral_reasons.items()
+    assert count == 1 and "fails for these texts alone" in why
+
+    # Another worker has the next run: what the first one saw is not its own.
+    again = pipeline().run()
+    assert_adds_up(again)
+    assert (again.found, again.failed, again.deferred) == (1, 1, 0)
+    assert one.run().found == 0
+    (marked,) = (s for s in search.sources(INDEX).values() if "ai_enrichment_error" in s)
+    assert marked["ai_enrichment_error"] == "text_refused"
+    assert "host number 77" in marked["message"]
 
 
 @pytest.mark.parametrize("answer", ONE_TEXT.values(), ids=ONE_TEXT)

@@ -7,6 +7,7 @@ refuse everything at any request.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enrich.asking import HARMLESS_TEXT, PASSING, Answers, Asking
+from enrich.asking import CONFIRMATIONS, HARMLESS_TEXT, PASSING, Answers, Asking
 from enrich.embedder import Embedded
 from enrich.embedding.limits import EndpointLimits, OwnLimits
 from enrich.errors import (
@@ -48,6 +49,8 @@ KINDS: dict[str, type[EnrichError]] = {
     "cut": ServerUnavailable,
 }
 WAYS = sorted(KINDS)
+#: In which a request may fail for another reason than its text.
+CAN_PASS = PASSING | {"200", "500"}
 
 
 def failure(way: str) -> EnrichError:
@@ -97,8 +100,8 @@ def asking_of(endpoint: Endpoint, limits: OwnLimits | None = None) -> Asking:
     return Asking(endpoint, Budget(), lambda run, **n: None, limits)  # type: ignore[arg-type]
 
 
-def ask(asking: Asking, texts: Sequence[str]) -> Answers:
-    return asking.ask("run", {fingerprint(text): text for text in texts}, lambda vectors: None)
+def ask(asking: Asking, texts: Sequence[str], run: str = "run") -> Answers:
+    return asking.ask(run, {fingerprint(text): text for text in texts}, lambda vectors: None)
 
 
 def texts_of(count: int, size: int = 0) -> list[str]:
@@ -125,20 +128,32 @@ def test_each_text_ends_with_its_vector_or_its_own_reason(count: int, data: st.D
     # Of those that are too large, the ones that no cut helps.
     endpoint = Endpoint({t: "400" if way == "413" else way for t, way in culprits.items()})
 
-    answers = ask(asking_of(endpoint), texts)
+    asking = asking_of(endpoint)
+    answers = ask(asking, texts)
 
     assert {*answers.vectors, *answers.refused, *answers.invalid} == set(map(fingerprint, texts))
     for text in texts:
         name = fingerprint(text)
         if text not in culprits:
             assert is_of(answers.vectors[name], text), "a neighbour has its vector"
-        elif endpoint.culprits[text] in PASSING:
+        elif endpoint.culprits[text] in CAN_PASS:
             assert name in answers.invalid
+            assert "fails for these texts alone" in answers.reasons[name]
         else:
             assert answers.refused[name] == "text_refused"
             assert harmless_was_taken_after(endpoint, text)
     levels = math.ceil(math.log2(count)) if count > 1 else 0
     assert len(endpoint.requests) - 1 <= len(culprits) * (2 * levels + 2)
+
+    # The next run has those that were deferred. It says so at the second time only.
+    left = [text for text in texts if fingerprint(text) in answers.invalid]
+    for _ in range(2):
+        endpoint.requests.clear()
+        later = ask(asking, left, "later")
+        assert later.refused == dict.fromkeys(map(fingerprint, left), "text_refused")
+        assert all(harmless_was_taken_after(endpoint, text) for text in left)
+        most = len(left) * (2 * (2 + 1) + 2 + 2 * CONFIRMATIONS)
+        assert len(endpoint.requests) - 1 <= most
 
 
 @REPEATABLE
@@ -179,6 +194,85 @@ def test_an_endpoint_that_fails_for_all_is_asked_little(way: str, count: int) ->
     assert len(endpoint.requests) <= (10 + 2 if by_text else 3)
     assert endpoint.requests[-1][0] == [HARMLESS_TEXT]
     assert isinstance(raised.value, Halt) == (by_text or KINDS[way] is Halt)
+
+
+# -- ways of failing that can pass
+
+
+def test_a_run_that_is_tried_again_is_no_later_one() -> None:
+    (text,) = texts_of(1)
+    asking = asking_of(Endpoint({text: "500"}))
+    for _ in range(5):
+        assert ask(asking, [text]).refused == {}
+    assert ask(asking, [text], "later").refused == {fingerprint(text): "text_refused"}
+
+
+@pytest.mark.parametrize(("first", "then"), [("500", "cut"), ("cut", "503"), ("200", "500")])
+def test_another_way_of_failing_begins_anew(first: str, then: str) -> None:
+    (text,) = texts_of(1)
+    endpoint = Endpoint({text: first})
+    asking = asking_of(endpoint)
+    ask(asking, [text], "1")
+    endpoint.culprits[text] = then
+    assert ask(asking, [text], "2").refused == {}
+    assert ask(asking, [text], "3").refused == {fingerprint(text): "text_refused"}
+
+
+def test_a_text_that_went_through_in_between_begins_anew() -> None:
+    (text,) = texts_of(1)
+    endpoint = Endpoint({text: "500"})
+    asking = asking_of(endpoint)
+    ask(asking, [text], "1")
+    endpoint.culprits.clear()
+    assert len(ask(asking, [text], "2").vectors) == 1
+    endpoint.culprits[text] = "500"
+    assert ask(asking, [text], "3").refused == {}
+
+
+def test_a_text_that_goes_through_when_it_is_tried_once_more_has_its_vector() -> None:
+    (text,) = texts_of(1)
+
+    class Recovers(Endpoint):
+        def _fails(self, texts: Sequence[str]) -> EnrichError | None:
+            return super()._fails(texts) if sum(t == [text] for t, _ in self.requests) < 4 else None
+
+    endpoint = Recovers({text: "500"})
+    asking = asking_of(endpoint)
+    ask(asking, [text], "1")
+    answers = ask(asking, [text], "2")
+    assert is_of(answers.vectors[fingerprint(text)], text)
+    assert not answers.refused and not answers.invalid
+
+
+@pytest.mark.parametrize("odds", [0.1, 0.3])
+def test_a_server_that_fails_at_random_marks_no_healthy_text(odds: float) -> None:
+    """In chunks of one and of two texts, where a failure is soon one text's own."""
+    chance = random.Random(4)
+
+    class Random(Endpoint):
+        def _fails(self, texts: Sequence[str]) -> EnrichError | None:
+            return failure("500") if chance.random() < odds else None
+
+    asking = asking_of(Random())
+    left = texts_of(1_500)
+    deferred = 0
+    for run in range(4):
+        invalid = []
+        for n in range(0, len(left), 1 + run % 2):
+            chunk = left[n : n + 1 + run % 2]
+            try:
+                answers = ask(asking, chunk, str(run))
+            except TransientError:
+                invalid += chunk
+                continue
+            assert answers.refused == {}
+            invalid += [text for text in chunk if fingerprint(text) in answers.invalid]
+            deferred += len(answers.invalid)
+        left = invalid
+    assert deferred > 10
+
+
+# -- what is learned
 
 
 @pytest.mark.parametrize("way", ["400", "413", "500", "424", "200"])
