@@ -15,7 +15,6 @@ import shlex
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -34,6 +33,7 @@ from dev.sample_logs import SampleLog, generate
 from dev.service import Service, ServiceFailed
 from dev.services import Services, free_ports
 from enrich.assembly import build_ledger
+from enrich.cli.following import Pace
 from enrich.errors import SettingsError
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore, index_template
@@ -54,8 +54,6 @@ MODEL_WORDS = (
 SETTINGS = FOLDER / "settings.env"
 #: The wrapper that gives the command line the demo's settings.
 WRAPPER = FOLDER / "enrich"
-#: The bar's rate is that of so many seconds: what was slow at the start says nothing about the end.
-RATE_SECONDS = 10.0
 _QUESTION_CHARACTERS = 120
 
 #: With more, Java's fast start is not worth its slower work.
@@ -244,7 +242,7 @@ def _watch(ledger: Ledger, store: LogStore, processes: Service, errors: int) -> 
         TimeElapsedColumn(),
     )
     last_said = -1
-    seen: deque[tuple[float, int]] = deque()
+    pace = Pace()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("vectors", total=errors, rate="")
         while True:
@@ -253,7 +251,9 @@ def _watch(ledger: Ledger, store: LogStore, processes: Service, errors: int) -> 
             status = read_status(ledger, store)
             if status.backlog is not None:
                 done = status.backlog.with_vector + status.backlog.failed
-                bar.update(task, completed=done, rate=_rate(seen, done, errors))
+                pace.see(time.monotonic(), done)
+                # Deferred logs are in neither count: they are left, and no progress.
+                bar.update(task, completed=done, rate=_rate(pace, status.backlog.without_vector))
                 if not console.is_terminal and done != last_said:
                     _say(f"vectors: {done} of {errors}")
                     last_said = done
@@ -267,19 +267,12 @@ def _watch(ledger: Ledger, store: LogStore, processes: Service, errors: int) -> 
             time.sleep(0.25)
 
 
-def _rate(seen: deque[tuple[float, int]], done: int, total: int) -> str:
-    """Vectors a second over the last seconds, and what is left at that rate.
-
-    Args:
-        seen: when how many were done; kept by this function.
-    """
-    now = time.monotonic()
-    seen.append((now, done))
-    while now - seen[0][0] > RATE_SECONDS:
-        seen.popleft()
-    since, before = seen[0]
-    rate = (done - before) / (now - since) if now > since else 0.0
-    return f"{rate:.0f}/s, {(total - done) / rate:.0f} s left" if rate >= 1 and done < total else ""
+def _rate(pace: Pace, left: int) -> str:
+    """Vectors a second lately, and how long the logs that are left take at that rate."""
+    if not left or pace.rate <= 0:
+        return ""
+    rate = f"{pace.rate:.{0 if pace.rate >= 10 else 1}f}/s"
+    return f"{rate}, {left / pace.rate:.0f} s left" if pace.steady else rate
 
 
 def _cycles() -> list[str]:

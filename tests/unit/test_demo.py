@@ -7,7 +7,6 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from collections import deque
 from pathlib import Path
 
 import pytest
@@ -54,12 +53,26 @@ def test_the_wrapper_works_while_the_demo_runs_and_says_so_when_it_does_not(
     assert ended.returncode == 1 and "not running any more" in ended.stderr
 
 
-def test_the_bar_tells_the_rate_of_the_last_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: deque[tuple[float, int]] = deque()
-    times = iter([0.0, 60.0, 65.0])
-    monkeypatch.setattr(demo.time, "monotonic", lambda: next(times))
+def test_the_bar_tells_the_rate_of_the_last_seconds() -> None:
+    pace = demo.Pace()
+    told = []
+    for second, done in ((0, 0), (60, 0), (61, 100), (66, 600)):
+        pace.see(float(second), done)
+        told.append(demo._rate(pace, 1000 - done))
 
-    told = [demo._rate(seen, done, 1000) for done in (0, 10, 510)]
+    # A slow minute at the start says nothing about the end; what is left is told once it is known.
+    assert told == ["", "", "100/s", "100/s, 4 s left"]
 
-    # A slow minute at the start says nothing about the end.
-    assert told == ["", "", "100/s, 5 s left"]
+
+def test_what_is_deferred_is_left_and_no_progress() -> None:
+    pace = demo.Pace()
+    for second in range(12):
+        pace.see(float(second), 10 * second)
+    before = demo._rate(pace, 80)
+    # A minute in which every log was put off: nothing was done, so that nothing can be promised.
+    for second in range(12, 80):
+        pace.see(float(second), 110)
+
+    assert before == "10/s, 8 s left"
+    assert demo._rate(pace, 80) == ""
+    assert demo._rate(pace, 0) == ""
