@@ -1,0 +1,1 @@
+"""Questions in other words than the logs': what share of them an embedding model answers."""
