@@ -67,10 +67,12 @@ def in_jar(path: Path) -> Embed:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 2
     session = runtime.InferenceSession(weights, options)
+    # Models of this family were trained with a word before each text.
+    prefix = "query: " if "-e5-" in path.name else ""
     wanted = {each.name for each in session.get_inputs()}
 
     def embed_one(text: str) -> Any:
-        ids = np.array([tokenizer.encode(text).ids], np.int64)
+        ids = np.array([tokenizer.encode(prefix + text).ids], np.int64)
         given = {
             "input_ids": ids,
             "attention_mask": np.ones_like(ids),
