@@ -236,6 +236,9 @@ class Backfill:
         except (Halt, RequestRefused) as error:
             self.halt(run, str(error))
             return f"halted: {error}"
+        except TransientError as error:
+            self._ledger.count_retry(run, str(error))
+            raise
         finally:
             self._ledger.release_page(run, page)
         self._advance(run, self._ledger.standing(run))

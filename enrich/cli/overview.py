@@ -34,8 +34,12 @@ def show(settings: Settings, *, as_json: bool) -> int:
     else:
         print_health(screen.out(), health)
         _print(screen.out(), status, settings)
+    # On a terminal the reasons above say it already.
+    shown = [told(reason.sentence, reason.remedy) for reason in health.reasons]
+    on_terminal = not as_json and screen.out().is_terminal
     for problem in problems_of(status) if as_json else status.problems:
-        screen.line(screen.err(), "bad", problem)
+        if not (on_terminal and problem in shown):
+            screen.line(screen.err(), "bad", problem)
     return 3 if status.problems else health.exit_status
 
 

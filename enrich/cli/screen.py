@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from enrich.models import RunRecord
+from enrich.status.durations import span as span
 from enrich.worker.plain_text import clean as clean
 from enrich.worker.plain_text import one_line as one_line
 
@@ -178,20 +179,6 @@ def print_json(value: Any) -> None:
 def clock(moment: datetime | None) -> str:
     """A moment in UTC, without the year that nobody asks for."""
     return "" if moment is None else f"{moment.astimezone(UTC):%m-%d %H:%M:%S}"
-
-
-def span(seconds: float) -> str:
-    """A length of time as people say it: `0.4 s`, `3 min 20 s`, `2 h 5 min`, `3 days`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = timedelta(seconds=round(seconds))
-    minutes, rest = divmod(whole.seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    if whole.days:
-        return f"{whole.days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def dollars(amount: float) -> str:

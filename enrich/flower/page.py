@@ -22,6 +22,7 @@ from tornado.template import Loader, Template
 from enrich.flower.reading import StatusReader
 from enrich.models import Outcome, RunRecord
 from enrich.report import IndexBacklog, Status
+from enrich.status.durations import span
 from enrich.status.health import Health, as_json, health_of, told
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -160,7 +161,7 @@ class EnrichmentPage(_Handler):
             # As a header, since Flower's base template leaves no room in <head> for a <meta>.
             self.set_header("Refresh", str(REFRESH_SECONDS))
         self.set_header("Cache-Control", "no-store")
-        self.render("enrichment.html", view=View(status), status=status)
+        self.render("enrichment.html", view=View(status), status=status, span=span)
 
 
 class EnrichmentJson(_Handler):

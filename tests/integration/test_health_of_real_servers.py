@@ -1,4 +1,4 @@
-"""No green lamp over a dead system: three states of real servers, as `status` tells them first."""
+"""No green lamp over a dead system: states of real servers, as `status` tells them first."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from dev.services import free_ports
+from enrich.errors import TransientError
 from tests.conftest import ROOT, Pipeline, Search
 
 INDEX = "a_b_2026_11"
@@ -54,6 +57,28 @@ def test_the_embeddings_api_is_dead(pipeline: Callable[..., Pipeline], search: S
     assert "deferred 30 of 30 logs: the embeddings API" in deferred["sentence"]
     assert any("deferred 30 of 30 logs" in problem for problem in told["problems"])
     assert told["last_runs"][0]["deferral_reasons"] == record.deferral_reasons
+
+
+def test_an_api_that_is_dead_before_the_first_page_is_told(
+    pipeline: Callable[..., Pipeline], search: Search
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, some_logs(5))
+    assert pipeline(enrich_redis_prefix="moved:").run().vectors_written == 5
+    search.index(INDEX, [{**log, "_id": f"later-{n}"} for n, log in enumerate(some_logs(5))])
+
+    (port,) = free_ports(1)
+    moved = pipeline(openai_base_url=f"http://127.0.0.1:{port}/v1", enrich_redis_prefix="moved:")
+    # It compares vectors of the new address with stored ones, and gets none.
+    with pytest.raises(TransientError):
+        moved.backfill.tick("manual")
+    code, first, told = status("moved:")
+    assert code != 0
+    record = told["active_run"]
+    assert record["retries"] == 1 and "embeddings API" in next(iter(record["retry_reasons"]))
+    assert any(
+        "has written nothing yet and tries again" in problem for problem in told["problems"]
+    ), first
 
 
 def test_no_worker_is_alive(settings: Any, search: Search) -> None:

@@ -471,7 +471,7 @@ def test_page_shows_every_part() -> None:
     assert answer.code == 200
     assert answer.headers["Refresh"] == "10"
     for shown in (
-        "98,765", "834", "123.5", "Active run #7", "1,200", "4 <small>of 12", "4,567", "10.00 s",
+        "98,765", "834", "123.5", "Active run #7", "1,200", "4 <small>of 12", "4,567", "10 s",
         "a_float_2026_11", "log_vector is mapped as float", "quota exhausted", "2026-11-22 12:00",
         "Already vectorized", "a_b_2026_11",
     ):  # fmt: skip
