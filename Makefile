@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .dev/bench-venv
 
-.PHONY: demo test unit chaos bench bench-full bench-peers lint lock clean
+.PHONY: demo test test-opensearch-2 unit chaos bench bench-full bench-peers lint lock clean
 
 demo: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m dev.demo $(if $(ONCE),--once) $(if $(LOGS),--logs "$(LOGS)") $(if $(N),--count $(N))
@@ -18,6 +18,13 @@ SHARED_OUT := -n $(JOBS) --dist loadgroup --no-loadscope-reorder
 
 test: $(READY) lint
 	@$(BIN)/python -m pytest $(SHARED_OUT)
+
+# The core of the integration tests on the oldest OpenSearch that is tested; OPENSEARCH= another.
+ON_RELEASES := cycle delivery paging failures sick_indices whole_sources hostile_logs index_names \
+	refusals_over_http one_deployment
+test-opensearch-2: OPENSEARCH := 2.19.1
+test-opensearch-2: $(READY)
+	@ENRICH_TEST_OPENSEARCH=$(OPENSEARCH) $(BIN)/python -m pytest $(ON_RELEASES:%=tests/integration/test_%.py)
 
 unit: $(READY)
 	@$(BIN)/python -m pytest tests/unit $(SHARED_OUT)

@@ -113,3 +113,8 @@ OPENSEARCH_2_SECURED = Release(
 )
 
 RELEASES = {"3": OPENSEARCH_3, "2": OPENSEARCH_2, "2-secured": OPENSEARCH_2_SECURED}
+
+
+def release_of(version: str) -> Release:
+    """The release of this version, without the security plugin. Raises KeyError."""
+    return {r.version: r for r in RELEASES.values() if not r.secured}[version]

@@ -22,7 +22,7 @@ import redis
 
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
-from dev.opensearch_releases import OPENSEARCH_2_SECURED
+from dev.opensearch_releases import OPENSEARCH_2_SECURED, OPENSEARCH_3, release_of
 from dev.service import Service
 from dev.services import Services
 from enrich.assembly import build_backfill, build_ledger
@@ -213,12 +213,18 @@ class Pipeline:
 
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Services]:
-    """OpenSearch, Valkey and the embeddings server, started once."""
+    """OpenSearch, Valkey and the embeddings server, started once.
+
+    ENRICH_TEST_OPENSEARCH names another version of OpenSearch, such as 2.19.1.
+    """
     folder = ROOT / ".dev" / f"tests-{os.getpid()}"
     # More heap than the demo's: a test here sends a gigabyte through this node, and what comes
     # after must not wait until that is collected.
     services = Services(
-        folder, heap="2g", opensearch_settings={"action.auto_create_index": "false"}
+        folder,
+        heap="2g",
+        release=release_of(os.environ.get("ENRICH_TEST_OPENSEARCH") or OPENSEARCH_3.version),
+        opensearch_settings={"action.auto_create_index": "false"},
     )
     services.start()
     try:
