@@ -17,7 +17,8 @@ from dev.services import Services
 from enrich.assembly import build_ledger
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import disagreements
-from tests.conftest import ROOT, Search, start_worker, wait_for
+from enrich.models import RunRecord
+from tests.conftest import ROOT, Pipeline, Search, start_worker, wait_for
 from tests.integration.test_cycle import logs
 
 INDEX = "a_b_2026_11"
@@ -105,3 +106,38 @@ def enrich_run(stack: Services) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-m", "enrich", "run", "--wait", "--json"],
         cwd=stack.folder, env=env, capture_output=True, text=True, timeout=120,
     )  # fmt: skip
+
+
+def test_logs_that_a_deployment_on_another_redis_wrote_meanwhile_are_counted_and_said(
+    pipeline: Callable[..., Pipeline], search: Search, caplog: pytest.LogCaptureFixture
+) -> None:
+    search.create(INDEX)
+    search.index(INDEX, logs(150, 150))
+    # Nothing but the indices is common to both: the other's keys have another prefix.
+    one, other = pipeline(), pipeline(enrich_redis_prefix="pipeline:other:")
+    others: list[RunRecord] = []
+
+    def run_the_other(name: str, arguments: Any) -> None:
+        if name == "embed_and_update" and not others:
+            others.append(other.run())
+
+    one.before = run_the_other
+    caplog.set_level("WARNING")
+    record = one.run()
+    assert others[0].vectors_written == 150 and others[0].written_by_others == 0
+    assert (record.already_vectorized, record.written_by_others, record.api_inputs) == (150, 150, 0)
+    (told,) = (line for line in caplog.messages if "another ENRICH_REDIS_PREFIX" in line)
+    assert "150 logs were given a vector meanwhile by runs that this Redis does not know" in told
+
+    # What runs of its own wrote is none of others', also where a message comes twice.
+    search.index(INDEX, [{**log, "_id": f"more-{log['n']}"} for log in logs(50, 50)])
+    caplog.clear()
+    one.before = lambda name, arguments: None
+    one.find_unvectorized("manual")
+    while one.messages:
+        if one.messages[0][0] == "embed_and_update":
+            one.messages.insert(1, one.messages[0])
+        one.deliver()
+    again = one.ledger.last_runs(1)[0]
+    assert (again.found, again.vectors_written, again.written_by_others) == (50, 50, 0)
+    assert not caplog.messages

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -24,8 +25,9 @@ from enrich.cli.failing import matches
 from enrich.cli.following import Following, Pace, Paused, Progress, exit_status, sum_of
 from enrich.cli.screen import MAX_SKIPPED
 from enrich.cli.workers import NoWorker
-from enrich.errors import EnrichError, ServerUnavailable
-from enrich.ledger import Ledger, Scan
+from enrich.errors import AccessRefused, EnrichError, ServerUnavailable
+from enrich.ledger import Ledger, Scan, deployment
+from enrich.ledger.deployment import Configuration, Deployment, WorkerNote
 from enrich.log_store.connection import decode
 from enrich.log_store.insight import Counts
 from enrich.log_store.wholeness import Item, objection
@@ -781,3 +783,93 @@ def _with_open_chunk(ledger: Ledger, trigger: str = "manual", stopped_by: str = 
         chunks={f"{run}:1:0": 7}, more=bool(stopped_by), stopped_by=stopped_by,
     )  # fmt: skip
     return run
+
+
+# -- what check says of the deployment
+
+
+@pytest.fixture
+def deployment_alone(monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> Deployment:
+    """The notes in Redis, of which `check` tells and of nothing else."""
+    for name in ("_look_at_opensearch", "_look_at_embeddings", "_look_at_writing"):
+        monkeypatch.setattr(Check, name, lambda self: None)
+    monkeypatch.setattr(Check, "_look_at_redis", lambda self: self._look_at_deployment(ledger))
+    monkeypatch.setenv("ENRICH_MAX_COST_PER_DAY", "5")
+    return ledger.deployment
+
+
+def _note(token: str, **variables: str) -> WorkerNote:
+    configuration = dict(Configuration.of(load_settings()).values) | variables
+    return WorkerNote(
+        token=token, name=f"{token}@host", host="host", pid=7, processes=2, queues=("enrich.scan",),
+        version="1", configuration=Configuration(configuration), refuses="", since=NOW, seen=NOW,
+        seconds_ago=0,
+    )  # fmt: skip
+
+
+def test_check_has_nothing_to_say_where_all_agree(deployment_alone: Deployment) -> None:
+    deployment_alone.note_worker(_note("a"))
+    deployment_alone.note_worker(_note("b"))
+    deployment_alone.note_deployment("https://elsewhere:9200", ["*_*"])
+    result = call("check")
+    assert result.exit_code == 0
+    assert "✗" not in result.stdout and result.stdout.strip().endswith("Ready: a run would work")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EMBEDDING_MODEL", "another-model"),
+        ("EMBEDDING_DIMENSIONS", "256"),
+        ("OPENAI_BASE_URL", "https://elsewhere/v1"),
+        ("ENRICH_MASK", "all"),
+    ],
+)
+def test_check_names_a_setting_that_the_workers_have_otherwise(
+    deployment_alone: Deployment, name: str, value: str
+) -> None:
+    deployment_alone.note_worker(_note("a", **{name: value}))
+    result = call("check")
+    assert result.exit_code == 1
+    assert f"✗ {name} of this command differ from a@host's" in result.stdout
+    # Two that differ from each other are what has to be mended first.
+    deployment_alone.note_worker(_note("b"))
+    result = call("check")
+    assert result.exit_code == 1 and "of this command differ" not in result.stdout
+    told = " ".join(result.stdout.split())
+    assert f"✗ 2 workers disagree on {name}: a@host has {value}, b@host has " in told
+    assert "give all the same settings and restart those that differ" in told
+
+
+def test_check_speaks_of_no_worker_that_fell_silent(
+    deployment_alone: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment_alone.note_worker(_note("a", EMBEDDING_MODEL="another-model"))
+    monkeypatch.setattr(deployment, "ALIVE_SECONDS", -1.0)
+    assert call("check").exit_code == 0
+
+
+def test_check_warns_of_another_prefix_on_the_same_indices(deployment_alone: Deployment) -> None:
+    settings = load_settings()
+    other = assembly.build_ledger(load_settings(enrich_redis_prefix="other:"))
+    place = deployment.place_of(settings, socket.gethostname())
+    other.deployment.note_deployment(place, ["shop_*"])
+    result = call("check")
+    told = " ".join(result.stdout.split())
+    assert result.exit_code == 0 and "Ready; 1 warning, see ! above" in told
+    assert "! the deployment with ENRICH_REDIS_PREFIX=other: enriches the same OpenSearch" in told
+    # Once they divide the indices, nothing is said.
+    other.deployment.note_deployment(place, ["-*"])
+    assert "ENRICH_REDIS_PREFIX=other:" not in call("check").stdout
+
+
+def test_check_warns_where_other_deployments_cannot_be_seen(
+    deployment_alone: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> None:
+        raise AccessRefused("no right")
+
+    monkeypatch.setattr(Deployment, "neighbours", refused)
+    result = call("check")
+    assert result.exit_code == 0
+    assert "other deployments on this Redis cannot be seen" in result.stdout

@@ -57,6 +57,23 @@ def with_chunks(ledger: Ledger, *documents: int, done: bool = True) -> tuple[str
     return run, list(chunks)
 
 
+# -- who else writes
+
+
+def test_runs_of_another_redis_or_prefix_are_strangers(
+    ledger: Ledger, connection: redis.Redis
+) -> None:
+    run = opened(ledger)
+    elsewhere = opened(Ledger(connection, next(PREFIXES)))
+    assert ledger.strangers([run, elsewhere, "", "no such run"]) == {elsewhere, "", "no such run"}
+    ledger.finish(run)
+    assert ledger.strangers([run]) == set(), "one that has ended is known all the same"
+    assert ledger.strangers([]) == set()
+    ledger.count(run, written_by_others=3)
+    ledger.count(run, written_by_others=2)
+    assert ledger.record(run).written_by_others == 5
+
+
 # -- open
 
 
