@@ -65,6 +65,9 @@ class SecuredCluster:
         self._pipelines: list[Pipeline] = []
         #: Paths of what was made in the plugin.
         self._made: list[str] = []
+        # The demonstration configuration gives everybody a role whose rights of the cluster would
+        # hide that one is missing.
+        self.search("DELETE", f"{API}/rolesmapping/own_index", ok=False)
 
     def close(self) -> None:
         for pipeline in self._pipelines:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -24,8 +24,8 @@ from enrich.embedder import Embedder
 from enrich.errors import AccessRefused, InputRefused, TextUnusable
 from enrich.ledger import Ledger, server
 from enrich.ledger.deployment import Configuration, disagreements, place_of
-from enrich.log_store import LogStore, Readiness
-from enrich.log_store.connection import RightMissing
+from enrich.log_store import LogStore, Readiness, RequestRefused
+from enrich.log_store.connection import RightMissing, role_advice
 from enrich.masking import masker_of
 from enrich.redis_connection import connect
 from enrich.settings import Settings, is_open_to_others, unknown_names, without_password
@@ -206,6 +206,9 @@ class Check:
         if version.objection:
             self._bad(version.objection, 3)
             return
+        if not version.number:
+            with self._or_unseen("its version"), suppress(RequestRefused):
+                store.connection.request("GET", "/")
         if version.untested:
             self._warn(f"{version} is older than what enrich is tested on: upgrade it when you can")
         self._look_at_cluster(store)
@@ -250,19 +253,25 @@ class Check:
                     "deleted makes it anew; set it to false, or give OPENSEARCH_USER no right to "
                     "create indices (deploy/opensearch-role.json)"
                 )
-        obstacle = store.preflight.nodes().obstacle
-        if obstacle:
-            self._bad(obstacle)
+        with self._or_unseen("whether a disk is full"):
+            if obstacle := store.preflight.seen_nodes().obstacle:
+                self._bad(obstacle)
 
     @contextmanager
     def _or_unseen(self, what: str) -> Iterator[None]:
         # Rights that a run does not need: without them a question stays open, nothing is wrong.
         try:
             yield
-        except RightMissing:
-            self._warn(f"{what} cannot be seen with the rights of OPENSEARCH_USER")
+        except RightMissing as error:
+            lacking = f", which lack {', '.join(error.rights)}" if error.rights else ""
+            self._warn(
+                f"{what} cannot be seen with the rights of OPENSEARCH_USER{lacking}: "
+                f"{role_advice(error.rights)}"
+            )
 
     def _look_at_indices(self, store: LogStore) -> None:
+        with self._or_unseen("which indices are red"):
+            store.finder.red_indices()
         backlog = store.finder.backlog()
         counted = store.insight.counts()
         counts = counted.by_index
@@ -406,6 +415,8 @@ class Check:
             )
         if not told:
             self._warn("whether an update is allowed is not known: there is no document to try it")
+        with self._or_unseen("what a run has written, at its end,"), suppress(RequestRefused):
+            trial.try_refresh(store, [name for name, reason in told.items() if not reason])
         incomplete = sorted(self._ready.completed)
         reason = trial.try_mapping(store, incomplete)
         if reason:

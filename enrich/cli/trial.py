@@ -33,12 +33,10 @@ def try_writes(store: LogStore, indices: Sequence[str]) -> dict[str, str]:
     Raises:
         ServerUnavailable, TransientError
     """
-    documents = [
-        document
-        for document in store.documents.read(_any_document(store, indices[:MAX_INDICES]))
-        if document.presence is Presence.FOUND
-    ]
+    read = store.documents.read(_any_document(store, indices[:MAX_INDICES]))
+    documents = [document for document in read if document.presence is Presence.FOUND]
     tried = dict.fromkeys((document.reference.index for document in documents), "")
+    tried |= {each.reference.index: each.forbidden for each in read if each.forbidden}
     return tried | store.wholeness.objections([Trial(document=each) for each in documents])
 
 
@@ -48,10 +46,24 @@ def try_mapping(store: LogStore, indices: Sequence[str]) -> str:
         for name in indices[:MAX_INDICES]:
             store.connection.request("PUT", f"/{in_path(name)}/_mapping", {"properties": {}})
     except RightMissing as error:
-        return f"the user may not put mappings (403): {role_advice(error.rights)}"
+        missing = f": {', '.join(error.rights)}" if error.rights else ""
+        return f"the user may not put mappings (403{missing}): {role_advice(error.rights)}"
     except RequestRefused as error:
         return f"mappings cannot be put ({error.error_type})"
     return ""
+
+
+def try_refresh(store: LogStore, indices: Sequence[str]) -> None:
+    """Have one index show what was written to it, as a run does at its end.
+
+    Raises:
+        RightMissing, TransientError
+    """
+    for name in indices:
+        # A native engine may be one whose library is missing, which a refresh would need.
+        if not store.engines.is_native(name):
+            store.connection.request("POST", f"/{in_path(name)}/_refresh")
+            return
 
 
 def without_text(

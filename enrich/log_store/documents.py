@@ -20,7 +20,13 @@ import msgspec
 import orjson
 
 from enrich.errors import TransientError
-from enrich.log_store.connection import Connection, RequestRefused, loads_leniently
+from enrich.log_store.connection import (
+    Connection,
+    RequestRefused,
+    loads_leniently,
+    rights_in,
+    role_advice,
+)
 from enrich.log_store.paths import in_path, parts
 from enrich.models import Donor, Reference
 from enrich.slices import bounded, slices
@@ -76,6 +82,8 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
     failure: str = ""
     #: Of one that is unreadable: whether its index is closed, which only an operator changes.
     closed: bool = False
+    #: Why OPENSEARCH_USER may not read it, in a sentence; "" if that is not the reason.
+    forbidden: str = ""
 
     def value(self, name: str) -> Any:
         """A field decoded, None if absent, UNREADABLE_VALUE if it is more than can be read."""
@@ -300,11 +308,20 @@ def _place(reference: Reference, got: _Got) -> Document:
         return Document(reference=read, presence=Presence.FOUND, fields={})
     error = got.error or {"type": "index_not_found_exception"}
     gone = error.get("type") == "index_not_found_exception"
+    forbidden = ""
+    if error.get("type") == "security_exception":
+        rights = rights_in(error)
+        missing = f": {', '.join(rights)}" if rights else ""
+        forbidden = (
+            f"OPENSEARCH_USER may not read its logs by their ids (403{missing}): "
+            f"{role_advice(rights)}"
+        )
     return Document(
         reference=Reference(*where, -1, 0),
         presence=Presence.GONE if gone else Presence.UNREADABLE,
         fields={},
         closed=error.get("type") == "index_closed_exception",
+        forbidden=forbidden,
     )
 
 

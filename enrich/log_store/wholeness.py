@@ -228,7 +228,8 @@ class Wholeness:
             pages = self._finder.newest(sizes, unsorted)
             refused |= self._without_text({page.index: page.hits for page in pages}, ready)
             fit = {page.index: page.hits for page in pages if page.index not in refused}
-            refused |= self._refusing(self._trials(fit, ready))
+            trials, unread = self._trials(fit, ready)
+            refused |= unread | self._refusing(trials)
         return refused
 
     def _without_text(self, hits: dict[str, list[Hit]], ready: Readiness) -> dict[str, str]:
@@ -248,8 +249,11 @@ class Wholeness:
             if index not in known
         }
 
-    def _trials(self, found: dict[str, list[Hit]], ready: Readiness) -> list[Trial]:
-        """The smallest logs of each index; what is too large is not read for it."""
+    def _trials(
+        self, found: dict[str, list[Hit]], ready: Readiness
+    ) -> tuple[list[Trial], dict[str, str]]:
+        """The smallest logs of each index, and why indices may not be read; what is too large is
+        not read for it."""
         trials: list[Trial] = []
         references: list[Reference] = []
         for hits in found.values():
@@ -258,16 +262,20 @@ class Wholeness:
             references += fitting
             if smallest and not fitting:
                 trials.append(Trial(document=_unread(smallest[0].reference)))
-        return trials + [
+        documents = self._documents.read(references)
+        trials += [
             Trial(
                 document=document,
                 # Where fields are still to be mapped, they would be mapped by guess.
                 addition=_NOTHING if document.reference.index in ready.lacking else self._addition,
                 by_update=document.reference.index in ready.update_only,
             )
-            for document in self._documents.read(references)
+            for document in documents
             if document.presence is Presence.FOUND
         ]
+        return trials, {
+            each.reference.index: each.forbidden for each in documents if each.forbidden
+        }
 
     def _refusing(self, trials: Sequence[Trial]) -> dict[str, str]:
         """As `objections`; the vector is tried on one log of each index, and on the others only

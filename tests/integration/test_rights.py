@@ -5,14 +5,19 @@ Whatever is not allowed is known before a text is bought, and said with what to 
 
 from __future__ import annotations
 
+import io
+import re
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from enrich.cli.check import Check
 from enrich.errors import AccessRefused, Halt
 from enrich.log_store import LogStore
 from enrich.log_store.connection import RightMissing
-from tests.secured import PASSWORD, SecuredCluster, User
+from tests.conftest import ROOT
+from tests.secured import PASSWORD, SecuredCluster, User, least_rights
 
 INDEX = "shop_logs_2026_11"
 
@@ -101,6 +106,57 @@ def test_a_right_that_is_lost_in_mid_run_costs_one_chunk_at_most(secured: Secure
     secured.role(user.name)
     pipeline.before = lambda name, arguments: None
     assert pipeline.run().vectors_written == 200
+
+
+# -- each right of the role
+
+
+def rights() -> list[str]:
+    role = least_rights()
+    of_indices = [right for each in role["index_permissions"] for right in each["allowed_actions"]]
+    return [*role["cluster_permissions"], *of_indices]
+
+
+def test_the_table_of_rights_has_each_right_of_the_role() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    table = text.partition("### Rights in OpenSearch")[2].partition("\n#")[0]
+    rows = re.findall(r"^\| `([^`]+)` \|", table, re.MULTILINE)
+    assert rows == rights()
+
+
+def test_check_names_each_right_that_is_missing(
+    secured: SecuredCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each right of the role is needed for something, and what lacks it is said with its name."""
+    for name in ("_look_at_settings", "_look_at_redis", "_look_at_embeddings"):
+        monkeypatch.setattr(Check, name, lambda self: None)
+    monkeypatch.chdir(secured.stack.folder)
+    secured.search.create(INDEX)
+    secured.search.index(INDEX, logs(2))
+    # One whose mapping has to be completed.
+    mapped = {"level": {"type": "keyword"}, "message": {"type": "text"}}
+    settings = {"index.knn": True}
+    secured.search.create("bare_logs", settings=settings, mappings={"properties": mapped})
+    secured.search.index("bare_logs", logs(2))
+    user = secured.user()
+
+    def checked() -> tuple[int, str]:
+        console = Console(file=io.StringIO(), width=1000)
+        check = Check(secured.settings(user), console)
+        check.all()
+        assert isinstance(console.file, io.StringIO)
+        return check.status, console.file.getvalue()
+
+    status, told = checked()
+    assert status == 0 and "OPENSEARCH_USER" not in told, told
+    unnamed = {}
+    for right in rights():
+        # A right's own asterisk is meant as it stands.
+        secured.role(user.name, without=[right.replace("*", "[*]")])
+        status, told = checked()
+        if not re.search(rf"[✗!].*OPENSEARCH_USER.*{right.rstrip('*')}.*deploy/opensearch-r", told):
+            unnamed[right] = told
+    assert not unnamed, "\n".join(f"{right}:\n{told}" for right, told in unnamed.items())
 
 
 # -- logins
