@@ -24,7 +24,7 @@ ON_RELEASES := cycle delivery paging failures sick_indices whole_sources hostile
 	refusals_over_http one_deployment
 test-opensearch-2: OPENSEARCH := 2.19.1
 test-opensearch-2: $(READY)
-	@ENRICH_TEST_OPENSEARCH=$(OPENSEARCH) $(BIN)/python -m pytest $(ON_RELEASES:%=tests/integration/test_%.py)
+	@TEST_OPENSEARCH=$(OPENSEARCH) $(BIN)/python -m pytest $(ON_RELEASES:%=tests/integration/test_%.py) $(SHARED_OUT)
 
 unit: $(READY)
 	@$(BIN)/python -m pytest tests/unit $(SHARED_OUT)

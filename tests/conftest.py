@@ -215,7 +215,7 @@ class Pipeline:
 def stack() -> Iterator[Services]:
     """OpenSearch, Valkey and the embeddings server, started once.
 
-    ENRICH_TEST_OPENSEARCH names another version of OpenSearch, such as 2.19.1.
+    TEST_OPENSEARCH names another version of OpenSearch, such as 2.19.1.
     """
     folder = ROOT / ".dev" / f"tests-{os.getpid()}"
     # More heap than the demo's: a test here sends a gigabyte through this node, and what comes
@@ -223,7 +223,7 @@ def stack() -> Iterator[Services]:
     services = Services(
         folder,
         heap="2g",
-        release=release_of(os.environ.get("ENRICH_TEST_OPENSEARCH") or OPENSEARCH_3.version),
+        release=release_of(os.environ.get("TEST_OPENSEARCH") or OPENSEARCH_3.version),
         opensearch_settings={"action.auto_create_index": "false"},
     )
     services.start()

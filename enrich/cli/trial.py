@@ -47,7 +47,7 @@ def try_mapping(store: LogStore, indices: Sequence[str]) -> str:
             store.connection.request("PUT", f"/{in_path(name)}/_mapping", {"properties": {}})
     except RightMissing as error:
         missing = f": {', '.join(error.rights)}" if error.rights else ""
-        return f"the user may not put mappings (403{missing}): {role_advice(error.rights)}"
+        return f"OPENSEARCH_USER may not put mappings (403{missing}): {role_advice(error.rights)}"
     except RequestRefused as error:
         return f"mappings cannot be put ({error.error_type})"
     return ""

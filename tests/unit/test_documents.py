@@ -254,6 +254,16 @@ def test_reading_asks_with_routing_and_keeps_the_order() -> None:
     assert documents[0].reference == Reference("a", "1", "r", 3, 1)
 
 
+def test_a_log_that_may_not_be_read_says_which_right_is_missing() -> None:
+    reason = "no permissions for [indices:data/read/mget[shard]] and User [name=secret, roles=[]]"
+    error = {"type": "security_exception", "reason": reason}
+    wire = Wire(json.dumps({"docs": [{"_index": "a", "_id": "1", "error": error}]}))
+    (found,) = on(wire).read([REFERENCE])
+    assert found.presence is Presence.UNREADABLE
+    assert "(403: indices:data/read/mget[shard]): give OPENSEARCH_USER the role" in found.forbidden
+    assert "secret" not in found.forbidden
+
+
 def test_nothing_to_read_or_write_asks_nothing() -> None:
     assert on(Wire()).read([]) == []
     assert on(Wire()).write([]) == []

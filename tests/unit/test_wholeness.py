@@ -322,3 +322,20 @@ def test_small_windows_are_kept() -> None:
     shelf = Shelf(a=hits("a", 9), b=hits("b", 9))
     surveyed(shelf, Cluster(a=healthy, b=healthy), windows={"a": 2})
     assert shelf.asked == [2, wholeness.LOOKED_AT]
+
+
+def test_an_index_whose_logs_may_not_be_read_is_refused_and_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shelf = Shelf(a=hits("a", 2), b=hits("b", 2))
+    read = shelf.read
+
+    def partly(references: list[Reference]) -> list[Document]:
+        hidden = {"presence": Presence.UNREADABLE, "forbidden": "may not read its logs"}
+        return [
+            msgspec.structs.replace(each, **(hidden if each.reference.index == "a" else {}))
+            for each in read(references)
+        ]
+
+    monkeypatch.setattr(shelf, "read", partly)
+    assert surveyed(shelf, Cluster(b=healthy)) == {"a": "may not read its logs"}
