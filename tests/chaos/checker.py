@@ -100,9 +100,15 @@ class Findings:
 class Checker:
     """Judges one deployment: one OpenSearch, one key prefix of one Redis."""
 
-    def __init__(self, opensearch_url: str, redis_url: str, prefix: str, model: Model) -> None:
+    def __init__(
+        self, opensearch_url: str, redis_url: str, prefix: str, model: Model, **client: Any
+    ) -> None:
+        """
+        Args:
+            client: how to log in to OpenSearch, as httpx2 takes it.
+        """
         # A node that has just been through a fault, on a machine under load, may take its time.
-        self._http = httpx2.Client(base_url=opensearch_url, timeout=120)
+        self._http = httpx2.Client(base_url=opensearch_url, timeout=120, **client)
         self._redis = redis.Redis.from_url(redis_url, decode_responses=False)
         self._prefix = prefix
         self._model = model
@@ -113,7 +119,8 @@ class Checker:
 
     def owed(self, truth: Truth) -> int:
         """ERROR logs without a vector that are not marked failed, by OpenSearch's count."""
-        self._post("/_refresh")
+        # Of these alone: a dead shard elsewhere may never answer.
+        self._post(f"/{self._indices(truth)}/_refresh")
         query = {
             "bool": {
                 "filter": [{"term": {"level": "ERROR"}}],

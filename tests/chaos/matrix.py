@@ -492,4 +492,10 @@ def children(pid: int) -> list[int]:
 
 
 # Rows in rooms of their own add themselves, when all that they use is there.
-from tests.chaos import rows_api, rows_search, rows_workers  # noqa: E402, F401
+from tests.chaos import (  # noqa: E402
+    rows_api,  # noqa: F401
+    rows_deployment,  # noqa: F401
+    rows_search,  # noqa: F401
+    rows_unwritable,  # noqa: F401
+    rows_workers,  # noqa: F401
+)

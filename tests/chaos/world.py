@@ -8,6 +8,7 @@ Redis, and between them and OpenSearch, stands a TCP proxy; the row itself speak
 from __future__ import annotations
 
 import random
+import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ import redis
 
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
+from dev.opensearch_security import ADMIN
 from dev.service import Service
 from dev.services import Services
 from dev.tcp_proxy import TcpProxy
@@ -88,24 +90,40 @@ class World:
         self._exits = ExitStack()
 
     def __enter__(self) -> Self:
-        enter = self._exits.enter_context
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._reach()
+        self._exits.callback(self.end_processes)
+        self.forget()
+        self.seed()
+        return self
+
+    def move_to(self, stack: Services) -> None:
+        """Begin anew on other servers, before anything has been started on these."""
+        self.stack = stack
+        self.truth = Truth()
+        self._reach()
+        self.forget()
+        self.seed()
+
+    def _reach(self) -> None:
+        """Connect to all servers of the stack."""
+        enter = self._exits.enter_context
         self.redis_proxy = enter(TcpProxy(self.stack.redis.port))
         self.opensearch_proxy = enter(TcpProxy(self.stack.opensearch.port))
-        self.search = Search(self.stack.opensearch.url)
+        client: dict[str, Any] = {}
+        if self.stack.opensearch.url.startswith("https:"):
+            context = ssl.create_default_context(cafile=str(self.stack.authority))
+            client = {"auth": ADMIN, "verify": context}
+        self.search = Search(self.stack.opensearch.url, **client)
         self._exits.callback(self.search.http.close)
         self.api = ApiControl(self.stack.embeddings.url, self.stack.control_key)
         self._exits.callback(self.api.close)
         self.redis = redis.Redis.from_url(self.stack.redis.url)
         self._exits.callback(self.redis.close)
         self.checker = Checker(
-            self.stack.opensearch.url, self.stack.redis.url, self.prefix, self.model
+            self.stack.opensearch.url, self.stack.redis.url, self.prefix, self.model, **client
         )
         self._exits.callback(self.checker.close)
-        self._exits.callback(self.end_processes)
-        self.forget()
-        self.seed()
-        return self
 
     def __exit__(self, *raised: object) -> None:
         self._exits.close()
@@ -242,6 +260,24 @@ class World:
         """Until some texts have been paid for, and others not."""
         inputs = inputs or self.moment
         self.until(lambda: self.api.seen["inputs"] >= inputs, f"{inputs} inputs were sent")
+
+    def reasons(self) -> list[str]:
+        """Why runs were halted, and "index: reason" of what they skipped."""
+        said = []
+        for run in self.redis.lrange(self.prefix + "runs", 0, -1):
+            key = f"{self.prefix}run:{run.decode()}"
+            said.append((self.redis.hget(key, "halt_reason") or b"").decode())
+            skipped = self.redis.hgetall(f"{key}:skipped")
+            said += [f"{index.decode()}: {why.decode()}" for index, why in skipped.items()]
+        return said
+
+    def told(self, words: str, index: str = "") -> None:
+        """Wait until a run was halted, or left the index out, for a reason with these words."""
+        self.until(
+            lambda: any(s.startswith(index) and words in s for s in self.reasons()),
+            f"a run told: {index} {words}",
+            60.0,
+        )
 
     def active_run(self) -> str:
         return (self.redis.get(self.prefix + "active_run") or b"").decode()
