@@ -25,6 +25,13 @@ def threads_take_turns_quickly() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+@pytest.fixture(autouse=True)
+def redis_is_empty(request: pytest.FixtureRequest) -> None:
+    """Nothing that one test leaves in Redis decides about the next, whatever their order."""
+    if "connection" in request.fixturenames:
+        request.getfixturevalue("connection").flushall()
+
+
 @pytest.fixture(scope="module", params=["fakeredis", "valkey"])
 def connection(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
     if request.param == "fakeredis":
