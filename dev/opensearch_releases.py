@@ -99,7 +99,17 @@ OPENSEARCH_2 = Release(
     plugin_classes=(_KNN_CLASS,),
 )
 
-#: The same with users, roles and TLS: the newest security plugin that the Java registry has.
+#: The oldest that is served.
+OPENSEARCH_LEAST = Release(
+    version="2.12.0",
+    runner=_runner("2.12.0.0"),
+    companions=(_GUAVA,),
+    plugins=(_plugin("opensearch-knn", "2.12.0.0"),),
+    modules=OPENSEARCH_2.modules,
+    plugin_classes=OPENSEARCH_2.plugin_classes,
+)
+
+#: 2.19.1 with users, roles and TLS: the newest security plugin that the Java registry has.
 OPENSEARCH_2_SECURED = Release(
     version=OPENSEARCH_2.version,
     runner=OPENSEARCH_2.runner,
@@ -112,7 +122,12 @@ OPENSEARCH_2_SECURED = Release(
     ),
 )
 
-RELEASES = {"3": OPENSEARCH_3, "2": OPENSEARCH_2, "2-secured": OPENSEARCH_2_SECURED}
+RELEASES = {
+    "3": OPENSEARCH_3,
+    "2": OPENSEARCH_2,
+    "2-least": OPENSEARCH_LEAST,
+    "2-secured": OPENSEARCH_2_SECURED,
+}
 
 
 def release_of(version: str) -> Release:

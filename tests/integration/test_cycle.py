@@ -398,6 +398,10 @@ def test_only_error_logs_change_and_only_by_our_fields(
 ) -> None:
     """Sources that are hard to hand on, compared byte for byte. With k-NN's derived source, which
     is the default, OpenSearch itself encodes anew what has a vector: the values are the same."""
+    known = search.version >= (2, 19)
+    if derived_source and not known:
+        pytest.skip("this k-NN has no derived source")
+    derived = {"index.knn.derived_source.enabled": derived_source} if known else {}
     hard = [
         '{"level": "ERROR",  "message":"big","timestamp":"2026-11-01T00:00:00Z",'
         '"huge":123456789012345678901234567890,"exact":0.10,"long":-9223372036854775808'
@@ -414,7 +418,7 @@ def test_only_error_logs_change_and_only_by_our_fields(
     ]
     search.create(
         INDEX,
-        settings={"index.knn": True, "index.knn.derived_source.enabled": derived_source},
+        settings={"index.knn": True, **derived},
         mappings={
             "dynamic": False,
             "properties": {"level": {"type": "keyword"}, "message": {"type": "text"}},
@@ -541,6 +545,8 @@ def test_a_level_is_found_as_its_mapping_has_it(pipeline: Build, search: Search)
         "text_2026_11": {"type": "text", "fields": {"keyword": {"type": "keyword"}}},
         "constant_2026_11": {"type": "constant_keyword", "value": "ERROR"},
     }
+    if search.version < (2, 19):
+        del mappings["constant_2026_11"]  # 2.12 does not know this type
     for index, level in mappings.items():
         search.create(
             index,
@@ -550,7 +556,7 @@ def test_a_level_is_found_as_its_mapping_has_it(pipeline: Build, search: Search)
         search.index(index, logs(5, 5))
     record = pipeline().run()
     assert_adds_up(record)
-    assert (record.vectors_written, record.skipped_indices) == (15, {})
+    assert (record.vectors_written, record.skipped_indices) == (5 * len(mappings), {})
 
 
 def test_what_an_alias_names_is_found_once(pipeline: Build, search: Search, model: Model) -> None:

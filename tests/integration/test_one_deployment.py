@@ -128,16 +128,3 @@ def test_logs_that_a_deployment_on_another_redis_wrote_meanwhile_are_counted_and
     assert (record.already_vectorized, record.written_by_others, record.api_inputs) == (150, 150, 0)
     (told,) = (line for line in caplog.messages if "another ENRICH_REDIS_PREFIX" in line)
     assert "150 logs were given a vector meanwhile by runs that this Redis does not know" in told
-
-    # What runs of its own wrote is none of others', also where a message comes twice.
-    search.index(INDEX, [{**log, "_id": f"more-{log['n']}"} for log in logs(50, 50)])
-    caplog.clear()
-    one.before = lambda name, arguments: None
-    one.find_unvectorized("manual")
-    while one.messages:
-        if one.messages[0][0] == "embed_and_update":
-            one.messages.insert(1, one.messages[0])
-        one.deliver()
-    again = one.ledger.last_runs(1)[0]
-    assert (again.found, again.vectors_written, again.written_by_others) == (50, 50, 0)
-    assert not caplog.messages
