@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from enrich.errors import TransientError
+from enrich.errors import TransientError, place_of
 from enrich.log_store.connection import LENIENT, Connection, TooDeep, error_type, ndjson
 from enrich.log_store.paths import in_path
 from enrich.log_store.queries import (
@@ -30,7 +30,7 @@ from enrich.log_store.queries import (
     SearchAnswer,
 )
 from enrich.log_store.scope import Scope
-from enrich.log_store.shapes import translates_shapes
+from enrich.log_store.shapes import MISSHAPEN, translates_shapes
 from enrich.models import MAX_CHUNK_BYTES, Donor, Reference
 from enrich.settings import Settings
 from enrich.slices import slices
@@ -276,8 +276,21 @@ class Finder:
                 )  # fmt: skip
                 pages += self._read([target], unsorted)
             else:
-                pages.append(self._index_page(target, answer))
+                pages.append(self._one_page(target, answer))
         return pages
+
+    def _one_page(self, target: Target, answer: SearchAnswer) -> IndexPage:
+        """The page of one index. What nobody thought of in it is that index's alone: whoever may
+        write its logs must not stop the others."""
+        try:
+            return self._index_page(target, answer)
+        except MISSHAPEN as error:
+            kind = type(error).__name__
+            log.error(
+                "the page of index %s has a shape that nobody thought of (%s, %s)",
+                target.index, kind, place_of(error),
+            )  # fmt: skip
+            return IndexPage(index=target.index, trouble=f"its page has another shape ({kind})")
 
     def _bounded(self, target: Target) -> Target:
         if self._is_scripted(target.index):

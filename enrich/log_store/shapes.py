@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 C = TypeVar("C", bound=type[Any])
 
 #: What taking an unexpected value apart raises.
-_MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 def translates_shapes(cls: C) -> C:
@@ -35,7 +35,7 @@ def _translating(method: Callable[..., Any]) -> Callable[..., Any]:
     def translated(*args: Any, **kwargs: Any) -> Any:
         try:
             return method(*args, **kwargs)
-        except _MISSHAPEN as error:
+        except MISSHAPEN as error:
             if error.__traceback__ is None or error.__traceback__.tb_next is None:
                 # Called wrongly: no answer has been asked for.
                 raise

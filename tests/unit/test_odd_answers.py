@@ -86,6 +86,26 @@ def test_any_json_gives_a_value_or_a_sentence(store: LogStore, asked: str, answe
         ASKED[asked](store)
 
 
+def test_a_page_that_nobody_thought_of_is_its_indexs_alone(store: LogStore) -> None:
+    hit = {"_id": "1", "_seq_no": 1, "_primary_term": 1, "sort": [1, 2]}
+    rows = [
+        {**hit, "_index": INDEX, "fields": {"message": ["x", "y"]}},
+        {**hit, "_index": "shop_web_2026_11", "fields": {"message": [9, "disk full"]}},
+    ]
+    shards = {"total": 1, "successful": 1, "skipped": 0, "failed": 0}
+    answer = {
+        "responses": [
+            {"took": 1, "timed_out": False, "_shards": shards, "hits": {"hits": [row]}}
+            for row in rows
+        ]
+    }
+    store.connection.request = lambda *_, **__: json.dumps(answer)  # type: ignore[method-assign]
+    targets = [Target(row["_index"], None, 10) for row in rows]
+    odd, sound = store.finder.page(targets, frozenset())
+    assert odd.trouble == "its page has another shape (ValueError)" and not odd.hits
+    assert [found.message for found in sound.hits] == ["disk full"] and not sound.trouble
+
+
 # -- bounds of an answer
 
 
