@@ -200,13 +200,19 @@ class ChunkWork:
         dead = [one for one in chunk.references if one.index in self._sorted.dead]
         if not dead:
             return tally
+        tally.include(self._dead(chunk, dead))
+        return tally
+
+    def _dead(self, chunk: Chunk, references: Sequence[Reference]) -> Tally:
+        """Defer logs of indices that take no writes, but for those that were written before."""
+        tally = Tally()
         try:
-            found = self._store.documents.read(dead)
+            found = self._store.documents.read(references)
         except TransientError:
-            tally.defer(DEAD, len(dead))
+            tally.defer(DEAD, len(references))
             return tally
         # Such an index is read all the same, and what it took before its end counts.
-        owed = self._owed(chunk, zip(found, dead, strict=True), tally)
+        owed = self._owed(chunk, zip(found, references, strict=True), tally)
         tally.defer(DEAD, len(owed))
         tally.unreadable = tally.away = False
         return tally
@@ -230,7 +236,8 @@ class ChunkWork:
                 self._sorted.dead.add(index)
             if index in self._sorted.dead:
                 self._ledger.skip(chunk.run, index, DEAD)
-                tally.defer(DEAD, len(of_index))
+                if of_index:
+                    tally.include(self._dead(chunk, of_index))
             else:
                 left += of_index
         return left
