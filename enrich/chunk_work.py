@@ -247,9 +247,7 @@ class ChunkWork:
             return self._alone(chunk, reference, given)
         except IndexSilent:
             self._sorted.dead.add(reference.index)
-        tally = Tally()
-        tally.defer(DEAD)
-        return tally
+        return self._dead(chunk, [reference])
 
     def _together(self, chunk: Chunk, references: Sequence[Reference], given: Given) -> Tally:
         try:

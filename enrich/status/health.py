@@ -326,12 +326,9 @@ def _skipped(status: Status) -> list[Reason]:
     all_of_it = bool(status.backlog) and not _waiting(status)
     what = "one index" if len(owed) == 1 else f"{len(owed):,} indices"
     whose = "all that wait" if all_of_it else "which wait"
-    sentence = (
-        f"{what} with {logs:,} logs, {whose}, is skipped"
-        if len(owed) == 1
-        else (f"{what} with {logs:,} logs, {whose}, are skipped")
-    )
-    such = "" if len(owed) == 1 else "the largest, "
+    told_logs = f" with {logs:,} logs, {whose}," if status.backlog is not None else ""
+    sentence = f"{what}{told_logs} {'is' if len(owed) == 1 else 'are'} skipped"
+    such = "" if len(owed) == 1 else "the largest, " if logs else "one of them, "
     reasons.append(
         Reason(
             code="skipped",
@@ -464,12 +461,13 @@ def _waiting(status: Status) -> int:
 
 
 def _owed_in_skipped(status: Status) -> dict[str, int]:
-    """Skipped indices that have logs without a vector, the most first; without a backlog, all."""
+    """Skipped indices with their logs without a vector, the most first. Where the backlog is not
+    known, all of them, with 0: each had some when the run began."""
     run = _telling(status)
     if run is None or not run.skipped_indices:
         return {}
     if status.backlog is None:
-        return {}
+        return dict.fromkeys(sorted(run.skipped_indices), 0)
     owed = {
         index: status.backlog.by_index[index].without_vector
         for index in run.skipped_indices

@@ -77,6 +77,18 @@ LONG_AGO = "2026-11-01T00:00:00.000Z"
             },
             "Degraded", "skipped", "7 logs, all that wait, is skipped: x_2026_11: no index.knn", 1,
         ),
+        # As at a run's end, when the backlog is not counted
+        (
+            {"last_runs": [run(skipped_indices={"x_2026_11": "dead"})], "backlog": None},
+            "Degraded", "skipped", "one index is skipped: x_2026_11: dead", 1,
+        ),
+        (
+            {
+                "last_runs": [run(skipped_indices={"y_2026_11": "red", "x_2026_11": "dead"})],
+                "backlog": None,
+            },
+            "Degraded", "skipped", "2 indices are skipped: one of them, x_2026_11: dead", 1,
+        ),
         # Workers
         ({"workers_alive": 0}, "Healthy", "", "", 0),
         (
