@@ -19,11 +19,11 @@ from enrich.enrichment.write_trials import DEAD
 from enrich.errors import Halt, InputRefused
 from enrich.ledger import IndexState, Ledger, Scan
 from enrich.log_store import LogStore
-from enrich.models import Chunk, Donor
+from enrich.models import Chunk, Donor, project_of
 from enrich.paging import Page, Pager, has_text
 from enrich.settings import Settings
 from enrich.vector_cache import VectorCache
-from enrich.vector_sources import VectorSources
+from enrich.vector_sources import VectorSources, share_used_up
 from enrich.written_vectors import WrittenVectors
 
 log = logging.getLogger(__name__)
@@ -74,6 +74,9 @@ class Scanner:
             log.info("Cycle #%d started (%s)", record.number, record.trigger, extra={"run": run})
             scan = self._survey(run)
         skipped = self._ledger.skipped(run)
+        skipped |= self._leave_spent_shares(
+            run, [index for index, _ in scan.pending if index not in skipped]
+        )
         pending = [(index, cursor) for index, cursor in scan.pending if index not in skipped]
         # What is being tried takes no chunks from the others until that has shown something.
         tried = self._ledger.index_states.tried_now([index for index, _ in pending])
@@ -184,8 +187,12 @@ class Scanner:
         nodes = self._store.preflight.nodes()
         if nodes.obstacle:
             raise Halt(nodes.obstacle)
+        self._ledger.spending.saw({project_of(index) for index in backlog.counts})
+        left = self._leave_spent_shares(run, backlog.counts)
         # The smallest backlog first: it is done soon, and the others have their turn anyway.
-        indices = sorted(backlog.counts, key=lambda index: (backlog.counts[index], index))
+        indices = sorted(
+            backlog.counts.keys() - left, key=lambda index: (backlog.counts[index], index)
+        )
         states = self._ledger.index_states.of(indices)
         for index, state in states.items():
             if state is IndexState.DEAD:
@@ -209,6 +216,18 @@ class Scanner:
             left={index: backlog.counts[index] for index in pending},
             windows={index: ready.windows[index] for index in pending if index in ready.windows},
         )
+
+    def _leave_spent_shares(self, run: str, indices: Iterable[str]) -> dict[str, str]:
+        """Skip the indices of projects that may spend no more today; each with the reason."""
+        projects = {index: project_of(index) for index in indices}
+        spent = self._sources.over_share(set(projects.values()))
+        left = {
+            index: share_used_up(project) for index, project in projects.items() if project in spent
+        }
+        for index, reason in left.items():
+            log.warning("index %s is skipped: %s", index, reason, extra={"run": run})
+            self._ledger.skip(run, index, reason)
+        return left
 
     def _check_endpoint(self, run: str) -> None:
         """See that the endpoint's vectors may stand beside those that are there; and, after a

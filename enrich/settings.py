@@ -99,6 +99,7 @@ class Settings(BaseSettings):
     enrich_batch_size: int = Field(256, ge=1, le=MAX_INPUTS_PER_REQUEST)
     enrich_max_logs_per_run: int = Field(0, ge=0)
     enrich_max_cost_per_day: float = Field(0, ge=0)
+    enrich_max_project_share: float = Field(0.5, gt=0, le=1)
     #: Enough for the largest worker that there is by default, see `too_few_chunks_for`.
     enrich_max_chunks_in_flight: int = Field(2 * MOST_DEFAULT_PROCESSES, ge=1)
     enrich_price_per_million_tokens: float | None = Field(None, ge=0)

@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -23,7 +24,7 @@ from enrich.errors import Halt, TextUnusable, TransientError
 from enrich.ledger import Ledger
 from enrich.log_store import Document, LogStore, StoredVector
 from enrich.masking import masked_places, masker_of
-from enrich.models import Donor, Outcome
+from enrich.models import Donor, Outcome, project_of
 from enrich.rate_budget import RateBudget
 from enrich.settings import Settings
 from enrich.text import fingerprint, text_of
@@ -43,6 +44,15 @@ KEY_WORKS_SECONDS = 600.0
 
 #: Why logs wait for another day.
 BUDGET_USED_UP = "the day's ENRICH_MAX_COST_PER_DAY is used up"
+
+
+def share_used_up(project: str) -> str:
+    """Why a project's logs wait for another day while other projects' do not."""
+    return (
+        f"project {project} has used its share of the day's ENRICH_MAX_COST_PER_DAY: it goes on "
+        "after midnight UTC, or once ENRICH_MAX_PROJECT_SHARE is raised"
+    )
+
 
 #: Vectors of donors, by project and fingerprint; by the project "" those that may serve any.
 Given = Mapping[tuple[str, str], Vector]
@@ -84,6 +94,8 @@ class VectorSources:
         self._written = written
         self._ledger = ledger
         self._price = settings.price_per_million_tokens
+        #: Who asks just now, and for how many bytes.
+        self._payers: Mapping[str, int] = {}
         self._key_hash = _key_hash(settings)
         self._mask = masker_of(settings.enrich_mask)
         limits = SharedLimits(
@@ -167,6 +179,11 @@ class VectorSources:
             for job in jobs:
                 job.put_off = BUDGET_USED_UP
             return
+        self._leave_spent_shares(jobs)
+        missing = {
+            job.fingerprint: job.text for job in jobs if job.vector is None and not job.put_off
+        }
+        self._payers = _bytes_by_project(jobs, missing)
         by_text: dict[str, tuple[Vector | None, Outcome, str]] = {}
         waiting = dict(missing)
         waited = 0.0
@@ -282,9 +299,50 @@ class VectorSources:
         limit = self._settings.enrich_max_cost_per_day
         return bool(limit) and self._ledger.spent_today_usd() >= limit
 
+    def _leave_spent_shares(self, jobs: Sequence[Job]) -> None:
+        """Put off the jobs that only projects have which may spend no more today."""
+        wanting = [job for job in jobs if job.vector is None and not job.failure]
+        spent = self.over_share({project for job in wanting for project in _projects(job)})
+        for job in wanting:
+            if _projects(job) <= spent:
+                job.put_off = share_used_up(min(_projects(job)))
+
+    def over_share(self, projects: Collection[str]) -> set[str]:
+        """Those of the projects that may spend no more today."""
+        settings = self._settings
+        limit = settings.enrich_max_cost_per_day * settings.enrich_max_project_share
+        if not limit or settings.enrich_max_project_share == 1:
+            return set()
+        return self._ledger.spending.over_share(projects, limit)
+
     def _count(self, run: str, **amounts: int) -> None:
         micro_usd = round(amounts.get("api_tokens", 0) * self._price)
-        self._ledger.count(run, micro_usd=micro_usd, **amounts)
+        self._ledger.count(
+            run, micro_usd=micro_usd, paid_by=_split(micro_usd, self._payers), **amounts
+        )
+
+
+def _projects(job: Job) -> set[str]:
+    return {project_of(document.reference.index) for document in job.documents}
+
+
+def _bytes_by_project(jobs: Sequence[Job], asked: Mapping[str, str]) -> dict[str, int]:
+    """How many bytes each project has asked for; a text of several is the first one's."""
+    wanted: Counter[str] = Counter()
+    first = {job.fingerprint: min(_projects(job)) for job in reversed(jobs)}
+    for digest, text in asked.items():
+        wanted[first[digest]] += len(text.encode(errors="replace"))
+    return wanted
+
+
+def _split(micro_usd: int, payers: Mapping[str, int]) -> dict[str, int]:
+    """An amount in parts as large as those of the payers; the last one has what is left over."""
+    whole = sum(payers.values())
+    if not micro_usd or not whole:
+        return {}
+    parts = {payer: micro_usd * part // whole for payer, part in payers.items()}
+    parts[max(parts)] += micro_usd - sum(parts.values())
+    return parts
 
 
 def _key_hash(settings: Settings) -> str:

@@ -24,6 +24,7 @@ from enrich.ledger.answers import Claim, Opened, Scan, Standing
 from enrich.ledger.deployment import Configuration, Deployment
 from enrich.ledger.index_states import IndexState, IndexStates
 from enrich.ledger.lone_failures import KeptLoneFailures
+from enrich.ledger.spending import Spending, today
 from enrich.models import Outcome, RunRecord, Totals
 from enrich.redis_connection import translated
 
@@ -38,6 +39,9 @@ REFUSED_KEPT = 10_000
 #: Characters of a counted reason, and where the counts stand in a run's hash.
 REASON_LENGTH = 300
 DEFERRED, RETRIED = "deferred|", "retried|"
+
+#: Before a project, in the moves: what it pays.
+PAID = "paid|"
 
 #: Why a chunk is deferred that nobody finished.
 PAST_DEADLINE = (
@@ -62,6 +66,7 @@ class Ledger:
         self._prefix = prefix
         #: Which indices take writes.
         self.index_states = IndexStates(connection, prefix)
+        self.spending = Spending(connection, prefix)
         room = files(__package__)
         common = room.joinpath("_common.lua").read_text()
         self._scripts = {
@@ -209,14 +214,29 @@ class Ledger:
         )
         return _text(answer[0]), _standing(answer[1:])  # type: ignore[return-value]
 
-    def count(self, run: str, *, micro_usd: int = 0, **amounts: int) -> None:
-        """Add to a run's counters (api_requests, api_inputs, api_tokens, retries, …)."""
+    def count(
+        self,
+        run: str,
+        *,
+        micro_usd: int = 0,
+        paid_by: Mapping[str, int] | None = None,
+        **amounts: int,
+    ) -> None:
+        """Add to a run's counters (api_requests, api_inputs, api_tokens, retries, …).
+
+        Args:
+            micro_usd: money, in millionths of a dollar.
+            paid_by: of which each project pays.
+        """
         pairs = [part for pair in amounts.items() if pair[1] for part in pair]
-        self._move("count", run, _today(), micro_usd, uuid.uuid4().hex, *pairs)
+        for project, part in (paid_by or {}).items():
+            pairs += [f"{PAID}{project}", part]
+        self._move("count", run, today(), micro_usd, uuid.uuid4().hex, *pairs)
 
     def count_retry(self, run: str, why: str) -> None:
         """Count that work of a run is tried again, and why."""
-        self.count(run, **{"retries": 1, f"{RETRIED}{as_reason(why)}": 1})
+        amounts: dict[str, Any] = {"retries": 1, f"{RETRIED}{as_reason(why)}": 1}
+        self.count(run, **amounts)
 
     def expire(self, run: str, deadline: float) -> tuple[int, Standing]:
         """Defer chunks past their deadline; how many, and where the run stands."""
@@ -390,8 +410,7 @@ class Ledger:
 
     def spent_today_usd(self) -> float:
         """Since midnight UTC, all runs."""
-        with translated():
-            return int(self._redis.get(self._key("spent:" + _today())) or 0) / 1e6
+        return self.spending.today_usd()
 
     def count_dropped(self) -> None:
         """Count a message of the broker that was none of ours. It belongs to no run."""
@@ -578,7 +597,3 @@ def _reasons(fields: Mapping[str, str], kind: str) -> dict[str, int]:
 
 def _run_of(chunk: str) -> str:
     return chunk.split(":", 1)[0]
-
-
-def _today() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%d")

@@ -1,21 +1,33 @@
 -- Count what was spent or met on the way, into a run that is known. Money is counted in any case.
 -- ARGV: run, day's key, micro-dollars, what tells this call from any other (it is asked once more
 -- where its answer was lost), then pairs of field and amount.
+-- What a project paid of the micro-dollars is such a pair: `paid|project`.
 local run = ARGV[1]
 if not redis.call('SET', key('counted:' .. ARGV[4]), 1, 'NX', 'PX', 120000) then return 0 end
 if number(ARGV[3]) > 0 then
   redis.call('INCRBY', key('spent:' .. ARGV[2]), ARGV[3])
   redis.call('EXPIRE', key('spent:' .. ARGV[2]), 172800)
 end
+local amounts = {}
+for i = 5, #ARGV, 2 do
+  local project = string.match(ARGV[i], '^paid|(.*)$')
+  if project then
+    redis.call('HINCRBY', key('spent:' .. ARGV[2] .. ':projects'), project, ARGV[i + 1])
+    redis.call('EXPIRE', key('spent:' .. ARGV[2] .. ':projects'), 172800)
+  else
+    amounts[#amounts + 1] = {ARGV[i], ARGV[i + 1]}
+  end
+end
 if redis.call('EXISTS', run_key(run)) == 0 then return 0 end
 if number(ARGV[3]) > 0 then redis.call('HINCRBY', run_key(run), 'cost_micro_usd', ARGV[3]) end
-for i = 5, #ARGV, 2 do
-  local kind, sentence = string.match(ARGV[i], '^(%l+)|(.*)$')
+for _, pair in ipairs(amounts) do
+  local field, amount = pair[1], pair[2]
+  local kind, sentence = string.match(field, '^(%l+)|(.*)$')
   if kind then
-    because(run, kind, sentence, ARGV[i + 1])
+    because(run, kind, sentence, amount)
   else
-    redis.call('HINCRBY', run_key(run), ARGV[i], ARGV[i + 1])
+    redis.call('HINCRBY', run_key(run), field, amount)
   end
-  if ARGV[i] == 'errors' then redis.call('HINCRBY', key('totals'), 'errors', ARGV[i + 1]) end
+  if field == 'errors' then redis.call('HINCRBY', key('totals'), 'errors', amount) end
 end
 return 1

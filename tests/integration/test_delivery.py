@@ -411,6 +411,49 @@ def test_the_cost_of_a_day_is_bounded(
     assert embeddings.seen["inputs"] == record.api_inputs
 
 
+def test_a_project_that_floods_leaves_the_others_their_part_of_the_day(
+    pipeline: Build, search: Search
+) -> None:
+    flood, quiet = "flood_2026_11", "quiet_2026_11"
+    for index, count in ((flood, 900), (quiet, 20)):
+        search.create(index)
+        search.index(index, logs(count, count))
+    limits = {"enrich_max_cost_per_day": 0.0006, "enrich_max_chunks_in_flight": 1}
+    one = pipeline(**limits)
+
+    record = one.run()
+
+    assert_adds_up(record)
+    with_vector = {"exists": {"field": "log_vector"}}
+    assert search.count(quiet, with_vector) == 20
+    # Half of the day's money, and one chunk at most that was under way.
+    assert 0 < search.count(flood, with_vector) < 900
+    share, chunk = 0.0003, 100 * one.ledger.spent_today_usd() / record.api_inputs
+    assert share <= one.ledger.spent_today_usd() <= share + 2 * chunk
+    reasons = {*record.skipped_indices.values(), *record.deferral_reasons}
+    assert any("project flood has used its share" in reason for reason in reasons), reasons
+
+    # What comes later that day finds its part untouched.
+    search.index(
+        quiet, [{**log, "_id": f"later-{n}"} for n, log in enumerate(logs(950, 950))][920:]
+    )
+    later = one.run()
+    assert search.count(quiet, with_vector) == 50
+    assert (later.found, set(later.skipped_indices)) == (30, {flood})
+
+    # Whoever wants no shares sets 1, and a project that is alone has no other to leave a part to.
+    assert pipeline(**limits, enrich_max_project_share=1).run().vectors_written > 0
+
+
+def test_a_project_that_is_alone_may_spend_the_whole_day(
+    pipeline: Build, three_hundred: list[str]
+) -> None:
+    one = pipeline(enrich_max_cost_per_day=0.0002, enrich_max_chunks_in_flight=1)
+    record = one.run()
+    assert record.stopped_by == "budget"
+    assert one.ledger.spent_today_usd() >= 0.0002
+
+
 def test_a_budget_used_up_after_the_last_page_is_told_as_well(
     pipeline: Build, three_hundred: list[str]
 ) -> None:

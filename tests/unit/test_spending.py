@@ -1,0 +1,44 @@
+"""The day's money: what each project pays sums up to what was spent, and shares bound each."""
+
+from __future__ import annotations
+
+import pytest
+import redis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from enrich.ledger import Ledger
+from enrich.vector_sources import _split
+
+PROJECTS = st.sampled_from(["pay", "shop", "결제", "a|b"])
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(0, 10**9), st.dictionaries(PROJECTS, st.integers(1, 10**6)))
+def test_parts_sum_up_to_the_whole(micro_usd: int, payers: dict[str, int]) -> None:
+    parts = _split(micro_usd, payers)
+    assert sum(parts.values()) == (micro_usd if payers else 0)
+    assert all(part >= 0 for part in parts.values())
+
+
+def test_what_projects_pay_is_counted_also_for_a_run_that_is_over(
+    connection: redis.Redis,
+) -> None:
+    ledger = Ledger(connection, "money:")
+    ledger.spending.saw({"pay", "shop"})
+    ledger.count("gone", micro_usd=1_000_000, paid_by={"pay": 900_000, "shop": 100_000})
+    ledger.count("gone", micro_usd=100_000, paid_by={"pay": 100_000})
+    assert ledger.spending.today_usd() == 1.1
+    asked = {"pay", "shop", "new"}
+    assert ledger.spending.over_share(asked, 1.0) == {"pay"}
+    assert ledger.spending.over_share(asked, 1.000001) == set()
+    assert ledger.spending.over_share(asked, 0.1) == {"pay", "shop"}
+    assert ledger.spending.over_share((), 0.1) == set()
+
+
+@pytest.mark.parametrize("seen", [set(), {"pay"}])
+def test_a_project_that_is_alone_has_no_share(connection: redis.Redis, seen: set[str]) -> None:
+    ledger = Ledger(connection, "money:")
+    ledger.spending.saw(seen)
+    ledger.count("r", micro_usd=5_000_000, paid_by={"pay": 5_000_000})
+    assert ledger.spending.over_share({"pay"}, 1.0) == set()
