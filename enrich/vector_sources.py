@@ -13,7 +13,7 @@ import hashlib
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -94,8 +94,8 @@ class VectorSources:
         self._written = written
         self._ledger = ledger
         self._price = settings.price_per_million_tokens
-        #: Who asks just now, and for how many bytes.
-        self._payers: Mapping[str, int] = {}
+        #: Who pays for what is asked just now: bytes by project.
+        self._payers: Counter[str] = Counter()
         self._key_hash = _key_hash(settings)
         self._mask = masker_of(settings.enrich_mask)
         limits = SharedLimits(
@@ -179,11 +179,11 @@ class VectorSources:
             for job in jobs:
                 job.put_off = BUDGET_USED_UP
             return
-        self._leave_spent_shares(jobs)
+        spent = self._leave_spent_shares(jobs)
         missing = {
             job.fingerprint: job.text for job in jobs if job.vector is None and not job.put_off
         }
-        self._payers = _bytes_by_project(jobs, missing)
+        owners = _owners(jobs, spent)
         by_text: dict[str, tuple[Vector | None, Outcome, str]] = {}
         waiting = dict(missing)
         waited = 0.0
@@ -192,7 +192,9 @@ class VectorSources:
             if waited >= MAX_WAIT_SECONDS:
                 mine = set(waiting)
             if mine:
-                by_text |= self._embed(run, chunk, {f: waiting.pop(f) for f in sorted(mine)})
+                by_text |= self._embed(
+                    run, chunk, {f: waiting.pop(f) for f in sorted(mine)}, owners
+                )
             for known, vector in self._cache.get(sorted(waiting)).items():
                 del waiting[known]
                 by_text[known] = vector, Outcome.CACHED, ""
@@ -238,8 +240,9 @@ class VectorSources:
         return self.given(list(self._written.find(missing).values()))
 
     def _embed(
-        self, run: str, chunk: str, texts: dict[str, str]
+        self, run: str, chunk: str, texts: dict[str, str], owners: Mapping[str, str]
     ) -> dict[str, tuple[Vector | None, Outcome, str]]:
+        """Args: owners: the project of each text, which pays for it."""
         got: dict[str, tuple[Vector | None, Outcome, str]] = {}
 
         def keep(vectors: dict[str, Vector]) -> None:
@@ -248,6 +251,8 @@ class VectorSources:
             if masked:
                 self._count(run, masked=masked)
 
+        for digest, text in texts.items():
+            self._payers[owners[digest]] += len(text.encode(errors="replace"))
         try:
             answers = self.ask(run, texts, keep)
             for digest, vector in answers.vectors.items():
@@ -257,6 +262,7 @@ class VectorSources:
             for digest in answers.invalid:
                 got[digest] = None, Outcome.DEFERRED, answers.reasons.get(digest, "")
         finally:
+            self._payers.clear()
             self._cache.unclaim(texts, chunk)
         return got
 
@@ -299,13 +305,14 @@ class VectorSources:
         limit = self._settings.enrich_max_cost_per_day
         return bool(limit) and self._ledger.spent_today_usd() >= limit
 
-    def _leave_spent_shares(self, jobs: Sequence[Job]) -> None:
-        """Put off the jobs that only projects have which may spend no more today."""
+    def _leave_spent_shares(self, jobs: Sequence[Job]) -> set[str]:
+        """Put off the jobs that only projects have that may spend no more today; these."""
         wanting = [job for job in jobs if job.vector is None and not job.failure]
         spent = self.over_share({project for job in wanting for project in _projects(job)})
         for job in wanting:
             if _projects(job) <= spent:
                 job.put_off = share_used_up(min(_projects(job)))
+        return spent
 
     def over_share(self, projects: Collection[str]) -> set[str]:
         """Those of the projects that may spend no more today."""
@@ -326,13 +333,13 @@ def _projects(job: Job) -> set[str]:
     return {project_of(document.reference.index) for document in job.documents}
 
 
-def _bytes_by_project(jobs: Sequence[Job], asked: Mapping[str, str]) -> dict[str, int]:
-    """How many bytes each project has asked for; a text of several is the first one's."""
-    wanted: Counter[str] = Counter()
-    first = {job.fingerprint: min(_projects(job)) for job in reversed(jobs)}
-    for digest, text in asked.items():
-        wanted[first[digest]] += len(text.encode(errors="replace"))
-    return wanted
+def _owners(jobs: Sequence[Job], spent: Set[str]) -> dict[str, str]:
+    """The project that pays for each text: of several, the first that may still spend."""
+    owners: dict[str, str] = {}
+    for job in jobs:
+        if able := _projects(job) - spent:
+            owners.setdefault(job.fingerprint, min(able))
+    return owners
 
 
 def _split(micro_usd: int, payers: Mapping[str, int]) -> dict[str, int]:

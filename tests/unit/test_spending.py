@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enrich.ledger import Ledger
-from enrich.vector_sources import _split
+from enrich.log_store import Document, Presence
+from enrich.models import Reference
+from enrich.vector_sources import Job, _owners, _split
 
 PROJECTS = st.sampled_from(["pay", "shop", "결제", "a|b"])
 
@@ -34,6 +36,25 @@ def test_what_projects_pay_is_counted_also_for_a_run_that_is_over(
     assert ledger.spending.over_share(asked, 1.000001) == set()
     assert ledger.spending.over_share(asked, 0.1) == {"pay", "shop"}
     assert ledger.spending.over_share((), 0.1) == set()
+
+
+def job(digest: str, *projects: str) -> Job:
+    documents = [
+        Document(
+            reference=Reference(f"{project}_2026_11", "1", None, 1, 1),
+            presence=Presence.FOUND,
+            fields={},
+        )
+        for project in projects
+    ]
+    return Job(fingerprint=digest, text="x", scope="", documents=documents)
+
+
+def test_a_text_is_paid_by_a_project_that_may_still_spend() -> None:
+    jobs = [job("a", "flood"), job("a", "quiet"), job("b", "flood", "quiet"), job("c", "zeal")]
+    assert _owners(jobs, {"flood"}) == {"a": "quiet", "b": "quiet", "c": "zeal"}
+    assert _owners(jobs, set()) == {"a": "flood", "b": "flood", "c": "zeal"}
+    assert _owners([job("a", "flood")], {"flood"}) == {}
 
 
 @pytest.mark.parametrize("seen", [set(), {"pay"}])
