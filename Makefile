@@ -14,7 +14,7 @@ demo: $(READY)
 # JOBS=n processes at once, each with servers of its own: some 3 GB of memory. One more than there
 # are cores, since much of a test's time is waiting.
 JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, len(os.sched_getaffinity(0)) + 1) if hasattr(os, "sched_getaffinity") else 3)')
-SHARED_OUT := -n $(JOBS) --dist loadgroup --no-loadscope-reorder
+SHARED_OUT := -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 test: $(READY) lint
 	@$(BIN)/python -m pytest $(SHARED_OUT)

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,24 +59,36 @@ LONGEST = (
 )
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Share the tests out among processes: a file is one share, and each node of the secured
-    cluster is started by one process only."""
+@cache
+def share(file: Path) -> str:
+    """What one process runs of the tests: a file; all files that need the secured cluster, whose
+    node is started once then."""
+    return "secured" if "secured" in file.read_text(encoding="utf-8") else file.stem
 
-    def share(item: pytest.Item) -> str:
-        secured = "secured_stack" in getattr(item, "fixturenames", ())
-        return "secured" if secured else item.path.stem
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest share first; within a share the order is that of pytest-randomly."""
 
     def rank(item: pytest.Item) -> int:
-        name = share(item)
+        name = share(item.path)
         if name in LONGEST:
             return LONGEST.index(name)
         return len(LONGEST) + (item.path.parent.name == "unit")
 
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(share(item)))
     items.sort(key=rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Hand each process one share after the other."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Shares(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return share(ROOT / nodeid.partition("::")[0])
+
+    return Shares(config, log)
 
 
 class Search:

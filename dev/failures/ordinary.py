@@ -96,11 +96,14 @@ def _use_celery() -> None:
     app = Celery("shop", broker="memory://", set_as_current=False)
     app.conf.task_always_eager = False
 
-    @app.task(name="shop.send_receipt")  # type: ignore[untyped-decorator]
+    # Not shared: no other app of this process is to know these.
+    @app.task(name="shop.send_receipt", shared=False)  # type: ignore[untyped-decorator]
     def send_receipt(order: str) -> str:
         return f"receipt for order {order} sent"
 
-    @app.task(name="shop.refresh_prices", bind=True, max_retries=1)  # type: ignore[untyped-decorator]
+    @app.task(  # type: ignore[untyped-decorator]
+        name="shop.refresh_prices", bind=True, max_retries=1, shared=False
+    )
     def refresh_prices(self: Any) -> None:
         raise self.retry(countdown=30, exc=ConnectionError("price feed is not ready"))
 
