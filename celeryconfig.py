@@ -10,7 +10,7 @@ from typing import Any
 from kombu.entity import Exchange, Queue
 
 from enrich.errors import SettingsError
-from enrich.redis_connection import broker_address
+from enrich.redis_client import broker_address
 from enrich.settings import load_settings
 from enrich.worker.capacity import default_processes
 

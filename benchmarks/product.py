@@ -24,10 +24,10 @@ from benchmarks.sampling import Sample, Sampler, cpu_seconds
 from dev.api_control import ApiControl
 from dev.service import Service
 from dev.services import CHECKOUT, Services, free_ports
-from enrich.assembly import build_ledger
 from enrich.models import RunRecord
 from enrich.settings import Settings, load_settings
 from enrich.slices import slices
+from enrich.wiring import build_ledger
 
 PREFIX = "enrich:"
 QUEUE = PREFIX + "broker:enrich.embed"

@@ -32,7 +32,6 @@ from dev.log_files import LogFileError, Summary, read_logs, summarize
 from dev.sample_logs import SampleLog, generate
 from dev.service import Service, ServiceFailed
 from dev.services import Services, free_ports
-from enrich.assembly import build_ledger
 from enrich.cli.following import Pace
 from enrich.errors import SettingsError
 from enrich.ledger import Ledger
@@ -40,6 +39,7 @@ from enrich.log_store import LogStore, index_template
 from enrich.report import read_status
 from enrich.settings import Settings, load_settings
 from enrich.text import text_of
+from enrich.wiring import build_ledger
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 FOLDER = CHECKOUT / ".dev" / "demo"

@@ -94,7 +94,7 @@ def _say_if_processes_may_wait(instance: Any, **_: Any) -> None:
 @celeryd_after_setup.connect
 def _say_if_opensearch_is_too_old(**_: Any) -> None:
     # It goes on: the server may be upgraded meanwhile, and each run looks before it buys anything.
-    from enrich.assembly import build_store
+    from enrich.wiring import build_store
 
     store = build_store(settings)
     try:
@@ -115,7 +115,7 @@ def _say_beats_settings(sender: Any, **_: Any) -> None:
 
 
 def _note_that_beat_lives(scheduler: Any) -> None:
-    from enrich.assembly import quick_ledger
+    from enrich.wiring import quick_ledger
 
     ledger = quick_ledger(settings, TIMEOUT_SECONDS, second_try=True)
     scheduler.note = partial(note_beat, ledger)
@@ -126,7 +126,7 @@ def _note_shutdown(**_: Any) -> None:
     # Chunks that lose their worker to a deploy must not be held against their logs.
     import socket
 
-    from enrich.assembly import build_ledger
+    from enrich.wiring import build_ledger
 
     try:
         build_ledger(settings).note_shutdown(

@@ -25,7 +25,7 @@ from redis import exceptions
 from enrich.dropping import drop
 from enrich.envelope import UNREADABLE, check_envelope, why_unreadable
 from enrich.errors import Halt
-from enrich.redis_connection import refused
+from enrich.redis_client import refused
 
 #: Messages that were taken from their queue and could not be noted as taken, each as (message,
 #: exchange, routing key). Only this process has them; it puts them back when Redis takes writes.

@@ -18,7 +18,7 @@ from kombu.exceptions import ContentDisallowed, DecodeError
 from enrich.dropping import drop
 from enrich.envelope import UNREADABLE, check_task, why_unreadable
 from enrich.errors import Halt
-from enrich.redis_connection import refused
+from enrich.redis_client import refused
 
 #: Of a worker that a server refuses, as of a command.
 EXIT_STATUS = 3

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from enrich.assembly import quick_ledger
 from enrich.errors import EnrichError
 from enrich.settings import load_settings
+from enrich.wiring import quick_ledger
 
 log = logging.getLogger(__name__)
 

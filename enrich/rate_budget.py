@@ -12,7 +12,7 @@ from collections.abc import Callable
 import redis
 
 from enrich.embedder import Limits
-from enrich.redis_connection import translated
+from enrich.redis_client import translated
 from enrich.settings import Settings
 from enrich.turns import MAX_WAIT_SECONDS, Turns
 

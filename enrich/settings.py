@@ -334,7 +334,7 @@ def without_password(url: str) -> str:
     return urlunsplit(parts)
 
 
-#: Options of a Redis URL that both of its clients can be given (enrich/redis_connection.py).
+#: Options of a Redis URL that both of its clients can be given (enrich/redis_client.py).
 _REDIS_OPTIONS = frozenset(
     {
         *("db", "username", "password", "protocol", "client_name", "max_connections"),

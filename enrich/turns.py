@@ -13,7 +13,7 @@ from importlib.resources import files
 import redis
 
 from enrich.errors import RateLimited
-from enrich.redis_connection import translated
+from enrich.redis_client import translated
 
 #: A task waits this long in its slot; while turns are short, no other could use the slot better.
 MAX_WAIT_SECONDS = 10.0

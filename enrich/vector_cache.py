@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import redis
 
-from enrich.redis_connection import translated
+from enrich.redis_client import translated
 from enrich.settings import Settings
 from enrich.slices import slices
 from enrich.vectors import BYTES, Vector, is_usable

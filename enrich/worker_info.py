@@ -26,7 +26,7 @@ class EnrichmentInfo(bootsteps.StartStopStep):  # type: ignore[misc]
     def info(self, parent: Any) -> dict[str, str]:
         # Here and not above: enrich.app imports this module.
         from enrich.app import settings
-        from enrich.assembly import quick_ledger
+        from enrich.wiring import quick_ledger
 
         # A connection of this call's own: a kept one would be inherited by the pool's forks.
         ledger = quick_ledger(settings, TIMEOUT_SECONDS)

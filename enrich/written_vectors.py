@@ -17,7 +17,7 @@ import numpy as np
 import redis
 
 from enrich.models import Donor, Reference
-from enrich.redis_connection import translated
+from enrich.redis_client import translated
 from enrich.settings import Settings
 from enrich.slices import slices
 from enrich.vector_cache import NAMES_AT_ONCE, space

@@ -24,12 +24,12 @@ from celery.exceptions import Reject, SoftTimeLimitExceeded
 from celery.signals import worker_process_init
 from kombu.exceptions import OperationalError
 
-from enrich.assembly import build_backfill, build_ledger
 from enrich.backfill import Backfill
 from enrich.dropping import drop
 from enrich.errors import EnrichError, Halt, ServerUnavailable, SettingsError, TransientError
 from enrich.models import Chunk
 from enrich.settings import load_settings
+from enrich.wiring import build_backfill, build_ledger
 from enrich.worker.last_resort import end_before_it_begins, end_run, reason_of
 from tasks.own_request import OwnRequest
 from tasks.retry import (

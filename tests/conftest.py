@@ -26,12 +26,12 @@ from dev.embedding_model import Model
 from dev.opensearch_releases import OPENSEARCH_2_SECURED, OPENSEARCH_3, release_of
 from dev.service import Service
 from dev.services import Services
-from enrich.assembly import build_backfill, build_ledger
 from enrich.backfill import ChunkBusy
 from enrich.errors import RateLimited, ServerUnavailable, TransientError
 from enrich.log_store import LogStore, index_template
 from enrich.models import Chunk, RunRecord
 from enrich.settings import Settings, load_settings
+from enrich.wiring import build_backfill, build_ledger
 
 if TYPE_CHECKING:
     from tests.secured import SecuredCluster

@@ -151,9 +151,9 @@ def status(as_json: Json = False) -> None:
 @app.command()
 def pause() -> None:
     """Take up no more logs until `resume`; what is under way is finished."""
-    from enrich import assembly
+    from enrich import wiring
 
-    assembly.build_ledger(load_settings()).pause()
+    wiring.build_ledger(load_settings()).pause()
     screen.line(screen.out(), "ok", "paused: chunks under way are finished, no new ones are made")
 
 
@@ -212,7 +212,7 @@ def template(
     name: Annotated[str, typer.Option(help="Its name there.")] = "enrich-logs",
 ) -> None:
     """The index template that gives new indices a right log_vector."""
-    from enrich import assembly
+    from enrich import wiring
     from enrich.log_store import RequestRefused, index_template
 
     settings = load_settings()
@@ -222,7 +222,7 @@ def template(
         return
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
         raise typer.BadParameter("use letters, digits, '-', '_' and '.'", param_hint="--name")
-    store = assembly.build_store(settings)
+    store = wiring.build_store(settings)
     patterns = ", ".join(made["index_patterns"])
     if other := store.templates.other(name, made["index_patterns"], store.insight.names()):
         theirs, held = other

@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from enrich import assembly
+from enrich import wiring
 from enrich.asking import HARMLESS_TEXT, embed_one
 from enrich.cli import screen, trial
 from enrich.cli.screen import plural
@@ -27,7 +27,7 @@ from enrich.ledger.deployment import Configuration, disagreements, place_of
 from enrich.log_store import LogStore, Readiness, RequestRefused
 from enrich.log_store.connection import RightMissing, role_advice
 from enrich.masking import masker_of
-from enrich.redis_connection import connect
+from enrich.redis_client import connect
 from enrich.settings import Settings, is_open_to_others, unknown_names, without_password
 from enrich.text import text_of
 from enrich.worker.last_resort import reason_of
@@ -157,7 +157,7 @@ class Check:
         if settings.vector_cache_url != url:
             with self._failing_here():
                 self._look_at_cache()
-        ledger = assembly.build_ledger(settings)
+        ledger = wiring.build_ledger(settings)
         if ledger.paused():
             self._warn("enrichment is paused: `python -m enrich resume` lets it go on")
         self._look_at_deployment(ledger)
@@ -199,7 +199,7 @@ class Check:
 
     def _look_at_opensearch(self) -> None:
         settings = self._settings
-        store = assembly.build_store(settings)
+        store = wiring.build_store(settings)
         who = f" as {settings.opensearch_user}" if settings.opensearch_user else ""
         version = store.version()
         self._ok(f"{version} at {settings.opensearch_url}{who}")
@@ -347,7 +347,7 @@ class Check:
 
     def _look_at_embeddings(self) -> None:
         settings = self._settings
-        embedder = assembly.build_embedder(settings)
+        embedder = wiring.build_embedder(settings)
         tokens = 0
         texts, what = self._samples()
         for text in texts:
@@ -393,7 +393,7 @@ class Check:
             return PHRASES, "a phrase"
         texts = []
         mask = masker_of(self._settings.enrich_mask)
-        for message in assembly.build_store(self._settings).insight.sample(SAMPLES):
+        for message in wiring.build_store(self._settings).insight.sample(SAMPLES):
             try:
                 texts.append(text_of({"message": message}, mask))
             except TextUnusable:
@@ -401,7 +401,7 @@ class Check:
         return (texts, "a log") if texts else (PHRASES, "a phrase")
 
     def _look_at_writing(self) -> None:
-        store = assembly.build_store(self._settings)
+        store = wiring.build_store(self._settings)
         takes = [name for name in self._indices if name not in self._ready.skipped]
         told = trial.try_writes(store, takes)
         refused = {name: reason for name, reason in told.items() if reason}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
-from enrich import assembly
+from enrich import wiring
 from enrich.cli import screen
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore
@@ -36,8 +36,8 @@ _CODES = {
 
 def show(settings: Settings, index: str | None, *, as_json: bool) -> int:
     """List documents marked failed. The exit status."""
-    found = _failures(assembly.build_store(settings), assembly.build_ledger(settings), index)
-    if not found and _no_such(assembly.build_store(settings), index):
+    found = _failures(wiring.build_store(settings), wiring.build_ledger(settings), index)
+    if not found and _no_such(wiring.build_store(settings), index):
         return 2
     if as_json:
         screen.print_json(found)
@@ -67,7 +67,7 @@ def show(settings: Settings, index: str | None, *, as_json: bool) -> int:
 def retry(settings: Settings, index: str | None, *, confirmed: Callable[[str], bool]) -> int:
     """Take the marks off, so that the next run finds the documents again. The exit status."""
     console = screen.out()
-    store, ledger = assembly.build_store(settings), assembly.build_ledger(settings)
+    store, ledger = wiring.build_store(settings), wiring.build_ledger(settings)
     found = _failures(store, ledger, index)
     if not found and _no_such(store, index):
         return 2

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from rich.console import Console
 
-from enrich import assembly
+from enrich import wiring
 from enrich.cli import screen
 from enrich.cli.screen import plural
 from enrich.models import RunRecord
@@ -26,7 +26,7 @@ MAX_RUNS = 8
 def show(settings: Settings, *, as_json: bool) -> int:
     """Read and print the status. The exit status."""
     status = read_status(
-        assembly.build_ledger(settings), assembly.build_store(settings), settings=settings
+        wiring.build_ledger(settings), wiring.build_store(settings), settings=settings
     )
     health = health_of(status)
     if as_json:

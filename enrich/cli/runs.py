@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
-from enrich import assembly
+from enrich import wiring
 from enrich.cli import screen
 from enrich.cli.following import Following, Paused, exit_status, sum_of
 from enrich.cli.progress import print_summary, progress
@@ -26,7 +26,7 @@ PAUSED = "enrichment is paused: `python -m enrich resume` lets it go on"
 def begin(settings: Settings, *, wait: bool, as_json: bool) -> int:
     """Open a run, or find the one that is active; follow it if `wait`. The exit status."""
     said = screen.err() if as_json else screen.out()
-    ledger = assembly.build_ledger(settings)
+    ledger = wiring.build_ledger(settings)
     active = ledger.active_run()
     workers = Workers()
     workers.require()
@@ -59,7 +59,7 @@ def begin(settings: Settings, *, wait: bool, as_json: bool) -> int:
 def resume(settings: Settings) -> int:
     """Let work go on: new runs, and the active one if it stands still."""
     said = screen.out()
-    ledger = assembly.build_ledger(settings)
+    ledger = wiring.build_ledger(settings)
     was_paused = ledger.paused()
     ledger.resume()
     screen.line(said, "ok", "enrichment goes on" if was_paused else "enrichment was not paused")
@@ -67,7 +67,7 @@ def resume(settings: Settings) -> int:
     if active:
         workers = Workers()
         # The tick's own check: publishes whatever the run waits for; doubles are harmless.
-        assembly.build_backfill(settings, workers).mend(active)
+        wiring.build_backfill(settings, workers).mend(active)
         _say_active(said, ledger, active)
         workers.require()
     return 0
@@ -76,7 +76,7 @@ def resume(settings: Settings) -> int:
 def cancel(settings: Settings) -> int:
     """End the active run; what it had still to do is deferred."""
     said = screen.out()
-    ledger = assembly.build_ledger(settings)
+    ledger = wiring.build_ledger(settings)
     active = ledger.active_run()
     if not active:
         screen.line(said, "ok", "no run is active")
@@ -114,7 +114,7 @@ def _say_active(console: Console, ledger: Ledger, run: str) -> None:
 def _backlog(settings: Settings) -> dict[str, int]:
     # Only for the bar: a run can be followed without it, and says itself what ails OpenSearch.
     try:
-        by_index = read_backlog(assembly.build_store(settings)).by_index
+        by_index = read_backlog(wiring.build_store(settings)).by_index
     except EnrichError:
         return {}
     return {name: index.without_vector for name, index in by_index.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.text import Text
 
-from enrich import assembly
+from enrich import wiring
 from enrich.asking import embed_one
 from enrich.cli import screen
 from enrich.cli.screen import plural
@@ -30,14 +30,14 @@ def show(settings: Settings, words: str, index: str | None, k: int, *, as_json: 
         screen.line(screen.err(), "bad", "say what to search for: the words are empty")
         return 2
     try:
-        answer, _ = embed_one(assembly.build_embedder(settings), text)
+        answer, _ = embed_one(wiring.build_embedder(settings), text)
     except InputRefused as error:
         screen.line(screen.err(), "bad", f"{error}: say it in other words")
         return 2
     (vector,) = answer.vectors
     if vector is None:
         raise TransientError(f"{settings.openai_base_url} sent numbers that are no vector")
-    insight = assembly.build_store(settings).insight
+    insight = wiring.build_store(settings).insight
     hits = insight.nearest(vector.tolist(), k, index)
     if others := insight.of_others(index):
         screen.line(
@@ -51,7 +51,7 @@ def show(settings: Settings, words: str, index: str | None, k: int, *, as_json: 
         return 0
     console = screen.out()
     if not hits:
-        store = assembly.build_store(settings)
+        store = wiring.build_store(settings)
         if index and not store.insight.matching(index):
             screen.line(screen.err(), "bad", f"no index matches {index}")
             return 2

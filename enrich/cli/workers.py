@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from enrich.errors import EnrichError, ServerUnavailable
-from enrich.redis_connection import translated
+from enrich.redis_client import translated
 
 #: Queues without whose consumer a run stands still.
 QUEUES = frozenset({"enrich.scan", "enrich.embed"})

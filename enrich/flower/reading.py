@@ -12,11 +12,11 @@ import time
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
-from enrich.assembly import quick_ledger
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore
 from enrich.report import Status, read_backlog_or_problem, read_status
 from enrich.settings import Settings
+from enrich.wiring import quick_ledger
 
 BACKLOG_SECONDS = 10.0
 LEDGER_SECONDS = 1.0

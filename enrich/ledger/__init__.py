@@ -26,7 +26,7 @@ from enrich.ledger.index_states import IndexState, IndexStates
 from enrich.ledger.lone_failures import KeptLoneFailures
 from enrich.ledger.spending import Spending, today
 from enrich.models import Outcome, RunRecord, Totals
-from enrich.redis_connection import translated
+from enrich.redis_client import translated
 
 __all__ = ["Claim", "IndexState", "IndexStates", "Ledger", "Opened", "Scan", "Standing"]
 

@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 import redis
 
-from enrich.redis_connection import translated
+from enrich.redis_client import translated
 from enrich.settings import Settings, without_exclusions
 
 #: How often a worker notes that it lives.

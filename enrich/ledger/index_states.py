@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from enrich.redis_connection import translated
+from enrich.redis_client import translated
 
 #: What was proven holds for a day: a node may be replaced by one that lacks a library.
 WORKS_SECONDS = 24 * 3600

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import redis
 
 from enrich.embedding.lone_failures import LoneFailure
-from enrich.redis_connection import translated
+from enrich.redis_client import translated
 
 #: A text that has not failed again within a week starts anew.
 KEPT_SECONDS = 7 * 24 * 3600

@@ -14,7 +14,7 @@ import redis
 from redis import exceptions
 
 from enrich.errors import AccessRefused, Halt
-from enrich.redis_connection import CLUSTER, TOO_OLD, refused, translated
+from enrich.redis_client import CLUSTER, TOO_OLD, refused, translated
 
 #: The oldest Redis: before it ZMSCORE is missing. Valkey began after it.
 MINIMUM = (6, 2)

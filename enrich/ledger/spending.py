@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 
 import redis
 
-from enrich.redis_connection import translated
+from enrich.redis_client import translated
 
 #: A project counts as one of several for so long after it last had logs without a vector.
 SEEN_SECONDS = 7 * 24 * 3600

@@ -75,7 +75,7 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._kept_ledger is None:
             # Here and not above: enrich.app imports this module.
             from enrich.app import settings
-            from enrich.assembly import quick_ledger
+            from enrich.wiring import quick_ledger
 
             # Kept, as it is used again and again; the client sees by itself that a child of the
             # pool has another process, and shares no connection with it.

@@ -43,15 +43,15 @@ def end_if_impossible(settings: Settings, *, parts: bool) -> None:
 
 
 def _try_parts(settings: Settings) -> None:
-    from enrich import assembly
+    from enrich import wiring
 
-    assembly.build_store(settings).close()
-    assembly.build_embedder(settings).close()
+    wiring.build_store(settings).close()
+    wiring.build_embedder(settings).close()
 
 
 def _look_at_redis(settings: Settings) -> None:
     from enrich.ledger import server
-    from enrich.redis_connection import connect
+    from enrich.redis_client import connect
 
     for url in dict.fromkeys((settings.redis_url.get_secret_value(), settings.vector_cache_url)):
         client = connect(url, timeout=TIMEOUT_SECONDS)

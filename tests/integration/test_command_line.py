@@ -15,11 +15,11 @@ import pytest
 
 from dev.embedding_model import Model
 from dev.service import Service
-from enrich.assembly import build_ledger
 from enrich.ledger import Ledger
 from enrich.log_store import index_template
 from enrich.settings import load_settings
 from enrich.text import text_of
+from enrich.wiring import build_ledger
 from tests.conftest import DIMENSIONS, wait_for
 
 ROOT = Path(__file__).parent.parent.parent

@@ -14,10 +14,10 @@ import pytest
 
 from dev.service import Service
 from dev.services import Services
-from enrich.assembly import build_ledger
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import disagreements
 from enrich.models import RunRecord
+from enrich.wiring import build_ledger
 from tests.conftest import ROOT, Pipeline, Search, start_worker, wait_for
 from tests.integration.test_cycle import logs
 

@@ -20,9 +20,9 @@ from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from dev.service import Service
 from dev.services import Services
-from enrich.assembly import build_ledger
 from enrich.ledger import Ledger
 from enrich.settings import Settings
+from enrich.wiring import build_ledger
 from tests.conftest import ROOT, Search, start_worker, wait_for
 from tests.integration.test_cycle import assert_right_vectors, logs
 

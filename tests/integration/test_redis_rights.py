@@ -18,7 +18,7 @@ from redis import exceptions
 from dev.redis_server import find_binary, oldest_binary, server_argv
 from dev.service import Service
 from dev.services import Services
-from enrich.redis_connection import connect
+from enrich.redis_client import connect
 from enrich.settings import Settings
 from tests.conftest import ROOT, Search, start_worker
 from tests.integration.test_tls import FUTURE, TlsFront

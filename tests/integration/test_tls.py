@@ -21,11 +21,11 @@ import redis
 from dev.failures.certificates import write_certificate
 from dev.services import Services
 from dev.tcp_proxy import TcpProxy
-from enrich.assembly import build_embedder, build_ledger
 from enrich.errors import AccessRefused, EnrichError, Halt, ServerUnavailable
 from enrich.log_store import LogStore
-from enrich.redis_connection import connect, translated
+from enrich.redis_client import connect, translated
 from enrich.settings import Settings
+from enrich.wiring import build_embedder, build_ledger
 from tests.conftest import ROOT, Search
 
 FUTURE = datetime(2049, 1, 1, tzinfo=UTC)

@@ -18,7 +18,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from enrich import assembly, redis_connection
+from enrich import redis_client, wiring
 from enrich.cli import app, overview, runs, screen, searching
 from enrich.cli.check import Check, memory_lines
 from enrich.cli.failing import matches
@@ -108,18 +108,18 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Store:
     made = Store()
-    monkeypatch.setattr(assembly, "build_store", lambda settings: made)
+    monkeypatch.setattr(wiring, "build_store", lambda settings: made)
     return made
 
 
 @pytest.fixture
 def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     server = fakeredis.FakeServer()
-    monkeypatch.setattr(redis_connection, "connect", lambda url: fakeredis.FakeRedis(server=server))
+    monkeypatch.setattr(redis_client, "connect", lambda url: fakeredis.FakeRedis(server=server))
     Workers.present = True
     Workers.sent = []
     monkeypatch.setattr(runs, "Workers", Workers)
-    yield assembly.build_ledger(load_settings())
+    yield wiring.build_ledger(load_settings())
 
 
 def call(*arguments: str, input: str | None = None) -> Result:
@@ -851,7 +851,7 @@ def test_check_speaks_of_no_worker_that_fell_silent(
 
 def test_check_warns_of_another_prefix_on_the_same_indices(deployment_alone: Deployment) -> None:
     settings = load_settings()
-    other = assembly.build_ledger(load_settings(enrich_redis_prefix="other:"))
+    other = wiring.build_ledger(load_settings(enrich_redis_prefix="other:"))
     place = deployment.place_of(settings, socket.gethostname())
     other.deployment.note_deployment(place, ["shop_*"])
     result = call("check")

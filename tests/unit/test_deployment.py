@@ -25,7 +25,7 @@ from enrich.ledger.deployment import (
     oddness,
     overlap,
 )
-from enrich.redis_connection import connect
+from enrich.redis_client import connect
 from enrich.settings import Settings
 
 PREFIXES = (f"d{n}:" for n in itertools.count())

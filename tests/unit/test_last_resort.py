@@ -12,11 +12,11 @@ import fakeredis
 import pytest
 from rich.console import Console
 
-from enrich.assembly import build_embedder, build_store
 from enrich.cli.check import Check
 from enrich.errors import EnrichError, Halt, SettingsError
 from enrich.ledger import Ledger, Scan
 from enrich.settings import Settings, load_settings
+from enrich.wiring import build_embedder, build_store
 from enrich.worker.last_resort import reason_of
 from tasks import enrichment
 

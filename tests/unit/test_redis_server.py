@@ -19,7 +19,7 @@ from dev.redis_server import find_binary, oldest_binary, server_argv
 from enrich import broker
 from enrich.errors import AccessRefused, EnrichError, Halt, ServerUnavailable, SettingsError
 from enrich.ledger import server
-from enrich.redis_connection import broker_address, connect, refused, translated
+from enrich.redis_client import broker_address, connect, refused, translated
 
 LINE = re.search(
     r"^user enrich on >PASSWORD (.*)$",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def build_ledger(settings: Settings) -> Ledger:
     from enrich.ledger import Ledger
-    from enrich.redis_connection import connect
+    from enrich.redis_client import connect
 
     return Ledger(connect(settings.redis_url.get_secret_value()), settings.enrich_redis_prefix)
 
@@ -32,7 +32,7 @@ def quick_ledger(settings: Settings, timeout: float, *, second_try: bool = False
         second_try: for a connection that is kept: a restart of Redis closes it unseen.
     """
     from enrich.ledger import Ledger
-    from enrich.redis_connection import connect
+    from enrich.redis_client import connect
 
     url = settings.redis_url.get_secret_value()
     return Ledger(
@@ -56,7 +56,7 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     from enrich.backfill import Backfill, Parts
     from enrich.ledger import Ledger
     from enrich.rate_budget import RateBudget
-    from enrich.redis_connection import connect
+    from enrich.redis_client import connect
     from enrich.vector_cache import VectorCache
     from enrich.write_pace import WritePace
     from enrich.written_vectors import WrittenVectors
