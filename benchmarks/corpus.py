@@ -21,7 +21,7 @@ from dev.failures import Failure, capture_all
 from dev.sample_logs import generate
 from enrich.log_store import index_template
 from enrich.slices import slices
-from enrich.text import text_of
+from enrich.text.extract import text_of
 
 DIMENSIONS = 1536
 _BODY = 1000

@@ -38,7 +38,7 @@ from enrich.ledger import Ledger
 from enrich.log_store import LogStore, index_template
 from enrich.report import read_status
 from enrich.settings import Settings, load_settings
-from enrich.text import text_of
+from enrich.text.extract import text_of
 from enrich.wiring import build_ledger
 
 CHECKOUT = Path(__file__).resolve().parent.parent

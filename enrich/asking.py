@@ -35,7 +35,7 @@ from enrich.errors import (
 from enrich.rate_budget import RateBudget
 from enrich.settings import MAX_INPUTS_PER_REQUEST
 from enrich.slices import bounded
-from enrich.text import LEAST_CUT_BYTES, MAX_TEXT_BYTES, cut
+from enrich.text.extract import LEAST_CUT_BYTES, MAX_TEXT_BYTES, cut
 from enrich.turns import MAX_WAIT_SECONDS
 from enrich.vectors import Vector
 

@@ -20,9 +20,9 @@ from enrich.chunking import Found, fit_page
 from enrich.errors import TextUnusable
 from enrich.ledger import Scan
 from enrich.log_store import Finder, Hit, IndexPage, Target
-from enrich.masking import masker_of
 from enrich.settings import Settings
-from enrich.text import fingerprint, text_of
+from enrich.text.extract import fingerprint, text_of
+from enrich.text.masking import masker_of
 
 #: Most documents of one round of searches: with twice as many, a process that reads one only now
 #: and then grew by 10 %.

@@ -24,9 +24,9 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from enrich.errors import SettingsError
-from enrich.masking import expanded
 from enrich.models import project_of
-from enrich.text import LEAST_CUT_BYTES, MAX_TEXT_BYTES
+from enrich.text.extract import LEAST_CUT_BYTES, MAX_TEXT_BYTES
+from enrich.text.masking import expanded
 
 #: Beyond these, no provider of embeddings accepts a request (OpenAI's published limits).
 MAX_INPUTS_PER_REQUEST = 2048
@@ -88,7 +88,7 @@ class Settings(BaseSettings):
     enrich_levels: CommaSeparated = ("ERROR",)
     enrich_max_age_days: float = Field(0, ge=0)
 
-    # -- what may leave: kinds of enrich/masking.py that are masked in the text, or "all"
+    # -- what may leave: kinds of enrich/text/masking.py that are masked in the text, or "all"
     enrich_mask: CommaSeparated = ()
 
     #: Bytes of a text that the model is sent; 0: as many as it was found to take.

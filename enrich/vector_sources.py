@@ -23,11 +23,11 @@ from enrich.embedding.limits import SharedLimits
 from enrich.errors import Halt, TextUnusable, TransientError
 from enrich.ledger import Ledger
 from enrich.log_store import Document, LogStore, StoredVector
-from enrich.masking import masked_places, masker_of
 from enrich.models import Donor, Outcome, project_of
 from enrich.rate_budget import RateBudget
 from enrich.settings import Settings
-from enrich.text import fingerprint, text_of
+from enrich.text.extract import fingerprint, text_of
+from enrich.text.masking import masked_places, masker_of
 from enrich.vector_cache import VectorCache, space
 from enrich.vectors import Vector
 from enrich.written_vectors import Place, WrittenVectors

@@ -18,7 +18,7 @@ from dev.failures import Failure, capture_all, capture_ordinary
 from dev.sample_logs import generate
 from dev.service import ServiceFailed
 from dev.services import CHECKOUT, Services
-from enrich.text import text_of
+from enrich.text.extract import text_of
 
 LOGS = 5_000
 #: Of either end, where only the ends of a text are read.

@@ -26,10 +26,10 @@ from enrich.ledger import Ledger, server
 from enrich.ledger.deployment import Configuration, disagreements, place_of
 from enrich.log_store import LogStore, Readiness, RequestRefused
 from enrich.log_store.connection import RightMissing, role_advice
-from enrich.masking import masker_of
 from enrich.redis_client import connect
 from enrich.settings import Settings, is_open_to_others, unknown_names, without_password
-from enrich.text import text_of
+from enrich.text.extract import text_of
+from enrich.text.masking import masker_of
 from enrich.worker.last_resort import reason_of
 
 SAMPLES = 3

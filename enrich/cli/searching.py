@@ -14,9 +14,9 @@ from enrich.asking import embed_one
 from enrich.cli import screen
 from enrich.cli.screen import plural
 from enrich.errors import InputRefused, TextUnusable, TransientError
-from enrich.masking import masker_of
 from enrich.settings import Settings
-from enrich.text import text_of
+from enrich.text.extract import text_of
+from enrich.text.masking import masker_of
 
 #: Columns of a service's name.
 MAX_SERVICE = 20

@@ -16,7 +16,7 @@ from enrich.log_store.paths import in_path
 from enrich.log_store.queries import NO_PIPELINE
 from enrich.models import Reference
 from enrich.slices import slices
-from enrich.text import text_of
+from enrich.text.extract import text_of
 
 #: Indices tried: a role or a block usually concerns all of one pattern.
 MAX_INDICES = 20

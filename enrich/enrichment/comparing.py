@@ -10,10 +10,10 @@ from enrich.errors import AccessRefused, TextUnusable, TransientError
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import Configuration
 from enrich.log_store import LogStore, RequestRefused, StoredVector
-from enrich.masking import masker_of
 from enrich.models import project_of
 from enrich.settings import Settings
-from enrich.text import fingerprint, text_of
+from enrich.text.extract import fingerprint, text_of
+from enrich.text.masking import masker_of
 from enrich.vector_sources import VectorSources
 from enrich.vectors import Vector
 from enrich.written_vectors import WrittenVectors

@@ -34,7 +34,7 @@ from enrich.log_store.shapes import MISSHAPEN, translates_shapes
 from enrich.models import MAX_CHUNK_BYTES, Donor, Reference
 from enrich.settings import Settings
 from enrich.slices import slices
-from enrich.text import MAX_TEXT_BYTES, TAIL_BYTES
+from enrich.text.extract import MAX_TEXT_BYTES, TAIL_BYTES
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from enrich.errors import ServerUnavailable, TransientError
 from enrich.log_store import Addition, Document, Presence, Verdict, Write
 from enrich.models import Reference
 from enrich.report import read_backlog
-from enrich.text import text_of
+from enrich.text.extract import text_of
 from enrich.wiring import build_embedder
 from tests.conftest import Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, assert_right_vectors, logs

@@ -18,7 +18,7 @@ from dev.service import Service
 from enrich.ledger import Ledger
 from enrich.log_store import index_template
 from enrich.settings import load_settings
-from enrich.text import text_of
+from enrich.text.extract import text_of
 from enrich.wiring import build_ledger
 from tests.conftest import DIMENSIONS, wait_for
 

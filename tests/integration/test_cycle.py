@@ -16,7 +16,7 @@ from dev.embedding_model import Model
 from enrich.log_store.connection import Connection
 from enrich.log_store.documents import OUR_FIELDS
 from enrich.models import MAX_CHUNK_BYTES, RunRecord
-from enrich.text import fingerprint
+from enrich.text.extract import fingerprint
 from tests.conftest import PREFIX, Pipeline, Search
 
 INDEX = "a_b_2026_11"

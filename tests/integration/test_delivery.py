@@ -16,7 +16,7 @@ from enrich.chunk_work import MAX_LOSSES
 from enrich.errors import ServerUnavailable
 from enrich.ledger import Ledger
 from enrich.models import Chunk
-from enrich.text import fingerprint
+from enrich.text.extract import fingerprint
 from tests.conftest import Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, assert_right_vectors, logs
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from dev.services import Services
-from enrich import text, vector_sources
+from enrich import vector_sources
 from enrich.log_store import index_template
+from enrich.text import extract
 from tests.conftest import DIMENSIONS, Pipeline, Search
 from tests.integration.test_cycle import logs
 
@@ -99,7 +100,7 @@ def test_an_error_that_nobody_thought_of_costs_one_log(
     def text_of(source: dict[str, Any], mask: Any) -> str:
         if source["message"] == "the one":
             raise KeyError("secret words of the log")
-        return text.text_of(source, mask)
+        return extract.text_of(source, mask)
 
     search.create(OTHER)
     search.index(OTHER, [*logs(NEIGHBOURS, NEIGHBOURS), {**logs(1, 1)[0], "message": "the one"}])

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from dev.embedding_model import Model
-from enrich.text import fingerprint
+from enrich.text.extract import fingerprint
 from tests.conftest import ROOT, start_worker
 from tests.integration.test_cycle import assert_right_vectors, logs
 from tests.secured import SecuredCluster, User

@@ -16,7 +16,7 @@ from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from enrich.cli import overview
 from enrich.report import read_status
-from enrich.text import cut
+from enrich.text.extract import cut
 from tests.conftest import Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, assert_right_vectors, logs
 

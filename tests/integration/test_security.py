@@ -20,7 +20,7 @@ from celery import Celery
 from dev.api_control import ApiControl
 from dev.services import Services
 from enrich.ledger import Ledger
-from enrich.text import fingerprint
+from enrich.text.extract import fingerprint
 from tests.conftest import PREFIX as PIPELINES
 from tests.conftest import Pipeline, Search, wait_for
 from tests.integration.test_cycle import logs

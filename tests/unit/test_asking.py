@@ -32,7 +32,7 @@ from enrich.errors import (
     TransientError,
 )
 from enrich.settings import MAX_INPUTS_PER_REQUEST
-from enrich.text import cut, fingerprint
+from enrich.text.extract import cut, fingerprint
 from enrich.turns import MAX_WAIT_SECONDS
 from enrich.vectors import Vector
 

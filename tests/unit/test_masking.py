@@ -13,9 +13,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from enrich.masking import KINDS, Masker, expanded, masked_places, masker_of
 from enrich.settings import load_settings
-from enrich.text import MAX_TEXT_BYTES, fingerprint, text_of
+from enrich.text.extract import MAX_TEXT_BYTES, fingerprint, text_of
+from enrich.text.masking import KINDS, Masker, expanded, masked_places, masker_of
 
 EVERYTHING = Masker(["all"])
 

@@ -27,7 +27,7 @@ from enrich.errors import (
     ServerUnavailable,
     TransientError,
 )
-from enrich.text import fingerprint
+from enrich.text.extract import fingerprint
 from enrich.vectors import Vector
 from tests.unit.test_asking import Budget, vector_of
 

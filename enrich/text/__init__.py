@@ -1,0 +1,1 @@
+"""From a message to the text that is embedded, and its fingerprint."""
