@@ -32,11 +32,11 @@ from enrich.errors import (
     RequestTooLarge,
     TransientError,
 )
-from enrich.rate_budget import RateBudget
+from enrich.ratelimit.api_quota import ApiQuota
+from enrich.ratelimit.gcra import MAX_WAIT_SECONDS
 from enrich.settings import MAX_INPUTS_PER_REQUEST
 from enrich.slices import bounded
 from enrich.text.extract import LEAST_CUT_BYTES, MAX_TEXT_BYTES, cut
-from enrich.turns import MAX_WAIT_SECONDS
 from enrich.vectors import Vector
 
 #: UTF-8 bytes in one request. OpenAI refuses 300,000 tokens; log text has 2 bytes a token at the
@@ -86,12 +86,12 @@ class Answers:
 
 
 class Asking:
-    """Requests within the rate budget, counted into a run."""
+    """Requests within the API's quota, counted into a run."""
 
     def __init__(
         self,
         embedder: Embedder,
-        budget: RateBudget,
+        quota: ApiQuota,
         count: Callable[..., None],
         limits: LimitStore | None = None,
         max_text_bytes: int = 0,
@@ -105,7 +105,7 @@ class Asking:
             lone_failures: what earlier runs saw; None remembers for this object alone.
         """
         self._embedder = embedder
-        self._budget = budget
+        self._quota = quota
         self._count = count
         self.limits = limits or OwnLimits()
         self.lone_failures: LoneFailures = lone_failures or OwnLoneFailures()
@@ -137,16 +137,16 @@ class Asking:
 
     def probe(self, run: str, patience: float = MAX_WAIT_SECONDS) -> None:
         """Send one harmless text, to see whether the endpoint works at all. Raises as `ask`."""
-        self.wait([HARMLESS_TEXT], patience)
+        self.acquire([HARMLESS_TEXT], patience)
         self.count_answer(run, [HARMLESS_TEXT], self.request(run, [HARMLESS_TEXT]))
 
-    def wait(self, texts: Iterable[str], patience: float) -> float:
-        """Take a turn for a request of these texts; the seconds waited for it."""
-        return self._budget.wait(sum(map(_tokens, texts)), patience)
+    def acquire(self, texts: Iterable[str], patience: float) -> float:
+        """Take a permit for a request of these texts; the seconds waited for it."""
+        return self._quota.acquire(sum(map(_tokens, texts)), patience)
 
     def most_bytes(self) -> int:
         """Of one request, by the limits of tokens."""
-        requests, tokens = self._budget.limits()
+        requests, tokens = self._quota.limits()
         if not tokens:
             return MAX_REQUEST_BYTES
         # With few requests a minute each has to take more, or the tokens would never be used.
@@ -159,7 +159,7 @@ class Asking:
             return self._embedder.embed(texts)
         except RateLimited as error:
             self._count(run, api_requests=1, rate_limited=1)
-            self._budget.pause(error.pause)
+            self._quota.pause(error.pause)
             raise RateLimited(str(error), error.pause) from None
         except (TransientError, InputRefused, Halt):
             self._count(run, api_requests=1)
@@ -171,8 +171,8 @@ class Asking:
         # An endpoint that does not tell: budget and daily cost hold for it as well.
         tokens = answer.tokens or expected
         self._count(run, api_requests=answer.requests, api_inputs=len(texts), api_tokens=tokens)
-        self._budget.learn(answer.limits)
-        self._budget.correct(expected, tokens)
+        self._quota.learn(answer.limits)
+        self._quota.correct(expected, tokens)
 
 
 @dataclass(kw_only=True)
@@ -275,7 +275,7 @@ class _Question:
     def _send(self, batch: Texts) -> EnrichError | None:
         """One request; the error, if one of its texts may be the reason for it."""
         texts = [text for _, text in batch]
-        self._patience -= self._asking.wait(texts, self._patience)
+        self._patience -= self._asking.acquire(texts, self._patience)
         try:
             answer = self._asking.request(self._run, texts)
         except RateLimited:

@@ -24,14 +24,14 @@ from enrich.ledger import Ledger, Standing
 from enrich.ledger.deployment import Configuration
 from enrich.log_store import LogStore, RequestRefused
 from enrich.models import Chunk, Outcome, RunRecord, outcome_line
-from enrich.rate_budget import RateBudget
+from enrich.ratelimit.api_quota import ApiQuota
+from enrich.ratelimit.write_throttle import WriteThrottle
 from enrich.report import read_status
 from enrich.scanning import Scanner
 from enrich.settings import Settings
 from enrich.status.health import health_of
 from enrich.vector_cache import VectorCache
 from enrich.vector_sources import VectorSources
-from enrich.write_pace import WritePace
 from enrich.written_vectors import WrittenVectors
 
 log = logging.getLogger(__name__)
@@ -81,8 +81,8 @@ class Parts:
     cache: VectorCache
     written: WrittenVectors
     ledger: Ledger
-    budget: RateBudget
-    pace: WritePace
+    quota: ApiQuota
+    throttle: WriteThrottle
     publisher: Publisher
 
 
@@ -104,11 +104,11 @@ class Backfill:
             parts.cache,
             parts.written,
             parts.ledger,
-            parts.budget,
+            parts.quota,
         )
         trials = WriteTrials(parts.store.engines, parts.ledger.index_states, _claimant())
         self._work = ChunkWork(
-            parts.settings, parts.store, sources, parts.ledger, parts.pace, trials
+            parts.settings, parts.store, sources, parts.ledger, parts.throttle, trials
         )
         self._scanner = Scanner(
             parts.settings,

@@ -32,9 +32,9 @@ from enrich.log_store import (
     encode_vector,
 )
 from enrich.models import METHOD, VECTOR_OUTCOMES, Chunk, Outcome, Reference
+from enrich.ratelimit.write_throttle import WriteThrottle
 from enrich.settings import Settings
 from enrich.vector_sources import Given, Job, VectorSources
-from enrich.write_pace import WritePace
 
 log = logging.getLogger(__name__)
 
@@ -128,14 +128,14 @@ class ChunkWork:
         store: LogStore,
         sources: VectorSources,
         ledger: Ledger,
-        pace: WritePace,
+        throttle: WriteThrottle,
         trials: WriteTrials,
     ) -> None:
         self._settings = settings
         self._store = store
         self._sources = sources
         self._ledger = ledger
-        self._pace = pace
+        self._throttle = throttle
         self._trials = trials
         #: The indices of the chunk at work.
         self._sorted = Sorted()
@@ -426,8 +426,8 @@ class ChunkWork:
         """Write and count; those that somebody changed meanwhile are given back."""
         changed: list[tuple[Outcome, Write]] = []
         verdicts: list[tuple[Verdict, str]] = []
-        for portion in self._pace.portions([write for _, write in planned]):
-            verdicts += self._answered(portion)
+        for batch in self._throttle.batches([write for _, write in planned]):
+            verdicts += self._answered(batch)
         refused = _refused_as_a_whole([write for _, write in planned], verdicts)
         for (outcome, write), (verdict, kind) in zip(planned, verdicts, strict=True):
             reference = write.document.reference
@@ -458,12 +458,12 @@ class ChunkWork:
                 self._ledger.remember_refused(reference.index, reference.id, code)
         return changed
 
-    def _answered(self, portion: Sequence[Write]) -> list[tuple[Verdict, str]]:
+    def _answered(self, batch: Sequence[Write]) -> list[tuple[Verdict, str]]:
         try:
-            return self._store.documents.write(portion)
+            return self._store.documents.write(batch)
         except NoAnswerInTime:
-            indices = sorted({write.document.reference.index for write in portion})
-            alone = len(portion) == 1 and indices[0] in self._sorted.to_try
+            indices = sorted({write.document.reference.index for write in batch})
+            alone = len(batch) == 1 and indices[0] in self._sorted.to_try
             if self._trials.unanswered(indices, alone=alone):
                 raise IndexSilent("an index did not answer a write") from None
             raise

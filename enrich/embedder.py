@@ -46,6 +46,7 @@ from enrich.errors import (
     TransientError,
     cause_of,
 )
+from enrich.ratelimit.api_quota import Limits
 from enrich.settings import Settings
 from enrich.vectors import BYTES, Vector, is_usable
 
@@ -56,14 +57,6 @@ MAX_RETRY_AFTER_SECONDS = 31 * 86_400.0
 
 #: Tokens that a model may add to a text; beyond them it has no more than the text has bytes.
 SPECIAL_TOKENS = 4
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What the provider allows, as its `x-ratelimit-*` headers say; None where they do not."""
-
-    requests: int | None = None
-    tokens: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

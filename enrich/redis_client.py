@@ -1,6 +1,6 @@
 """How this process reaches Redis: one way to build a connection, one translation of its errors.
 
-The ledger, the vector cache and the rate budget share it, and the broker's transport takes the same
+The ledger, the vector cache and the API quota share it, and the broker's transport takes the same
 URL from here, so that a Redis which is down, full, locked or of the wrong kind gives the same
 sentence everywhere.
 """

@@ -77,7 +77,7 @@ class Settings(BaseSettings):
     opensearch_ca_certs: str = ""
     opensearch_timeout_seconds: float = Field(30.0, gt=0)
 
-    # -- Redis: broker, ledger, rate budget (redis_url); vectors (cache_url)
+    # -- Redis: broker, ledger, API quota (redis_url); vectors (cache_url)
     redis_url: SecretStr = SecretStr("redis://localhost:6379/0")
     cache_url: SecretStr = SecretStr("")
     enrich_redis_prefix: str = Field("enrich:", min_length=1)

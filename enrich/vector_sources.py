@@ -24,7 +24,7 @@ from enrich.errors import Halt, TextUnusable, TransientError
 from enrich.ledger import Ledger
 from enrich.log_store import Document, LogStore, StoredVector
 from enrich.models import Donor, Outcome, project_of
-from enrich.rate_budget import RateBudget
+from enrich.ratelimit.api_quota import ApiQuota
 from enrich.settings import Settings
 from enrich.text.extract import fingerprint, text_of
 from enrich.text.masking import masked_places, masker_of
@@ -86,7 +86,7 @@ class VectorSources:
         cache: VectorCache,
         written: WrittenVectors,
         ledger: Ledger,
-        budget: RateBudget,
+        quota: ApiQuota,
     ) -> None:
         self._settings = settings
         self._stored = store.stored_vectors
@@ -103,7 +103,7 @@ class VectorSources:
         )
         self._asking = Asking(
             embedder,
-            budget,
+            quota,
             self._count,
             limits,
             settings.enrich_max_text_bytes,

@@ -55,10 +55,10 @@ def build_embedder(settings: Settings) -> OpenAIEmbedder:
 def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     from enrich.backfill import Backfill, Parts
     from enrich.ledger import Ledger
-    from enrich.rate_budget import RateBudget
+    from enrich.ratelimit.api_quota import ApiQuota
+    from enrich.ratelimit.write_throttle import WriteThrottle
     from enrich.redis_client import connect
     from enrich.vector_cache import VectorCache
-    from enrich.write_pace import WritePace
     from enrich.written_vectors import WrittenVectors
 
     redis = connect(settings.redis_url.get_secret_value())
@@ -71,8 +71,8 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
             cache=VectorCache(cache, settings),
             written=WrittenVectors(cache, settings),
             ledger=Ledger(redis, settings.enrich_redis_prefix),
-            budget=RateBudget(redis, settings),
-            pace=WritePace(redis, settings),
+            quota=ApiQuota(redis, settings),
+            throttle=WriteThrottle(redis, settings),
             publisher=publisher,
         )
     )

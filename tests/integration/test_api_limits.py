@@ -15,9 +15,9 @@ from dev.api_control import ApiControl
 from enrich.asking import Asking
 from enrich.embedder import OpenAIEmbedder
 from enrich.errors import RateLimited
-from enrich.rate_budget import RateBudget
+from enrich.ratelimit.api_quota import ApiQuota
+from enrich.ratelimit.gcra import MAX_WAIT_SECONDS
 from enrich.settings import Settings
-from enrich.turns import MAX_WAIT_SECONDS
 from tests.conftest import Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, logs
 
@@ -69,7 +69,7 @@ def ask_from_all(asking: Callable[[], Asking], requests: int, texts: int) -> int
 class NoBudget:
     """Asks whenever it likes."""
 
-    def wait(self, tokens: int, at_most: float = 0.0) -> float:
+    def acquire(self, tokens: int, timeout: float = 0.0) -> float:
         return 0.0
 
     def pause(self, seconds: float) -> None: ...
@@ -105,7 +105,7 @@ def test_a_quota_that_is_enforced_is_kept(
 
     def asking() -> Asking:
         return Asking(
-            OpenAIEmbedder(ours), RateBudget(next(lines), ours), lambda run, **amounts: None
+            OpenAIEmbedder(ours), ApiQuota(next(lines), ours), lambda run, **amounts: None
         )
 
     ask_from_all(asking, requests, texts)
@@ -140,7 +140,7 @@ def test_a_pause_asked_of_one_worker_holds_all_and_nobody_waits_long_in_its_slot
     embeddings.faults({"kind": "status", "status": 429, "headers": {"retry-after": "40"}})
     lines = [redis.Redis.from_url(redis_url) for _ in range(2)]
     slept: list[float] = []
-    budgets = [RateBudget(line, settings(), slept.append) for line in lines]
+    budgets = [ApiQuota(line, settings(), slept.append) for line in lines]
     counted: list[dict[str, int]] = []
     first, other = (
         Asking(OpenAIEmbedder(settings()), budget, lambda run, **n: counted.append(n))

@@ -21,7 +21,7 @@ from enrich.asking import (
     half_of_bytes,
     requests_of,
 )
-from enrich.embedder import Embedded, Limits
+from enrich.embedder import Embedded
 from enrich.errors import (
     EnrichError,
     Halt,
@@ -31,9 +31,10 @@ from enrich.errors import (
     ServerUnavailable,
     TransientError,
 )
+from enrich.ratelimit.api_quota import Limits
+from enrich.ratelimit.gcra import MAX_WAIT_SECONDS
 from enrich.settings import MAX_INPUTS_PER_REQUEST
 from enrich.text.extract import cut, fingerprint
-from enrich.turns import MAX_WAIT_SECONDS
 from enrich.vectors import Vector
 
 REPEATABLE = settings(deadline=None, max_examples=120, derandomize=True)
@@ -81,10 +82,10 @@ class Budget:
         self.learned: list[Limits] = []
         self.corrections: list[tuple[int, int]] = []
 
-    def wait(self, tokens: int, at_most: float = MAX_WAIT_SECONDS) -> float:
+    def acquire(self, tokens: int, timeout: float = MAX_WAIT_SECONDS) -> float:
         self.turns.append(tokens)
-        if self.seconds > at_most:
-            raise RateLimited("no turn", self.seconds)
+        if self.seconds > timeout:
+            raise RateLimited("no permit", self.seconds)
         return self.seconds
 
     def limits(self) -> tuple[int, int]:

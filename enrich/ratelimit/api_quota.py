@@ -1,4 +1,4 @@
-"""One budget of requests and tokens a minute, shared by all workers of all hosts through Redis.
+"""One quota of requests and tokens a minute, shared by all workers of all hosts through Redis.
 
 Set by ENRICH_REQUESTS_PER_MINUTE and ENRICH_TOKENS_PER_MINUTE; where those are 0, learned from the
 provider's `x-ratelimit-*` headers. A pause that the provider asks for holds everybody.
@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import redis
 
-from enrich.embedder import Limits
+from enrich.ratelimit.gcra import MAX_WAIT_SECONDS, Permits
 from enrich.redis_client import translated
 from enrich.settings import Settings
-from enrich.turns import MAX_WAIT_SECONDS, Turns
 
 #: What may be taken at once after a rest: a tenth of a minute's worth.
 BURST_SECONDS = 6.0
@@ -23,8 +23,16 @@ BURST_SECONDS = 6.0
 LEARNED_SECONDS = 3600
 
 
-class RateBudget:
-    """Turns for requests to the embeddings API."""
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the provider allows, as its `x-ratelimit-*` headers say; None where they do not."""
+
+    requests: int | None = None
+    tokens: int | None = None
+
+
+class ApiQuota:
+    """Permits for requests to the embeddings API."""
 
     def __init__(
         self,
@@ -38,17 +46,21 @@ class RateBudget:
         prefix = f"{settings.enrich_redis_prefix}rate:"
         self._keys = [prefix + "requests", prefix + "tokens", prefix + "pause"]
         self._learned = prefix + "learned"
-        self._turns = Turns(
-            connection, self._keys, "the rate budget", burst_seconds=BURST_SECONDS, sleep=sleep
+        self._permits = Permits(
+            connection,
+            self._keys,
+            "the quota of requests",
+            burst_seconds=BURST_SECONDS,
+            sleep=sleep,
         )
 
-    def wait(self, tokens: int, at_most: float = MAX_WAIT_SECONDS) -> float:
-        """Take a turn for a request of about so many tokens; the seconds that were waited for it.
+    def acquire(self, tokens: int, timeout: float = MAX_WAIT_SECONDS) -> float:
+        """Take a permit for a request of about so many tokens; the seconds that were waited for it.
 
         Raises:
-            RateLimited: no turn within `at_most` seconds; `retry_after` says when.
+            RateLimited: no permit within `timeout` seconds; `retry_after` says when.
         """
-        return self._turns.wait(self.limits, tokens, at_most)
+        return self._permits.acquire(self.limits, tokens, timeout)
 
     def pause(self, seconds: float) -> None:
         """Hold all workers, as the provider asked; a longer pause is never shortened."""

@@ -1,4 +1,4 @@
-"""The rate budget: one for all workers, bounded waiting, pauses that hold everybody.
+"""The API's quota: one for all workers, bounded waiting, pauses that hold everybody.
 
 Every test runs on fakeredis and on a real server. Nothing sleeps: waits are recorded, and time is
 moved by taking the buckets back.
@@ -14,11 +14,11 @@ import fakeredis
 import pytest
 import redis
 
-from enrich.embedder import MAX_RETRY_AFTER_SECONDS, Limits
+from enrich.embedder import MAX_RETRY_AFTER_SECONDS
 from enrich.errors import RateLimited, ServerUnavailable
-from enrich.rate_budget import RateBudget
+from enrich.ratelimit.api_quota import ApiQuota, Limits
+from enrich.ratelimit.gcra import MAX_WAIT_SECONDS
 from enrich.settings import load_settings
-from enrich.turns import MAX_WAIT_SECONDS
 
 PREFIXES = (f"t{n}:" for n in itertools.count())
 
@@ -53,7 +53,7 @@ class Time:
                 pass
 
 
-Build = Callable[..., RateBudget]
+Build = Callable[..., ApiQuota]
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def prefix() -> str:
 def budget(connection: redis.Redis, prefix: str) -> Build:
     def build(
         requests: int = 0, tokens: int = 0, sleep: Callable[[float], None] = never
-    ) -> RateBudget:
+    ) -> ApiQuota:
         values: dict[str, Any] = {
             "_env_file": None,
             "openai_api_key": "k",
@@ -73,16 +73,16 @@ def budget(connection: redis.Redis, prefix: str) -> Build:
             "enrich_requests_per_minute": requests,
             "enrich_tokens_per_minute": tokens,
         }
-        return RateBudget(connection, load_settings(**values), sleep)
+        return ApiQuota(connection, load_settings(**values), sleep)
 
     return build
 
 
-def turns_at_once(budget: RateBudget, tokens: int, most: int = 100) -> int:
+def turns_at_once(budget: ApiQuota, tokens: int, most: int = 100) -> int:
     """Turns that are given without a wait."""
     for taken in range(most):
         try:
-            budget.wait(tokens)
+            budget.acquire(tokens)
         except (Refused, RateLimited):
             return taken
     return most
@@ -121,10 +121,10 @@ def test_request_dearer_than_the_burst_has_its_turn_when_the_bucket_is_full(
     budget: Build,
 ) -> None:
     worker = budget(tokens=1000)
-    worker.wait(5000)
+    worker.acquire(5000)
     # It is paid back before anybody else has a turn.
     with pytest.raises(RateLimited) as limited:
-        worker.wait(1)
+        worker.acquire(1)
     assert limited.value.retry_after is not None
     assert 200 < limited.value.retry_after <= 300
 
@@ -134,7 +134,7 @@ def test_what_was_billed_beyond_the_estimate_is_charged(
     budget: Build, billed: int, turns: int
 ) -> None:
     worker = budget(tokens=6000)
-    worker.wait(100)
+    worker.acquire(100)
     worker.correct(100, billed)
     assert turns_at_once(worker, 100) in (turns, turns + 1)
 
@@ -143,11 +143,11 @@ def test_turn_that_is_refused_takes_nothing(
     budget: Build, connection: redis.Redis, prefix: str
 ) -> None:
     worker = budget(requests=6000, tokens=60)
-    worker.wait(60)
+    worker.acquire(60)
     before = connection.get(f"{prefix}rate:requests")
     for _ in range(20):
         with pytest.raises((RateLimited, Refused)):
-            worker.wait(60)
+            worker.acquire(60)
     assert connection.get(f"{prefix}rate:requests") == before
 
 
@@ -155,7 +155,7 @@ def test_sustained_rate_is_the_limit(budget: Build, connection: redis.Redis, pre
     time = Time(connection, prefix)
     worker = budget(requests=120, sleep=time.sleep)
     for _ in range(12 + 240):
-        worker.wait(10)
+        worker.acquire(10)
     # After the burst of twelve, half a second for each.
     assert 0.95 * 120 < sum(time.slept) < 1.05 * 120
     assert max(time.slept) <= 0.51
@@ -166,9 +166,9 @@ def test_wait_is_at_most_ten_seconds_and_then_says_how_long(
 ) -> None:
     time = Time(connection, prefix)
     worker = budget(requests=3, sleep=time.sleep)
-    worker.wait(1)
+    worker.acquire(1)
     with pytest.raises(RateLimited) as limited:
-        worker.wait(1)
+        worker.acquire(1)
     assert time.slept == []
     assert limited.value.retry_after is not None
     assert 10 < limited.value.retry_after <= 20
@@ -181,7 +181,7 @@ def test_waits_add_up_to_at_most_ten_seconds(budget: Build) -> None:
     other = budget(requests=12)
     turns_at_once(other, 1)
     with pytest.raises(RateLimited):
-        worker.wait(1)
+        worker.acquire(1)
     assert slept
     assert sum(slept) <= MAX_WAIT_SECONDS
 
@@ -192,14 +192,14 @@ def test_pause_holds_everybody_and_is_waited_for(
     budget().pause(3)
     time = Time(connection, prefix)
     worker = budget(sleep=time.sleep)
-    worker.wait(1)
+    worker.acquire(1)
     assert 0 < sum(time.slept) <= 3
 
 
 def test_long_pause_is_not_waited_for_in_the_slot(budget: Build) -> None:
     budget().pause(40)
     with pytest.raises(RateLimited) as limited:
-        budget(requests=60).wait(1)
+        budget(requests=60).acquire(1)
     assert limited.value.retry_after is not None
     assert 30 < limited.value.retry_after <= 40
 
@@ -210,7 +210,7 @@ def test_longer_pause_stands(budget: Build, first: float, then: float) -> None:
     worker.pause(first)
     worker.pause(then)
     with pytest.raises(RateLimited) as limited:
-        worker.wait(1)
+        worker.acquire(1)
     assert limited.value.retry_after is not None
     assert 30 < limited.value.retry_after <= 40
 
@@ -243,7 +243,7 @@ def test_learned_limit_binds(budget: Build) -> None:
 
 def test_nothing_is_kept_for_ever(budget: Build, connection: redis.Redis, prefix: str) -> None:
     worker = budget(requests=60, tokens=1000)
-    worker.wait(10)
+    worker.acquire(10)
     worker.pause(5)
     worker.learn(Limits(requests=60))
     keys = connection.keys(f"{prefix}*")
@@ -254,10 +254,10 @@ def test_nothing_is_kept_for_ever(budget: Build, connection: redis.Redis, prefix
 def test_redis_that_is_away_is_told_in_our_words() -> None:
     server = fakeredis.FakeServer()
     values: dict[str, Any] = {"_env_file": None, "openai_api_key": "k"}
-    worker = RateBudget(fakeredis.FakeRedis(server=server), load_settings(**values), never)
+    worker = ApiQuota(fakeredis.FakeRedis(server=server), load_settings(**values), never)
     server.connected = False
     calls = (
-        lambda: worker.wait(1),
+        lambda: worker.acquire(1),
         lambda: worker.pause(1),
         lambda: worker.learn(Limits(requests=1)),
     )

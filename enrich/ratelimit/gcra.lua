@@ -1,5 +1,5 @@
--- Two buckets that refill evenly (generic cell rate algorithm), shared by all workers: one turn of
--- the first and an amount of the second are taken, or neither. Answers 0, or milliseconds to wait.
+-- Two buckets that refill evenly (generic cell rate algorithm), shared by all workers: one permit
+-- of the first and an amount of the second are taken, or neither. Answers 0, or milliseconds to wait.
 -- KEYS: first bucket, second bucket, pause. ARGV: the first's limit a minute, the second's, the
 -- amount, and how many milliseconds' worth may be taken at once when nothing was taken for long.
 local t = redis.call('TIME')

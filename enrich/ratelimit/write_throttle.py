@@ -12,9 +12,9 @@ from typing import TypeVar
 
 import redis
 
+from enrich.ratelimit.gcra import MAX_WAIT_SECONDS, Permits
 from enrich.settings import Settings
 from enrich.slices import slices
-from enrich.turns import MAX_WAIT_SECONDS, Turns
 
 T = TypeVar("T")
 
@@ -22,8 +22,8 @@ T = TypeVar("T")
 BODIES_PER_SECOND = 10
 
 
-class WritePace:
-    """Turns to write documents."""
+class WriteThrottle:
+    """Permits to write documents."""
 
     def __init__(
         self,
@@ -34,12 +34,16 @@ class WritePace:
         self._per_second = settings.enrich_write_pace
         # Documents are the second bucket's; the first has no limit.
         keys = [f"{settings.enrich_redis_prefix}pace:{name}" for name in ("bodies", "documents")]
-        self._turns = Turns(
-            connection, [*keys, f"{keys[0]}:pause"], "the write pace", burst_seconds=0, sleep=sleep
+        self._permits = Permits(
+            connection,
+            [*keys, f"{keys[0]}:pause"],
+            "the write throttle",
+            burst_seconds=0,
+            sleep=sleep,
         )
 
-    def portions(self, writes: Sequence[T]) -> Iterator[Sequence[T]]:
-        """Cut writes into portions, and give each when its turn has come.
+    def batches(self, writes: Sequence[T]) -> Iterator[Sequence[T]]:
+        """Cut writes into batches, and give each when its permit is there.
 
         Raises:
             RateLimited: all of them together would have been waited for longer than ten seconds;
@@ -49,10 +53,10 @@ class WritePace:
             yield writes
             return
         size = max(1, self._per_second // BODIES_PER_SECOND)
-        patience = MAX_WAIT_SECONDS
-        for portion in slices(writes, size):
-            patience -= self._turns.wait(self._limits, len(portion), patience)
-            yield portion
+        timeout = MAX_WAIT_SECONDS
+        for batch in slices(writes, size):
+            timeout -= self._permits.acquire(self._limits, len(batch), timeout)
+            yield batch
 
     def _limits(self) -> tuple[int, int]:
         return 0, 60 * self._per_second

@@ -1,4 +1,4 @@
-"""The write pace: documents a second for all workers together, in small portions, bounded waiting.
+"""The write throttle: documents a second for all workers, in small batches, bounded waiting.
 
 Every test runs on fakeredis and on a real server. Nothing sleeps: each wait moves the bucket's
 time by as much.
@@ -12,9 +12,9 @@ import pytest
 import redis
 
 from enrich.errors import RateLimited
+from enrich.ratelimit.gcra import MAX_WAIT_SECONDS
+from enrich.ratelimit.write_throttle import BODIES_PER_SECOND, WriteThrottle
 from enrich.settings import load_settings
-from enrich.turns import MAX_WAIT_SECONDS
-from enrich.write_pace import BODIES_PER_SECOND, WritePace
 
 BUCKET = "enrich:pace:documents"
 
@@ -26,8 +26,8 @@ class Paced:
         self._redis = connection
         self.slept: list[float] = []
         settings = load_settings(_env_file=None, openai_api_key="k", enrich_write_pace=per_second)
-        self.one = WritePace(connection, settings, self._sleep)
-        self.other = WritePace(connection, settings, self._sleep)
+        self.one = WriteThrottle(connection, settings, self._sleep)
+        self.other = WriteThrottle(connection, settings, self._sleep)
 
     def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -40,21 +40,21 @@ def test_without_a_pace_everything_goes_at_once_and_redis_is_not_asked(
     connection: redis.Redis,
 ) -> None:
     paced = Paced(connection, 0)
-    assert [list(portion) for portion in paced.one.portions(range(1000))] == [list(range(1000))]
+    assert [list(portion) for portion in paced.one.batches(range(1000))] == [list(range(1000))]
     assert not paced.slept
     assert not connection.exists(BUCKET)
 
 
 def test_portions_are_small_whole_and_in_order(connection: redis.Redis) -> None:
     paced = Paced(connection, 200)
-    portions = [list(portion) for portion in paced.one.portions(range(95))]
+    portions = [list(portion) for portion in paced.one.batches(range(95))]
     assert [n for portion in portions for n in portion] == list(range(95))
     assert max(map(len, portions)) == 200 // BODIES_PER_SECOND
 
 
 def test_two_workers_share_one_pace(connection: redis.Redis) -> None:
     paced = Paced(connection, 100)
-    for _ in zip(paced.one.portions(range(200)), paced.other.portions(range(200)), strict=True):
+    for _ in zip(paced.one.batches(range(200)), paced.other.batches(range(200)), strict=True):
         pass
     # 400 documents at 100 a second; the last portion is not waited for by anybody.
     assert sum(paced.slept) == pytest.approx(4 - 10 / 100, abs=0.5)
@@ -67,7 +67,7 @@ def test_a_slot_is_held_for_ten_seconds_at_most_and_what_was_given_is_done(
     given: list[int] = []
     began = time.monotonic()
     with pytest.raises(RateLimited) as refused:
-        for portion in paced.one.portions(range(1000)):
+        for portion in paced.one.batches(range(1000)):
             given += portion
     assert sum(paced.slept) <= MAX_WAIT_SECONDS
     assert len(given) >= 90
@@ -78,4 +78,4 @@ def test_a_slot_is_held_for_ten_seconds_at_most_and_what_was_given_is_done(
 
 def test_a_pace_of_one_document_still_gets_on(connection: redis.Redis) -> None:
     paced = Paced(connection, 1)
-    assert list(paced.one.portions([7])) == [[7]]
+    assert list(paced.one.batches([7])) == [[7]]

@@ -1,7 +1,7 @@
-"""Turns that all workers of all hosts share: buckets in Redis that refill evenly.
+"""Permits that all workers of all hosts share: buckets in Redis that refill evenly.
 
-The generic cell rate algorithm, in one script. No limiter of a well-kept library takes turns of
-two buckets at once, or neither, and says how long to wait.
+The generic cell rate algorithm, in one script. No limiter of a well-kept library takes permits
+of two buckets at once, or neither, and says how long to wait.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import redis
 from enrich.errors import RateLimited
 from enrich.redis_client import translated
 
-#: A task waits this long in its slot; while turns are short, no other could use the slot better.
+#: A task waits this long in its slot; while permits are short, no other could use the slot better.
 MAX_WAIT_SECONDS = 10.0
 
 
-class Turns:
+class Permits:
     """Two buckets and a pause that holds both."""
 
     def __init__(
@@ -34,18 +34,18 @@ class Turns:
         """
         Args:
             keys: names of the first bucket, of the second, and of the pause.
-            what: of which there are turns, as told to people.
+            what: of which there are permits, as told to people.
             burst_seconds: how much of a limit may be taken at once after a rest.
         """
         self._keys = list(keys)
         self._what = what
         self._burst = int(burst_seconds * 1000)
         self._sleep = sleep
-        script = files("enrich").joinpath("turns.lua").read_text()
+        script = files("enrich.ratelimit").joinpath("gcra.lua").read_text()
         self._take = connection.register_script(script)
 
-    def wait(
-        self, limits: Callable[[], tuple[int, int]], amount: int, at_most: float = MAX_WAIT_SECONDS
+    def acquire(
+        self, limits: Callable[[], tuple[int, int]], amount: int, timeout: float = MAX_WAIT_SECONDS
     ) -> float:
         """Take one of the first bucket and `amount` of the second; the seconds waited for it.
 
@@ -53,7 +53,7 @@ class Turns:
             limits: what each bucket gives in a minute, 0 without a limit; asked before each try.
 
         Raises:
-            RateLimited: no turn within `at_most` seconds; `retry_after` says when.
+            RateLimited: no permit within `timeout` seconds; `retry_after` says when.
         """
         waited = 0.0
         while True:
@@ -62,7 +62,7 @@ class Turns:
                 left = self._take(keys=self._keys, args=[first, second, amount, self._burst]) / 1000
             if left <= 0:
                 return waited
-            if waited + left > at_most:
-                raise RateLimited(f"{self._what} has no turn left", left)
+            if waited + left > timeout:
+                raise RateLimited(f"{self._what} has no permit left", left)
             self._sleep(left)
             waited += left
