@@ -17,7 +17,10 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from enrich.chunk_work import IN_DOUBT, MAX_LOSSES, ChunkWork, Tally
-from enrich.embedder import Embedder
+from enrich.embedding.cache import VectorCache
+from enrich.embedding.client import Embedder
+from enrich.embedding.locations import VectorLocations
+from enrich.embedding.resolver import Resolver
 from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import Halt, NotHere, NotYet, RunClosed, TransientError
 from enrich.ledger import Ledger, Standing
@@ -30,9 +33,6 @@ from enrich.report import read_status
 from enrich.scanning import Scanner
 from enrich.settings import Settings
 from enrich.status.health import health_of
-from enrich.vector_cache import VectorCache
-from enrich.vector_sources import VectorSources
-from enrich.written_vectors import WrittenVectors
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class Parts:
     store: LogStore
     embedder: Embedder
     cache: VectorCache
-    written: WrittenVectors
+    written: VectorLocations
     ledger: Ledger
     quota: ApiQuota
     throttle: WriteThrottle
@@ -97,7 +97,7 @@ class Backfill:
         self._publisher = parts.publisher
         self._configuration = Configuration.of(parts.settings)
         self._closable = (parts.store, parts.embedder, parts.cache, parts.ledger)
-        sources = VectorSources(
+        sources = Resolver(
             parts.settings,
             parts.store,
             parts.embedder,

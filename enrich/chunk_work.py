@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from enrich.embedding.resolver import Given, Job, Resolver
 from enrich.enrichment.write_trials import DEAD, Sorted, WriteTrials
 from enrich.errors import NotYet, TransientError, place_of
 from enrich.ledger import Claim, Ledger
@@ -34,7 +35,6 @@ from enrich.log_store import (
 from enrich.models import METHOD, VECTOR_OUTCOMES, Chunk, Outcome, Reference
 from enrich.ratelimit.write_throttle import WriteThrottle
 from enrich.settings import Settings
-from enrich.vector_sources import Given, Job, VectorSources
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class ChunkWork:
         self,
         settings: Settings,
         store: LogStore,
-        sources: VectorSources,
+        sources: Resolver,
         ledger: Ledger,
         throttle: WriteThrottle,
         trials: WriteTrials,

@@ -52,7 +52,7 @@ _CERT_REQS = {
 def connect(
     url: str, *, timeout: float = SOCKET_TIMEOUT_SECONDS, second_try: bool = True
 ) -> redis.Redis:
-    """A client for the URL; it connects at the first command. Answers are bytes.
+    """A client for the URL; it connects at the first command. Results are bytes.
 
     Args:
         timeout: seconds that one command may take.

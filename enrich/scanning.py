@@ -14,6 +14,9 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from enrich.chunking import Found
+from enrich.embedding.cache import VectorCache
+from enrich.embedding.locations import VectorLocations
+from enrich.embedding.resolver import Resolver, share_used_up
 from enrich.enrichment.comparing import Comparing
 from enrich.enrichment.write_trials import DEAD
 from enrich.errors import Halt, InputRefused
@@ -22,9 +25,6 @@ from enrich.log_store import LogStore
 from enrich.models import Chunk, Donor, project_of
 from enrich.paging import Page, Pager, has_text
 from enrich.settings import Settings
-from enrich.vector_cache import VectorCache
-from enrich.vector_sources import VectorSources, share_used_up
-from enrich.written_vectors import WrittenVectors
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +43,9 @@ class Scanner:
         settings: Settings,
         store: LogStore,
         cache: VectorCache,
-        written: WrittenVectors,
+        written: VectorLocations,
         ledger: Ledger,
-        sources: VectorSources,
+        sources: Resolver,
         publisher: ChunkPublisher,
     ) -> None:
         self._settings = settings

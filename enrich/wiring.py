@@ -13,7 +13,7 @@ from enrich.settings import Settings
 
 if TYPE_CHECKING:
     from enrich.backfill import Backfill, Publisher
-    from enrich.embedder import OpenAIEmbedder
+    from enrich.embedding.client import OpenAIEmbedder
     from enrich.ledger import Ledger
     from enrich.log_store import LogStore
 
@@ -47,19 +47,19 @@ def build_store(settings: Settings) -> LogStore:
 
 
 def build_embedder(settings: Settings) -> OpenAIEmbedder:
-    from enrich.embedder import OpenAIEmbedder
+    from enrich.embedding.client import OpenAIEmbedder
 
     return OpenAIEmbedder(settings)
 
 
 def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     from enrich.backfill import Backfill, Parts
+    from enrich.embedding.cache import VectorCache
+    from enrich.embedding.locations import VectorLocations
     from enrich.ledger import Ledger
     from enrich.ratelimit.api_quota import ApiQuota
     from enrich.ratelimit.write_throttle import WriteThrottle
     from enrich.redis_client import connect
-    from enrich.vector_cache import VectorCache
-    from enrich.written_vectors import WrittenVectors
 
     redis = connect(settings.redis_url.get_secret_value())
     cache = connect(settings.vector_cache_url)
@@ -69,7 +69,7 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
             store=build_store(settings),
             embedder=build_embedder(settings),
             cache=VectorCache(cache, settings),
-            written=WrittenVectors(cache, settings),
+            written=VectorLocations(cache, settings),
             ledger=Ledger(redis, settings.enrich_redis_prefix),
             quota=ApiQuota(redis, settings),
             throttle=WriteThrottle(redis, settings),

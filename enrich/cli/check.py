@@ -16,11 +16,11 @@ from typing import Any
 from rich.console import Console
 
 from enrich import wiring
-from enrich.asking import HARMLESS_TEXT, embed_one
 from enrich.cli import screen, trial
 from enrich.cli.screen import plural
 from enrich.cli.workers import NoWorker, Workers
-from enrich.embedder import Embedder
+from enrich.embedding.batching import HARMLESS_TEXT, embed_one
+from enrich.embedding.client import Embedder
 from enrich.errors import AccessRefused, InputRefused, TextUnusable
 from enrich.ledger import Ledger, server
 from enrich.ledger.deployment import Configuration, disagreements, place_of

@@ -10,9 +10,9 @@ from typing import Any
 from rich.text import Text
 
 from enrich import wiring
-from enrich.asking import embed_one
 from enrich.cli import screen
 from enrich.cli.screen import plural
+from enrich.embedding.batching import embed_one
 from enrich.errors import InputRefused, TextUnusable, TransientError
 from enrich.settings import Settings
 from enrich.text.extract import text_of

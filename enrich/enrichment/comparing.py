@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 
+from enrich.embedding.locations import VectorLocations
+from enrich.embedding.resolver import Resolver
 from enrich.embedding.space_guard import Sample, Space, SpaceGuard
 from enrich.errors import AccessRefused, TextUnusable, TransientError
 from enrich.ledger import Ledger
@@ -14,9 +16,7 @@ from enrich.models import project_of
 from enrich.settings import Settings
 from enrich.text.extract import fingerprint, text_of
 from enrich.text.masking import masker_of
-from enrich.vector_sources import VectorSources
 from enrich.vectors import Vector
-from enrich.written_vectors import WrittenVectors
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +31,9 @@ class Comparing:
         self,
         settings: Settings,
         store: LogStore,
-        written: WrittenVectors,
+        written: VectorLocations,
         ledger: Ledger,
-        sources: VectorSources,
+        sources: Resolver,
     ) -> None:
         self._ledger = ledger
         self._sources = sources
@@ -85,7 +85,7 @@ class _Memory:
 class _StoredSamples:
     """`enrich.embedding.space_guard.Stored` in OpenSearch."""
 
-    def __init__(self, settings: Settings, store: LogStore, written: WrittenVectors) -> None:
+    def __init__(self, settings: Settings, store: LogStore, written: VectorLocations) -> None:
         self._store = store
         self._written = written
         self._space = settings.embedding_model, settings.embedding_dimensions

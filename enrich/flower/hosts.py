@@ -23,7 +23,7 @@ REFUSAL = (
 
 
 class OtherHost(RequestHandler):
-    """Answers everything with one sentence."""
+    """Results everything with one sentence."""
 
     def prepare(self) -> None:
         self.set_status(403)

@@ -18,7 +18,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
-from enrich.asking import CONFIRMATIONS
+from enrich.embedding.batching import CONFIRMATIONS
 from tests.chaos.world import BANK, BATCH, INTERVAL, PROCESSES, SHOP, World
 from tests.messages import again, arguments, envelope
 
@@ -202,7 +202,7 @@ def redis_killed(w: World) -> None:
     w.stack.redis.kill()
     time.sleep(2)
     w.stack.redis.start()
-    # Answers under way while the cache cannot be written.
+    # Results under way while the cache cannot be written.
     w.truth.cut_inputs += IN_FLIGHT
 
 

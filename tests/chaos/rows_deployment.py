@@ -47,7 +47,7 @@ class OtherSpace:
         environment = w.stack.environment()
         self._url = environment["OPENAI_BASE_URL"].removesuffix("/v1")
         self._key = environment["OPENAI_API_KEY"]
-        #: Answers all requests with this status, if it is not 200.
+        #: Results all requests with this status, if it is not 200.
         self.status = 200
         self.inputs = 0
 

@@ -32,11 +32,11 @@ from celery.__main__ import main
 
 from enrich import broker
 from enrich.consumer import CheckedConsumer
-from enrich.embedder import OpenAIEmbedder
+from enrich.embedding.cache import VectorCache
+from enrich.embedding.client import OpenAIEmbedder
 from enrich.ledger import Ledger
 from enrich.log_store import documents
 from enrich.log_store.connection import Connection
-from enrich.vector_cache import VectorCache
 
 #: A body of the bulk in the moment between two of them.
 SMALL_BODY = 4

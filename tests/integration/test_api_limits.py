@@ -12,8 +12,8 @@ import pytest
 import redis
 
 from dev.api_control import ApiControl
-from enrich.asking import Asking
-from enrich.embedder import OpenAIEmbedder
+from enrich.embedding.batching import Batching
+from enrich.embedding.client import OpenAIEmbedder
 from enrich.errors import RateLimited
 from enrich.ratelimit.api_quota import ApiQuota
 from enrich.ratelimit.gcra import MAX_WAIT_SECONDS
@@ -41,7 +41,7 @@ def test_an_endpoint_that_knows_less_is_served_and_its_requests_are_counted(
     assert record.api_requests == embeddings.counts()["requests"] == 3
 
 
-def ask_from_all(asking: Callable[[], Asking], requests: int, texts: int) -> int:
+def ask_from_all(asking: Callable[[], Batching], requests: int, texts: int) -> int:
     """Let all workers ask until so many requests were answered; how many 429 they got."""
     left = list(range(requests))
     refused: list[int] = []
@@ -103,8 +103,8 @@ def test_a_quota_that_is_enforced_is_kept(
     connections = [redis.Redis.from_url(redis_url) for _ in range(WORKERS)]
     lines = iter(connections)
 
-    def asking() -> Asking:
-        return Asking(
+    def asking() -> Batching:
+        return Batching(
             OpenAIEmbedder(ours), ApiQuota(next(lines), ours), lambda run, **amounts: None
         )
 
@@ -128,8 +128,8 @@ def test_without_the_budget_the_same_quota_refuses(
     # What makes the test above one of the budget, not of a quota that nobody reaches.
     embeddings.set(**quota, burst_seconds=7.0)
 
-    def asking() -> Asking:
-        return Asking(OpenAIEmbedder(settings()), NoBudget(), lambda run, **amounts: None)  # type: ignore[arg-type]
+    def asking() -> Batching:
+        return Batching(OpenAIEmbedder(settings()), NoBudget(), lambda run, **amounts: None)  # type: ignore[arg-type]
 
     assert ask_from_all(asking, requests, texts) > 0.05 * requests
 
@@ -143,7 +143,7 @@ def test_a_pause_asked_of_one_worker_holds_all_and_nobody_waits_long_in_its_slot
     budgets = [ApiQuota(line, settings(), slept.append) for line in lines]
     counted: list[dict[str, int]] = []
     first, other = (
-        Asking(OpenAIEmbedder(settings()), budget, lambda run, **n: counted.append(n))
+        Batching(OpenAIEmbedder(settings()), budget, lambda run, **n: counted.append(n))
         for budget in budgets
     )
 

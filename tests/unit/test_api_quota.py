@@ -14,7 +14,7 @@ import fakeredis
 import pytest
 import redis
 
-from enrich.embedder import MAX_RETRY_AFTER_SECONDS
+from enrich.embedding.client import MAX_RETRY_AFTER_SECONDS
 from enrich.errors import RateLimited, ServerUnavailable
 from enrich.ratelimit.api_quota import ApiQuota, Limits
 from enrich.ratelimit.gcra import MAX_WAIT_SECONDS

@@ -65,7 +65,7 @@ def test_tasks_reach_no_server_by_themselves(path: Path) -> None:
     ("package", "owners"),
     [
         ("opensearchpy", {"enrich/log_store/connection.py"}),
-        ("openai", {"enrich/embedder.py"}),
+        ("openai", {"enrich/embedding/client.py"}),
         ("httpx2", {"enrich/embedding/transport.py"}),
         ("pydantic_settings", {"enrich/settings.py"}),
     ],
@@ -95,9 +95,9 @@ def test_domain_knows_nothing_of_celery() -> None:
     modules = (
         "backfill",
         "chunk_work",
-        "vector_sources",
-        "asking",
-        "embedder",
+        "embedding.resolver",
+        "embedding.batching",
+        "embedding.client",
         "ledger",
         "log_store",
         "report",

@@ -110,7 +110,7 @@ def test_a_page_that_nobody_thought_of_is_its_indexs_alone(store: LogStore) -> N
 
 
 class Hostile(BaseHTTPRequestHandler):
-    """Answers each path in another way that harms who reads on."""
+    """Results each path in another way that harms who reads on."""
 
     protocol_version = "HTTP/1.1"
     over = threading.Event()

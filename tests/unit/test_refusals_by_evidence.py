@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enrich.asking import CONFIRMATIONS, HARMLESS_TEXT, PASSING, Answers, Asking
-from enrich.embedder import Embedded
+from enrich.embedding.batching import CONFIRMATIONS, HARMLESS_TEXT, PASSING, Batching, Results
+from enrich.embedding.client import Embedded
 from enrich.embedding.limits import EndpointLimits, OwnLimits
 from enrich.errors import (
     EnrichError,
@@ -29,7 +29,7 @@ from enrich.errors import (
 )
 from enrich.text.extract import fingerprint
 from enrich.vectors import Vector
-from tests.unit.test_asking import Budget, vector_of
+from tests.unit.test_batching import Budget, vector_of
 
 REPEATABLE = settings(deadline=None, max_examples=200, derandomize=True)
 
@@ -96,11 +96,11 @@ class Endpoint:
     def close(self) -> None: ...
 
 
-def asking_of(endpoint: Endpoint, limits: OwnLimits | None = None) -> Asking:
-    return Asking(endpoint, Budget(), lambda run, **n: None, limits)  # type: ignore[arg-type]
+def asking_of(endpoint: Endpoint, limits: OwnLimits | None = None) -> Batching:
+    return Batching(endpoint, Budget(), lambda run, **n: None, limits)  # type: ignore[arg-type]
 
 
-def ask(asking: Asking, texts: Sequence[str], run: str = "run") -> Answers:
+def ask(asking: Batching, texts: Sequence[str], run: str = "run") -> Results:
     return asking.ask(run, {fingerprint(text): text for text in texts}, lambda vectors: None)
 
 
@@ -411,7 +411,7 @@ def test_a_text_the_endpoint_hangs_for_costs_few_time_outs_and_its_neighbours_no
 def test_a_setting_says_what_the_model_takes() -> None:
     endpoint = Endpoint(most_text=1_000)
     limits = OwnLimits()
-    asking = Asking(endpoint, Budget(), lambda run, **n: None, limits, 900)  # type: ignore[arg-type]
+    asking = Batching(endpoint, Budget(), lambda run, **n: None, limits, 900)  # type: ignore[arg-type]
     texts = [f"{n} " + "y" * 5_000 for n in range(20)]
     assert len(ask(asking, texts).vectors) == 20
     assert [taken for _, taken in endpoint.requests] == [True]

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enrich.backfill import MAX_PAUSE_SECONDS, ChunkBusy
-from enrich.embedder import MAX_RETRY_AFTER_SECONDS
+from enrich.embedding.client import MAX_RETRY_AFTER_SECONDS
 from enrich.errors import (
     DEFAULT_PAUSE_SECONDS,
     AccessRefused,

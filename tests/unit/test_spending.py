@@ -7,10 +7,10 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from enrich.embedding.resolver import Job, _owners, _split
 from enrich.ledger import Ledger
 from enrich.log_store import Document, Presence
 from enrich.models import Reference
-from enrich.vector_sources import Job, _owners, _split
 
 PROJECTS = st.sampled_from(["pay", "shop", "결제", "a|b"])
 

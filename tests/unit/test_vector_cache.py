@@ -15,9 +15,9 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from enrich.embedding.cache import VectorCache, space
 from enrich.errors import ServerUnavailable
 from enrich.settings import Settings, load_settings
-from enrich.vector_cache import VectorCache, space
 from enrich.vectors import Vector
 
 DIMENSIONS = 4

@@ -90,7 +90,7 @@ def test_an_answer_is_read_for_what_it_says_of_the_index(item: Any, words: str) 
 
 
 class Cluster:
-    """Answers each line of a bulk as its index was told to; keeps the lines."""
+    """Results each line of a bulk as its index was told to; keeps the lines."""
 
     def __init__(self, **answers: Callable[[str, dict[str, Any]], Any]) -> None:
         self.answers = answers

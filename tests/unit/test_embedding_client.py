@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from dev.embeddings_server import create_app
-from enrich.embedder import (
+from enrich.embedding.client import (
     MAX_RETRY_AFTER_SECONDS,
     Embedded,
     Limits,

@@ -16,11 +16,11 @@ import msgspec
 import numpy as np
 import redis
 
+from enrich.embedding.cache import NAMES_AT_ONCE, space
 from enrich.models import Donor, Reference
 from enrich.redis_client import translated
 from enrich.settings import Settings
 from enrich.slices import slices
-from enrich.vector_cache import NAMES_AT_ONCE, space
 from enrich.vectors import BYTES, Vector
 
 #: Places for each vector that the cache has room for. One takes 170 bytes, a vector 7 kB.
@@ -49,7 +49,7 @@ if redis.call('HLEN', KEYS[1]) >= tonumber(ARGV[3]) then
 end
 """
 
-#: KEYS: new, old. ARGV: fingerprints. Answers the positions of those that are there, each with its
+#: KEYS: new, old. ARGV: fingerprints. Results the positions of those that are there, each with its
 #: place.
 _FIND = """
 local names, found = {}, {}
@@ -67,13 +67,13 @@ return found
 """
 
 
-class Place(Donor, frozen=True, array_like=True):
+class VectorLocation(Donor, frozen=True, array_like=True):
     """A log that was given a vector, and what shows that the vector is still that one."""
 
     digest: str
 
     @classmethod
-    def of(cls, reference: Reference, fingerprint: str, vector: Vector) -> Place:
+    def of(cls, reference: Reference, fingerprint: str, vector: Vector) -> VectorLocation:
         where = (reference.index, reference.id, reference.routing)
         return cls(*where, _digest(fingerprint, vector))
 
@@ -90,7 +90,7 @@ def _digest(fingerprint: str, vector: Vector) -> str:
     return digest.hexdigest()[:32]
 
 
-class WrittenVectors:
+class VectorLocations:
     """`written:{space}:new` and `…:old`: hashes of places by fingerprint."""
 
     def __init__(self, connection: redis.Redis, settings: Settings) -> None:
@@ -101,7 +101,7 @@ class WrittenVectors:
         self._remember = connection.register_script(_REMEMBER)
         self._find = connection.register_script(_FIND)
 
-    def remember(self, places: Mapping[str, Place]) -> None:
+    def remember(self, places: Mapping[str, VectorLocation]) -> None:
         """Keep places by fingerprint; nothing where ENRICH_CACHE_MAX_ENTRIES is 0."""
         if not places or not self._half:
             return
@@ -111,29 +111,29 @@ class WrittenVectors:
                 keys=self._keys, args=[",".join(places), lines, self._half, KEPT_SECONDS]
             )
 
-    def find(self, fingerprints: Sequence[str]) -> dict[str, Place]:
+    def find(self, fingerprints: Sequence[str]) -> dict[str, VectorLocation]:
         """The places of those that are known; what stands there now is for the caller to see."""
-        places: dict[str, Place] = {}
+        places: dict[str, VectorLocation] = {}
         for some in slices(fingerprints if self._half else [], NAMES_AT_ONCE):
             with translated():
                 found = self._find(keys=self._keys, args=[",".join(some)])
             for position, place in zip(found[::2], found[1::2], strict=True):
                 # What cannot be read counts as unknown, as everywhere in the cache.
                 with suppress(msgspec.DecodeError):
-                    places[some[position - 1]] = msgspec.json.decode(place, type=Place)
+                    places[some[position - 1]] = msgspec.json.decode(place, type=VectorLocation)
         return places
 
-    def some(self, url: str, size: int) -> list[Place]:
+    def some(self, url: str, size: int) -> list[VectorLocation]:
         """Places of vectors that the endpoint `url` gave, with the present model and width: the
         newest generation first, otherwise in no order."""
         keys = _keys(self._settings.model_copy(update={"openai_base_url": url}))
-        places: list[Place] = []
+        places: list[VectorLocation] = []
         for key in keys:
             with translated():
                 found: Any = self._redis.hscan(key, 0, count=size)[1]
             for place in found.values():
                 with suppress(msgspec.DecodeError):
-                    places.append(msgspec.json.decode(place, type=Place))
+                    places.append(msgspec.json.decode(place, type=VectorLocation))
         return places[:size]
 
 

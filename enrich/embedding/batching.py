@@ -1,4 +1,4 @@
-"""Asking the embeddings API for a chunk's texts: into how many requests, and what a refusal means.
+"""Texts become requests: how many, how large, and what a refusal of one means.
 
 What a refusal means is decided by evidence, not by its status: endpoints answer one text that they
 cannot take with 400, 403, 424, 500, or 200 and an error. A request that fails is narrowed down by
@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from enrich.embedder import Embedded, Embedder
+from enrich.embedding.client import Embedded, Embedder
 from enrich.embedding.limits import LEAST_TEXT_BYTES, EndpointLimits, LimitStore, OwnLimits
 from enrich.embedding.lone_failures import (
     LOAD,
@@ -72,7 +72,7 @@ Texts = list[tuple[str, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answers:
+class Results:
     """What came of the texts, by fingerprint."""
 
     vectors: dict[str, Vector] = field(default_factory=dict)
@@ -85,7 +85,7 @@ class Answers:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-class Asking:
+class Batching:
     """Requests within the API's quota, counted into a run."""
 
     def __init__(
@@ -119,7 +119,7 @@ class Asking:
 
     def ask(
         self, run: str, texts: Mapping[str, str], keep: Callable[[dict[str, Vector]], None]
-    ) -> Answers:
+    ) -> Results:
         """Get the vectors of texts by fingerprint.
 
         Args:
@@ -193,8 +193,10 @@ class _Outcome:
 class _Question:
     """One call of `ask`."""
 
-    def __init__(self, asking: Asking, run: str, keep: Callable[[dict[str, Vector]], None]) -> None:
-        self.answers = Answers()
+    def __init__(
+        self, asking: Batching, run: str, keep: Callable[[dict[str, Vector]], None]
+    ) -> None:
+        self.answers = Results()
         self._asking = asking
         self._run = run
         self._keep = keep

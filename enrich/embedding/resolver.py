@@ -17,9 +17,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, S
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from enrich.asking import Answers, Asking
-from enrich.embedder import Embedder
+from enrich.embedding.batching import Batching, Results
+from enrich.embedding.cache import VectorCache, space
+from enrich.embedding.client import Embedder
 from enrich.embedding.limits import SharedLimits
+from enrich.embedding.locations import VectorLocation, VectorLocations
 from enrich.errors import Halt, TextUnusable, TransientError
 from enrich.ledger import Ledger
 from enrich.log_store import Document, LogStore, StoredVector
@@ -28,9 +30,7 @@ from enrich.ratelimit.api_quota import ApiQuota
 from enrich.settings import Settings
 from enrich.text.extract import fingerprint, text_of
 from enrich.text.masking import masked_places, masker_of
-from enrich.vector_cache import VectorCache, space
 from enrich.vectors import Vector
-from enrich.written_vectors import Place, WrittenVectors
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class Job:
     put_off: str = ""
 
 
-class VectorSources:
+class Resolver:
     """Gives jobs their vectors; one for each worker process."""
 
     def __init__(
@@ -84,7 +84,7 @@ class VectorSources:
         store: LogStore,
         embedder: Embedder,
         cache: VectorCache,
-        written: WrittenVectors,
+        written: VectorLocations,
         ledger: Ledger,
         quota: ApiQuota,
     ) -> None:
@@ -101,7 +101,7 @@ class VectorSources:
         limits = SharedLimits(
             space(settings), ledger.endpoint_limits, ledger.remember_endpoint_limits
         )
-        self._asking = Asking(
+        self._asking = Batching(
             embedder,
             quota,
             self._count,
@@ -131,13 +131,15 @@ class VectorSources:
         return list(jobs.values())
 
     def given(self, donors: Sequence[Donor]) -> Given:
-        """Vectors of donors that can be believed; those of `Place`s perhaps for every project."""
+        """Vectors of donors that can be believed; those of locations perhaps for every project."""
         given: dict[tuple[str, str], Vector] = {}
         from_api: dict[str, Vector] = {}
         for donor, stored in zip(donors, self._stored.read(donors), strict=True):
             if stored is None:
                 continue
-            if isinstance(donor, Place) and donor.vouches_for(stored.fingerprint, stored.vector):
+            if isinstance(donor, VectorLocation) and donor.vouches_for(
+                stored.fingerprint, stored.vector
+            ):
                 from_api[stored.fingerprint] = given["", stored.fingerprint] = stored.vector
             elif self._is_of_its_text(stored):
                 scope = self._settings.donor_scope(donor.index)
@@ -215,11 +217,11 @@ class VectorSources:
 
     def written(self, jobs: Sequence[Job]) -> None:
         """Keep in mind where the vectors stand that the API gave for these jobs."""
-        places: dict[str, Place] = {}
+        places: dict[str, VectorLocation] = {}
         for job in jobs:
             if job.source is Outcome.EMBEDDED and job.vector is not None:
                 first = job.documents[0].reference
-                places[job.fingerprint] = Place.of(first, job.fingerprint, job.vector)
+                places[job.fingerprint] = VectorLocation.of(first, job.fingerprint, job.vector)
         try:
             self._written.remember(places)
         except TransientError as error:
@@ -268,13 +270,13 @@ class VectorSources:
 
     def ask(
         self, run: str, texts: Mapping[str, str], keep: Callable[[dict[str, Vector]], None]
-    ) -> Answers:
-        """As `Asking.ask`; a single worker that was left with an old key does not halt the rest."""
+    ) -> Results:
+        """As `Batching.ask`; one worker that was left with an old key does not halt the rest."""
         with self._key_in_doubt():
             return self._asking.ask(run, texts, keep)
 
     def probe(self, run: str) -> None:
-        """As `Asking.probe`, and as `ask` for the key."""
+        """As `Batching.probe`, and as `ask` for the key."""
         with self._key_in_doubt():
             self._asking.probe(run)
 

@@ -24,7 +24,7 @@ from enrich.vectors import BYTES, Vector, is_usable
 # command for all texts where Redis has one. Time is Redis' clock, as for everything: a host that is
 # ahead would drop the others' entries.
 
-#: KEYS: uses, the entries' prefix. ARGV: fingerprints. Answers the positions of those that are
+#: KEYS: uses, the entries' prefix. ARGV: fingerprints. Results the positions of those that are
 #: there; one by one only where some have expired since they were used. They count as used: the
 #: chunks that want them are on their way.
 _KNOWN = """
@@ -51,7 +51,7 @@ return known
 """
 
 #: KEYS: claims, the entries' prefix. ARGV: fingerprints, owner, milliseconds, length of a whole
-#: entry. Answers the positions of the claims that are the owner's now; none where the entry has
+#: entry. Results the positions of the claims that are the owner's now; none where the entry has
 #: come about. A claim is when it ends and whose it is.
 _CLAIM = """
 local t = redis.call('TIME')

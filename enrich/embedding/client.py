@@ -1,6 +1,6 @@
 """The line to the embeddings API: texts in, verified vectors out, its refusals in our words.
 
-The only importer of openai. Works with any endpoint that speaks OpenAI's protocol. Answers are
+The only importer of openai. Works with any endpoint that speaks OpenAI's protocol. Results are
 decoded here, not by the client's models, because a hundred vectors are a hundred and fifty
 thousand numbers; and nothing of an answer is trusted before it was checked. The texts of its
 errors may quote the input, so only status and code ever leave this module.

@@ -15,10 +15,10 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from enrich.embedding.locations import PLACES_PER_ENTRY, VectorLocation, VectorLocations
 from enrich.errors import ServerUnavailable
 from enrich.models import Reference
 from enrich.settings import Settings, load_settings
-from enrich.written_vectors import PLACES_PER_ENTRY, Place, WrittenVectors
 
 PREFIXES = (f"w{n}:" for n in itertools.count())
 VECTOR = np.array([0.5, -0.25, 1, 0], np.float32)
@@ -34,26 +34,26 @@ def settings_with(**values: Any) -> Settings:
     return load_settings(**wanted)
 
 
-def place(name: str, routing: str | None = None) -> Place:
-    return Place.of(Reference("p_2026_01", f"log of {name}", routing, 3, 1), name, VECTOR)
+def place(name: str, routing: str | None = None) -> VectorLocation:
+    return VectorLocation.of(Reference("p_2026_01", f"log of {name}", routing, 3, 1), name, VECTOR)
 
 
-def places(*names: str) -> dict[str, Place]:
+def places(*names: str) -> dict[str, VectorLocation]:
     return {name: place(name) for name in names}
 
 
 def test_places_come_back_as_they_were(connection: redis.Redis) -> None:
-    written = WrittenVectors(connection, settings_with())
+    written = VectorLocations(connection, settings_with())
     wanted = {"aa": place("aa"), "bb": place("bb", "a \n route, \u20ac")}
     written.remember(wanted)
     assert written.find(["bb", "unknown", "aa"]) == wanted
-    moved = {"aa": Place.of(Reference("q_2026_01", "another", None, 1, 1), "aa", VECTOR)}
+    moved = {"aa": VectorLocation.of(Reference("q_2026_01", "another", None, 1, 1), "aa", VECTOR)}
     written.remember(moved)
     assert written.find(["aa", "bb"]) == {**wanted, **moved}
 
 
 def test_a_page_of_any_size_can_be_asked_about(connection: redis.Redis) -> None:
-    written = WrittenVectors(connection, settings_with())
+    written = VectorLocations(connection, settings_with())
     wanted = {name: place(name) for name in ("first", "last")}
     written.remember(wanted)
     unknown = [f"{n}" for n in range(9000)]
@@ -62,7 +62,7 @@ def test_a_page_of_any_size_can_be_asked_about(connection: redis.Redis) -> None:
 
 def test_nothing_asked_nothing_done(connection: redis.Redis) -> None:
     wanted = settings_with()
-    written = WrittenVectors(connection, wanted)
+    written = VectorLocations(connection, wanted)
     written.remember({})
     assert written.find([]) == {}
     assert written.find(["aa"]) == {}
@@ -74,7 +74,7 @@ def test_places_are_bounded_and_the_newest_half_stays(
     connection: redis.Redis, at_once: int
 ) -> None:
     wanted = settings_with(enrich_cache_max_entries=2)
-    written = WrittenVectors(connection, wanted)
+    written = VectorLocations(connection, wanted)
     names = [f"{n:03}" for n in range(10 * PLACES_PER_ENTRY)]
     for start in range(0, len(names), at_once):
         written.remember(places(*names[start : start + at_once]))
@@ -87,7 +87,7 @@ def test_places_are_bounded_and_the_newest_half_stays(
 
 def test_everything_has_a_time_to_live(connection: redis.Redis) -> None:
     wanted = settings_with(enrich_cache_max_entries=1)
-    written = WrittenVectors(connection, wanted)
+    written = VectorLocations(connection, wanted)
     for n in range(PLACES_PER_ENTRY // 2 + 1):
         written.remember(places(str(n)))
     keys = connection.keys(f"{wanted.enrich_redis_prefix}*")
@@ -97,7 +97,7 @@ def test_everything_has_a_time_to_live(connection: redis.Redis) -> None:
 
 def test_without_a_cache_nothing_is_kept_in_mind(connection: redis.Redis) -> None:
     wanted = settings_with(enrich_cache_max_entries=0)
-    written = WrittenVectors(connection, wanted)
+    written = VectorLocations(connection, wanted)
     written.remember(places("aa"))
     assert written.find(["aa"]) == {}
     assert connection.keys(f"{wanted.enrich_redis_prefix}*") == []
@@ -108,7 +108,7 @@ def test_without_a_cache_nothing_is_kept_in_mind(connection: redis.Redis) -> Non
 )
 def test_place_that_cannot_be_read_counts_as_unknown(connection: redis.Redis, value: bytes) -> None:
     wanted = settings_with()
-    written = WrittenVectors(connection, wanted)
+    written = VectorLocations(connection, wanted)
     written.remember(places("good", "spoilt"))
     (key,) = connection.keys(f"{wanted.enrich_redis_prefix}*")
     connection.hset(key, "spoilt", value)
@@ -127,13 +127,13 @@ def test_another_space_shares_nothing(connection: redis.Redis, other: dict[str, 
     prefix = next(PREFIXES)
     mine = settings_with(enrich_redis_prefix=prefix)
     theirs = settings_with(enrich_redis_prefix=prefix, **other)
-    WrittenVectors(connection, mine).remember(places("aa"))
-    assert WrittenVectors(connection, theirs).find(["aa"]) == {}
+    VectorLocations(connection, mine).remember(places("aa"))
+    assert VectorLocations(connection, theirs).find(["aa"]) == {}
 
 
 def test_redis_that_is_away_is_told_in_our_words() -> None:
     server = fakeredis.FakeServer()
-    written = WrittenVectors(fakeredis.FakeRedis(server=server), settings_with())
+    written = VectorLocations(fakeredis.FakeRedis(server=server), settings_with())
     server.connected = False
     for call in (lambda: written.find(["aa"]), lambda: written.remember(places("aa"))):
         with pytest.raises(ServerUnavailable, match="Redis"):
@@ -152,7 +152,7 @@ def test_a_place_vouches_for_its_text_and_vector_and_no_other(
     numbers: list[float], text: str, data: st.DataObject
 ) -> None:
     vector = np.array(numbers, np.float32)
-    known = Place.of(Reference("p", "1", None, 1, 1), text, vector)
+    known = VectorLocation.of(Reference("p", "1", None, 1, 1), text, vector)
     assert known.vouches_for(text, vector.copy())
     assert not known.vouches_for(text + "x", vector)
     other = vector.copy()

@@ -1,4 +1,4 @@
-"""Asking the API: requests within limits, culprits narrowed down, every request counted."""
+"""Batching the API: requests within limits, culprits narrowed down, every request counted."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enrich.asking import (
+from enrich.embedding.batching import (
     HARMLESS_TEXT,
     MAX_REQUEST_BYTES,
-    Answers,
-    Asking,
+    Batching,
+    Results,
     half_of_bytes,
     requests_of,
 )
-from enrich.embedder import Embedded
+from enrich.embedding.client import Embedded
 from enrich.errors import (
     EnrichError,
     Halt,
@@ -102,20 +102,20 @@ class Budget:
 
 
 class Desk:
-    """An `Asking` with all that it works with."""
+    """An `Batching` with all that it works with."""
 
     def __init__(self, trouble: Trouble = lambda texts: None) -> None:
         self.embedder = WordEmbedder(trouble)
         self.budget = Budget()
         self.counted: Counter[str] = Counter()
         self.kept: list[dict[str, Vector]] = []
-        self.asking = Asking(self.embedder, self.budget, self._count)  # type: ignore[arg-type]
+        self.asking = Batching(self.embedder, self.budget, self._count)  # type: ignore[arg-type]
 
     def _count(self, run: str, **amounts: int) -> None:
         assert run == "run"
         self.counted.update(amounts)
 
-    def ask(self, texts: Sequence[str]) -> Answers:
+    def ask(self, texts: Sequence[str]) -> Results:
         return self.asking.ask("run", {fingerprint(t): t for t in texts}, self.kept.append)
 
     @property
@@ -134,7 +134,7 @@ def refuse(culprits: set[str]) -> Trouble:
     return trouble
 
 
-def assert_right(answers: Answers, texts: Sequence[str]) -> None:
+def assert_right(answers: Results, texts: Sequence[str]) -> None:
     assert answers.vectors.keys() == {fingerprint(text) for text in texts}
     for text in texts:
         assert np.array_equal(answers.vectors[fingerprint(text)], vector_of(text))
