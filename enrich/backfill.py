@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from enrich.chunk_work import IN_DOUBT, MAX_LOSSES, ChunkWork, Tally
 from enrich.embedding.cache import VectorCache
 from enrich.embedding.client import Embedder
 from enrich.embedding.locations import VectorLocations
 from enrich.embedding.resolver import Resolver
+from enrich.enrichment.enricher import MAX_LOSSES, Enricher
+from enrich.enrichment.outcomes import IN_DOUBT, Tally
 from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import Halt, NotHere, NotYet, RunClosed, TransientError
 from enrich.ledger import Ledger, Standing
@@ -107,7 +108,7 @@ class Backfill:
             parts.quota,
         )
         trials = WriteTrials(parts.store.engines, parts.ledger.index_states, _claimant())
-        self._work = ChunkWork(
+        self._work = Enricher(
             parts.settings, parts.store, sources, parts.ledger, parts.throttle, trials
         )
         self._scanner = Scanner(

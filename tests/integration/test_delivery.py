@@ -12,7 +12,7 @@ import pytest
 
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
-from enrich.chunk_work import MAX_LOSSES
+from enrich.enrichment.enricher import MAX_LOSSES
 from enrich.errors import ServerUnavailable
 from enrich.ledger import Ledger
 from enrich.models import Chunk

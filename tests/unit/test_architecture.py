@@ -94,7 +94,7 @@ def test_settings_are_read_in_one_place() -> None:
 def test_domain_knows_nothing_of_celery() -> None:
     modules = (
         "backfill",
-        "chunk_work",
+        "enrichment.enricher",
         "embedding.resolver",
         "embedding.batching",
         "embedding.client",

@@ -7,8 +7,9 @@ import pickle
 
 import pytest
 
-from enrich import backfill, chunk_work, errors
+from enrich import backfill, errors
 from enrich.cli import workers
+from enrich.enrichment import writer
 from enrich.log_store.connection import NoAnswerInTime, RequestRefused, RightMissing, TooDeep
 
 SAMPLES: list[errors.EnrichError] = [
@@ -30,7 +31,7 @@ SAMPLES: list[errors.EnrichError] = [
     RequestRefused("refused (404, index_not_found_exception)", "index_not_found_exception", 404),
     TooDeep("a sentence"),
     NoAnswerInTime("a sentence"),
-    chunk_work.IndexSilent("a sentence"),
+    writer.IndexSilent("a sentence"),
     RightMissing("not allowed"),
     RightMissing("not allowed", ("indices:data/write/index",)),
     backfill.ChunkBusy(7.5),

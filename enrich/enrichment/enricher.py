@@ -1,0 +1,267 @@
+"""Enriching one chunk: read afresh, get each text's vector, write, and account for every log.
+
+The straight line is `work`: documents → jobs (one for each distinct text) → vectors from the
+cheapest place → writes → outcomes. It settles nothing and publishes nothing; `backfill` does.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from enrich.embedding.resolver import Given, Job, Resolver
+from enrich.enrichment.outcomes import IN_DOUBT, OVERLOADED, UNREADABLE, Judge, Tally
+from enrich.enrichment.write_trials import DEAD, Sorted, WriteTrials
+from enrich.enrichment.writer import IndexSilent, Writer
+from enrich.errors import NotYet, TransientError, place_of
+from enrich.ledger import Claim, Ledger
+from enrich.log_store import Document, LogStore, Presence
+from enrich.models import VECTOR_OUTCOMES, Chunk, Outcome, Reference
+from enrich.ratelimit.write_throttle import WriteThrottle
+from enrich.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: After so many lost workers a chunk goes text by text.
+LOSSES_BEFORE_ALONE = 2
+
+#: After so many more it is put off unread: one of its logs must be more than a worker can hold.
+MAX_LOSSES = 20
+
+#: What Python raises where data is other than the code expects. A log that brings it about must not
+#: take its neighbours along; named one by one, so that time limits and lost servers pass through.
+UNFORESEEN = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(RecursionError, TypeError, ValueError),
+)
+
+#: Logs of an index in doubt that are given a vector one by one, until one has it.
+MOST_TRIED = 20
+
+#: Before it is looked again whether another worker's try of an index is over.
+TRIAL_SECONDS = 5.0
+
+
+class Enricher:
+    """Works on chunks; one for each worker process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: LogStore,
+        sources: Resolver,
+        ledger: Ledger,
+        throttle: WriteThrottle,
+        trials: WriteTrials,
+    ) -> None:
+        self._store = store
+        self._sources = sources
+        self._ledger = ledger
+        self._trials = trials
+        self._judge = Judge(levels=settings.enrich_levels)
+        self._writer = Writer(settings, store, ledger, throttle, trials, self._judge)
+        #: The indices of the chunk at work.
+        self._sorted = Sorted()
+
+    def work(self, chunk: Chunk, claim: Claim) -> Tally:
+        """Do what is still owed of a chunk; every document has one outcome in the answer.
+
+        Raises:
+            TransientError: try the chunk again later; what was written stays written.
+            Halt: nothing can go on.
+        """
+        with self._trials.sort({reference.index for reference in chunk.references}) as sorted_:
+            self._sorted = sorted_
+            tally = self._work_on(chunk, claim)
+        if tally.overloaded:
+            raise TransientError(OVERLOADED)
+        if tally.waiting:
+            raise NotYet("another worker is trying whether an index takes writes", TRIAL_SECONDS)
+        if tally.unreadable and claim.tried:
+            # A write whose answer was lost may have been carried out: the shards of a node that
+            # has just started cannot be read yet.
+            raise TransientError(IN_DOUBT)
+        if tally.away:
+            raise TransientError(UNREADABLE)
+        strangers = self._ledger.strangers(tally.by_others)
+        if strangers:
+            count = sum(tally.by_others[run] for run in strangers)
+            self._ledger.count(chunk.run, written_by_others=count)
+        return tally
+
+    def _work_on(self, chunk: Chunk, claim: Claim) -> Tally:
+        tally = self._left_out(chunk)
+        references = [
+            reference
+            for reference in chunk.references
+            if reference.index not in self._sorted.dead | self._sorted.waiting
+        ]
+        given = self._given(chunk)
+        references = self._try(chunk, references, given, tally)
+        if not references:
+            return tally
+        if claim.value < LOSSES_BEFORE_ALONE:
+            tally.include(self._together(chunk, references, given))
+        else:
+            # Each log is also read alone: reading all of them may be what a worker dies of. Should
+            # it die of reading this one, the text before is no suspect.
+            for reference in references:
+                self._ledger.suspect(chunk.id, claim.holder, "")
+                for job in self._jobs(chunk, [reference], tally):
+                    if job.fingerprint == claim.suspect:
+                        job.failure = "worker_lost"
+                    else:
+                        self._ledger.suspect(chunk.id, claim.holder, job.fingerprint)
+                    self._do(chunk, [job], given, tally)
+        return tally
+
+    def _left_out(self, chunk: Chunk) -> Tally:
+        """What became of logs in indices that are not written to now."""
+        tally = Tally(waiting=bool(self._sorted.waiting))
+        for index in self._sorted.dead:
+            self._ledger.skip(chunk.run, index, DEAD)
+        dead = [one for one in chunk.references if one.index in self._sorted.dead]
+        if not dead:
+            return tally
+        tally.include(self._dead(chunk, dead))
+        return tally
+
+    def _dead(self, chunk: Chunk, references: Sequence[Reference]) -> Tally:
+        """Defer logs of indices that take no writes, but for those that were written before."""
+        tally = Tally()
+        try:
+            found = self._store.documents.read(references)
+        except TransientError:
+            tally.defer(DEAD, len(references))
+            return tally
+        # Such an index is read all the same, and what it took before its end counts.
+        owed = self._owed(chunk, zip(found, references, strict=True), tally)
+        tally.defer(DEAD, len(owed))
+        tally.unreadable = tally.away = False
+        return tally
+
+    def _try(
+        self, chunk: Chunk, references: Sequence[Reference], given: Given, tally: Tally
+    ) -> list[Reference]:
+        """Give each index in doubt one vector and a refresh; the references still to be handled."""
+        left = [one for one in references if one.index not in self._sorted.to_try]
+        for index in sorted(self._sorted.to_try):
+            of_index = [one for one in references if one.index == index]
+            written = False
+            for _ in range(min(MOST_TRIED, len(of_index))):
+                # One that is marked failed or was written before shows nothing.
+                single = self._tried_alone(chunk, of_index.pop(0), given)
+                written = any(single.outcomes[outcome.value] for outcome in VECTOR_OUTCOMES)
+                tally.include(single)
+                if written or index in self._sorted.dead:
+                    break
+            if written and not self._trials.shown_by_refresh(index):
+                self._sorted.dead.add(index)
+            if index in self._sorted.dead:
+                self._ledger.skip(chunk.run, index, DEAD)
+                if of_index:
+                    tally.include(self._dead(chunk, of_index))
+            else:
+                left += of_index
+        return left
+
+    def _tried_alone(self, chunk: Chunk, reference: Reference, given: Given) -> Tally:
+        try:
+            return self._alone(chunk, reference, given)
+        except IndexSilent:
+            self._sorted.dead.add(reference.index)
+        return self._dead(chunk, [reference])
+
+    def _together(self, chunk: Chunk, references: Sequence[Reference], given: Given) -> Tally:
+        try:
+            return self._of(chunk, references, given)
+        except UNFORESEEN as error:
+            log.error(
+                "chunk %s met an error that nobody thought of (%s): its logs are taken one by one",
+                chunk.id, type(error).__name__, extra={"run": chunk.run},
+            )  # fmt: skip
+        tally = Tally()
+        for reference in references:
+            # What was written before shows as such when it is read again.
+            tally.include(self._alone(chunk, reference, given))
+        return tally
+
+    def _alone(self, chunk: Chunk, reference: Reference, given: Given) -> Tally:
+        try:
+            return self._of(chunk, [reference], given)
+        except UNFORESEEN as error:
+            what = f"an error that nobody thought of ({type(error).__name__} at {place_of(error)})"
+            log.error(
+                "log %s in %s is deferred: it meets an error that nobody thought of (%s at %s); "
+                "please report it",
+                reference.id, reference.index, type(error).__name__, place_of(error),
+                extra={"run": chunk.run},
+            )  # fmt: skip
+        tally = Tally(errors=1)
+        tally.defer(f"{what}; please report it")
+        return tally
+
+    def _of(self, chunk: Chunk, references: Sequence[Reference], given: Given) -> Tally:
+        tally = Tally()
+        self._do(chunk, self._jobs(chunk, references, tally), given, tally)
+        return tally
+
+    def _given(self, chunk: Chunk) -> Given:
+        try:
+            return self._sources.given(chunk.donors)
+        except UNFORESEEN as error:
+            # Their texts are paid for once more.
+            log.error(
+                "chunk %s: no vector is taken over, because reading them met an error that nobody "
+                "thought of (%s at %s); please report it",
+                chunk.id, type(error).__name__, place_of(error), extra={"run": chunk.run},
+            )  # fmt: skip
+            return {}
+
+    def account(self, chunk: Chunk) -> Tally:
+        """Count what this run has written of a chunk; the rest is deferred. Nothing is changed."""
+        tally = Tally()
+        found = self._store.documents.read(chunk.references)
+        owed = self._owed(chunk, zip(found, chunk.references, strict=True), tally)
+        tally.add(Outcome.DEFERRED, len(owed))
+        return tally
+
+    # -- what is still owed
+
+    def _jobs(self, chunk: Chunk, references: Sequence[Reference], tally: Tally) -> list[Job]:
+        found = self._store.documents.read(references)
+        owed = self._owed(chunk, zip(found, references, strict=True), tally)
+        doubts = self._store.wholeness.doubts(owed)
+        for index, reason in doubts.items():
+            self._ledger.skip(chunk.run, index, reason)
+        safe = [document for document in owed if document.reference.index not in doubts]
+        for document in owed:
+            if why := doubts.get(document.reference.index):
+                tally.defer(f"{document.reference.index}: {why}")
+        return self._sources.jobs(safe)
+
+    def _owed(self, chunk: Chunk, pairs: Any, tally: Tally) -> list[Document]:
+        owed = []
+        # An index that refused the run's writes once is bought nothing more.
+        skipped = self._ledger.skipped(chunk.run)
+        for document, reference in pairs:
+            if document.presence is Presence.UNREADABLE:
+                tally.unreadable = True
+                tally.away |= not document.closed
+            outcome = self._judge.settled(document, reference, chunk.run)
+            if outcome is None and reference.index in skipped:
+                outcome = Outcome.DEFERRED
+            if outcome is None:
+                owed.append(document)
+            elif outcome is Outcome.DEFERRED:
+                tally.defer(UNREADABLE)
+            else:
+                tally.add(outcome)
+                tally.note_writer(outcome, document)
+        return owed
+
+    def _do(self, chunk: Chunk, jobs: list[Job], given: Given, tally: Tally) -> None:
+        self._sources.find(chunk.run, chunk.id, [job for job in jobs if not job.failure], given)
+        self._writer.write(chunk, jobs, tally, tried=self._sorted.to_try)
+        self._sources.written(jobs)
