@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from enrich.settings import Settings
 
 if TYPE_CHECKING:
-    from enrich.backfill import Backfill, Publisher
+    from enrich.backfill.run import Backfill, Publisher
     from enrich.embedding.client import OpenAIEmbedder
     from enrich.ledger import Ledger
     from enrich.log_store import LogStore
@@ -53,7 +53,7 @@ def build_embedder(settings: Settings) -> OpenAIEmbedder:
 
 
 def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
-    from enrich.backfill import Backfill, Parts
+    from enrich.backfill.run import Backfill, Parts
     from enrich.embedding.cache import VectorCache
     from enrich.embedding.locations import VectorLocations
     from enrich.ledger import Ledger

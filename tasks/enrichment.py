@@ -24,7 +24,7 @@ from celery.exceptions import Reject, SoftTimeLimitExceeded
 from celery.signals import worker_process_init
 from kombu.exceptions import OperationalError
 
-from enrich.backfill import Backfill
+from enrich.backfill.run import Backfill
 from enrich.dropping import drop
 from enrich.errors import EnrichError, Halt, ServerUnavailable, SettingsError, TransientError
 from enrich.models import Chunk

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from enrich.backfill import MAX_PAUSE_SECONDS, ChunkBusy
+from enrich.backfill.run import MAX_PAUSE_SECONDS, ChunkBusy
 from enrich.errors import EnrichError, NotHere, NotYet, RateLimited, TransientError
 from enrich.worker.last_resort import reason_of
 

@@ -34,8 +34,8 @@ from benchmarks.rounds import (
     stated,
 )
 from benchmarks.stage import Options, Stage, StageFailed
+from enrich.backfill.schedule import ROUND_DOCUMENTS
 from enrich.log_store import LogStore, Target
-from enrich.paging import ROUND_DOCUMENTS
 
 LATENCY_MS = 50.0
 _READS = 40

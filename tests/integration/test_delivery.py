@@ -245,7 +245,7 @@ def test_a_reader_whose_page_another_has_registered_publishes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Its claim is over before it has read: another may have the same page.
-    monkeypatch.setattr("enrich.backfill.PAGE_CLAIM_SECONDS", 0.001)
+    monkeypatch.setattr("enrich.backfill.run.PAGE_CLAIM_SECONDS", 0.001)
     slow, quick = pipeline(), pipeline()
     read = slow.backfill._scanner._store.finder.page
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from enrich import paging
+from enrich.backfill import schedule
 from enrich.log_store import Finder, IndexPage, Target, index_template
 from enrich.log_store.preflight import Nodes, Preflight
 from tests.conftest import DIMENSIONS, Pipeline, Search
@@ -19,7 +19,7 @@ Build = Callable[..., Pipeline]
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many logs each round of searches brought, rounds being of forty logs at most."""
-    monkeypatch.setattr(paging, "ROUND_DOCUMENTS", 40)
+    monkeypatch.setattr(schedule, "ROUND_DOCUMENTS", 40)
     rounds: list[int] = []
     page = Finder.page
 

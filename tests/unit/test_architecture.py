@@ -93,7 +93,7 @@ def test_settings_are_read_in_one_place() -> None:
 
 def test_domain_knows_nothing_of_celery() -> None:
     modules = (
-        "backfill",
+        "backfill.run",
         "enrichment.enricher",
         "embedding.resolver",
         "embedding.batching",
@@ -108,7 +108,7 @@ def test_domain_knows_nothing_of_celery() -> None:
     assert subprocess.run([sys.executable, "-c", program], env=environment).returncode == 0
 
 
-@pytest.mark.parametrize("module", ["text/extract", "chunking", "models", "errors"])
+@pytest.mark.parametrize("module", ["text/extract", "backfill/chunking", "models", "errors"])
 def test_pure_modules_know_no_server(module: str) -> None:
     path = CHECKOUT / "enrich" / f"{module}.py"
     for package in ("redis", "openai", "opensearchpy", "enrich.settings", "enrich.ledger"):

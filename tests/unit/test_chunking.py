@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enrich.chunking import Found, cut_chunks, fit_page
+from enrich.backfill.chunking import Found, cut_chunks, fit_page
 from enrich.models import MAX_CHUNK_DOCUMENTS, Reference
 
 REPEATABLE = settings(deadline=None, max_examples=120, derandomize=True)

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enrich.backfill import MAX_PAUSE_SECONDS, ChunkBusy
+from enrich.backfill.run import MAX_PAUSE_SECONDS, ChunkBusy
 from enrich.embedding.client import MAX_RETRY_AFTER_SECONDS
 from enrich.errors import (
     DEFAULT_PAUSE_SECONDS,

@@ -13,7 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from enrich.chunking import Found
+from enrich.backfill.chunking import Found
+from enrich.backfill.schedule import Page, Pager, has_text
 from enrich.embedding.cache import VectorCache
 from enrich.embedding.locations import VectorLocations
 from enrich.embedding.resolver import Resolver, share_used_up
@@ -23,7 +24,6 @@ from enrich.errors import Halt, InputRefused
 from enrich.ledger import IndexState, Ledger, Scan
 from enrich.log_store import LogStore
 from enrich.models import Chunk, Donor, project_of
-from enrich.paging import Page, Pager, has_text
 from enrich.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from enrich.chunking import Found, fit_page
+from enrich.backfill.chunking import Found, fit_page
 from enrich.errors import TextUnusable
 from enrich.ledger import Scan
 from enrich.log_store import Finder, Hit, IndexPage, Target

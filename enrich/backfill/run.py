@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from enrich.backfill.page import Scanner
 from enrich.embedding.cache import VectorCache
 from enrich.embedding.client import Embedder
 from enrich.embedding.locations import VectorLocations
@@ -31,7 +32,6 @@ from enrich.models import Chunk, Outcome, RunRecord, outcome_line
 from enrich.ratelimit.api_quota import ApiQuota
 from enrich.ratelimit.write_throttle import WriteThrottle
 from enrich.report import read_status
-from enrich.scanning import Scanner
 from enrich.settings import Settings
 from enrich.status.health import health_of
 

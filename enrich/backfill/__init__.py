@@ -1,0 +1,1 @@
+"""A run: its survey, pages and chunks, from the tick to the end."""
