@@ -32,12 +32,12 @@ from dev.log_files import LogFileError, Summary, read_logs, summarize
 from dev.sample_logs import SampleLog, generate
 from dev.service import Service, ServiceFailed
 from dev.services import Services, free_ports
-from enrich.cli.following import Pace
+from enrich.cli.run_follower import Pace
 from enrich.errors import SettingsError
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore, index_template
-from enrich.report import read_status
 from enrich.settings import Settings, load_settings
+from enrich.status.report import read_status
 from enrich.text.extract import text_of
 from enrich.wiring import build_ledger
 

@@ -31,9 +31,9 @@ from enrich.log_store import LogStore, RequestRefused
 from enrich.models import Chunk, Outcome, RunRecord, outcome_line
 from enrich.ratelimit.api_quota import ApiQuota
 from enrich.ratelimit.write_throttle import WriteThrottle
-from enrich.report import read_status
 from enrich.settings import Settings
 from enrich.status.health import health_of
+from enrich.status.report import read_status
 
 log = logging.getLogger(__name__)
 

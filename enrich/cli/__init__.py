@@ -143,9 +143,9 @@ def run(
 @app.command(epilog="Example: python -m enrich status --json")
 def status(as_json: Json = False) -> None:
     """Totals, logs with and without a vector, the active run, the last runs."""
-    from enrich.cli import overview
+    from enrich.cli.status import show
 
-    raise typer.Exit(overview.show(load_settings(), as_json=as_json))
+    raise typer.Exit(show(load_settings(), as_json=as_json))
 
 
 @app.command()
@@ -176,18 +176,18 @@ def cancel() -> None:
 @app.command(epilog="Example: python -m enrich failures --index 'shop_*'")
 def failures(index: Index = None, as_json: Json = False) -> None:
     """Logs that cannot be embedded as they are, and why."""
-    from enrich.cli import failing
+    from enrich.cli import failures
 
-    raise typer.Exit(failing.show(load_settings(), index, as_json=as_json))
+    raise typer.Exit(failures.show(load_settings(), index, as_json=as_json))
 
 
 @app.command(epilog="Example: python -m enrich retry-failed --index shop_2026_11")
 def retry_failed(index: Index = None, yes: Yes = False) -> None:
     """Put logs that are marked failed back in line."""
-    from enrich.cli import failing
+    from enrich.cli import failures
 
     raise typer.Exit(
-        failing.retry(load_settings(), index, confirmed=lambda q: yes or _confirmed(q))
+        failures.retry(load_settings(), index, confirmed=lambda q: yes or _confirmed(q))
     )
 
 
@@ -201,9 +201,9 @@ def search(
     as_json: Json = False,
 ) -> None:
     """The ERROR logs nearest in meaning to some words."""
-    from enrich.cli import searching
+    from enrich.cli.search import show
 
-    raise typer.Exit(searching.show(load_settings(), " ".join(words), index, k, as_json=as_json))
+    raise typer.Exit(show(load_settings(), " ".join(words), index, k, as_json=as_json))
 
 
 @app.command(epilog="Example: python -m enrich template --apply")
@@ -224,7 +224,7 @@ def template(
         raise typer.BadParameter("use letters, digits, '-', '_' and '.'", param_hint="--name")
     store = wiring.build_store(settings)
     patterns = ", ".join(made["index_patterns"])
-    if other := store.templates.other(name, made["index_patterns"], store.insight.names()):
+    if other := store.templates.other(name, made["index_patterns"], store.stats.names()):
         theirs, held = other
         raise EnrichError(
             f"nothing was changed: the template {theirs} holds for indices such as {held}, and "

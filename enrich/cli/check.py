@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from enrich import wiring
-from enrich.cli import screen, trial
+from enrich.cli import screen
 from enrich.cli.screen import plural
 from enrich.cli.workers import NoWorker, Workers
 from enrich.embedding.batching import HARMLESS_TEXT, embed_one
@@ -24,7 +24,7 @@ from enrich.embedding.client import Embedder
 from enrich.errors import AccessRefused, InputRefused, TextUnusable
 from enrich.ledger import Ledger, server
 from enrich.ledger.deployment import Configuration, disagreements, place_of
-from enrich.log_store import LogStore, Readiness, RequestRefused
+from enrich.log_store import LogStore, Readiness, RequestRefused, write_probe
 from enrich.log_store.connection import RightMissing, role_advice
 from enrich.redis_client import connect
 from enrich.settings import Settings, is_open_to_others, unknown_names, without_password
@@ -212,9 +212,9 @@ class Check:
         if version.untested:
             self._warn(f"{version} is older than what enrich is tested on: upgrade it when you can")
         self._look_at_cluster(store)
-        self._indices = store.insight.names()
+        self._indices = store.stats.names()
         with self._or_unseen("whether there are data streams"):
-            if streams := store.insight.streams_left_out(self._indices):
+            if streams := store.stats.streams_left_out(self._indices):
                 self._warn(
                     f"data streams are left out: {', '.join(streams)}; the names of their indices "
                     f"begin with a dot: to take them in, add .ds-{streams[0]}-* and the like to "
@@ -273,7 +273,7 @@ class Check:
         with self._or_unseen("which indices are red"):
             store.finder.red_indices()
         backlog = store.finder.backlog()
-        counted = store.insight.counts()
+        counted = store.stats.counts()
         counts = counted.by_index
         ready = store.preflight.inspect(self._indices, dry_run=True)
         fit = [name for name in backlog.counts if name not in ready.skipped]
@@ -328,14 +328,14 @@ class Check:
         )
         self._ok(f"{self.owed:,} ERROR logs can be given a vector{marked}")
         if others := sum(counted.of_other_models.values()):
-            models = ", ".join(store.insight.other_models(list(counted.of_other_models)))
+            models = ", ".join(store.stats.other_models(list(counted.of_other_models)))
             self._warn(
                 f"{plural(others, 'log')} have vectors of other models ({models}): search does not "
                 "find them; remove log_vector from these logs to have them made anew, or set "
                 "EMBEDDING_MODEL and EMBEDDING_DIMENSIONS back"
             )
         takes = [name for name in fit if name not in refused]
-        looked_at, unusable = trial.without_text(
+        looked_at, unusable = write_probe.without_text(
             store, takes, self._ready, backlog.unsorted, masker_of(self._settings.enrich_mask)
         )
         if unusable:
@@ -393,7 +393,7 @@ class Check:
             return PHRASES, "a phrase"
         texts = []
         mask = masker_of(self._settings.enrich_mask)
-        for message in wiring.build_store(self._settings).insight.sample(SAMPLES):
+        for message in wiring.build_store(self._settings).stats.sample(SAMPLES):
             try:
                 texts.append(text_of({"message": message}, mask))
             except TextUnusable:
@@ -403,7 +403,7 @@ class Check:
     def _look_at_writing(self) -> None:
         store = wiring.build_store(self._settings)
         takes = [name for name in self._indices if name not in self._ready.skipped]
-        told = trial.try_writes(store, takes)
+        told = write_probe.try_writes(store, takes)
         refused = {name: reason for name, reason in told.items() if reason}
         for name, reason in refused.items():
             self._bad(f"{name}: {reason}", 3)
@@ -416,9 +416,9 @@ class Check:
         if not told:
             self._warn("whether an update is allowed is not known: there is no document to try it")
         with self._or_unseen("what a run has written, at its end,"), suppress(RequestRefused):
-            trial.try_refresh(store, [name for name, reason in told.items() if not reason])
+            write_probe.try_refresh(store, [name for name, reason in told.items() if not reason])
         incomplete = sorted(self._ready.completed)
-        reason = trial.try_mapping(store, incomplete)
+        reason = write_probe.try_mapping(store, incomplete)
         if reason:
             self._bad(reason, 3)
         elif incomplete:

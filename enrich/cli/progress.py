@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from enrich.cli import screen
-from enrich.cli.following import Progress, RunSum
+from enrich.cli.run_follower import Progress, RunSum
 from enrich.models import Outcome
 
 #: Between two lines where there is no terminal.

@@ -12,13 +12,13 @@ from rich.console import Console
 
 from enrich import wiring
 from enrich.cli import screen
-from enrich.cli.following import Following, Paused, exit_status, sum_of
 from enrich.cli.progress import print_summary, progress
+from enrich.cli.run_follower import Following, Paused, exit_status, sum_of
 from enrich.cli.workers import NoWorker, Workers
 from enrich.errors import EnrichError
 from enrich.ledger import Ledger
-from enrich.report import read_backlog
 from enrich.settings import Settings
+from enrich.status.report import read_backlog
 
 PAUSED = "enrichment is paused: `python -m enrich resume` lets it go on"
 

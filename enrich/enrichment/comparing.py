@@ -111,17 +111,17 @@ class _StoredSamples:
     def some(self) -> Sequence[Sample]:
         return [
             sample
-            for index, one in self._store.insight.enriched()
+            for index, one in self._store.stats.enriched()
             for sample in self._sample(index, one)
         ]
 
     def count(self) -> tuple[int, bool]:
         # What was written a moment ago must be seen.
         try:
-            self._store.documents.refresh(self._store.insight.names())
+            self._store.documents.refresh(self._store.stats.names())
         except (RequestRefused, AccessRefused) as error:
             log.warning("indices were not refreshed: %s", error)
-        return self._store.insight.count_of_model()
+        return self._store.stats.count_of_model()
 
     def _sample(self, index: str, one: StoredVector) -> list[Sample]:
         """The log as a sample, if its vector is of the text that it has now."""

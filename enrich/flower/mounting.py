@@ -18,10 +18,10 @@ from tornado.web import url
 from enrich.flower.environment import api_is_open
 from enrich.flower.hosts import is_loopback as is_loopback
 from enrich.flower.hosts import watch
-from enrich.flower.metrics import EnrichCollector
 from enrich.flower.page import EnrichmentJson, EnrichmentPage, Metrics, Templates
-from enrich.flower.reading import StatusReader, build_reader
 from enrich.settings import Settings
+from enrich.status.metrics import EnrichCollector
+from enrich.status.reader import StatusReader, build_reader
 
 
 def mount(settings: Settings) -> None:

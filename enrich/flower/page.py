@@ -19,11 +19,11 @@ from flower.views import BaseHandler
 from tornado import web
 from tornado.template import Loader, Template
 
-from enrich.flower.reading import StatusReader
 from enrich.models import Outcome, RunRecord
-from enrich.report import IndexBacklog, Status
 from enrich.status.durations import span
 from enrich.status.health import Health, as_json, health_of, told
+from enrich.status.reader import StatusReader
+from enrich.status.report import IndexBacklog, Status
 
 TEMPLATES = Path(__file__).parent / "templates"
 REFRESH_SECONDS = 10

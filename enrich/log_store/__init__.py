@@ -1,12 +1,11 @@
 """The log store: everything that enrich asks of OpenSearch, by rooms.
 
-`connection` speaks to the server and `paths` names indices to it, `finding` searches what is owed,
-`documents` reads and writes by reference, `stored_vectors` reads what others can take over,
-`preflight` decides which indices may be written, `engines` whether their k-NN engine runs,
-`wholeness` tries whether a document would be written back whole, `templates` is for indices to
-come, `insight` looks for people, `scope` is what both searchers mean by all indices, `version`
-tells which OpenSearch it is. The rest of
-the program sees `LogStore` only.
+`connection` speaks to the server and `paths` names indices to it, `pages` searches what is pending,
+`documents` reads and writes by reference, `donors` reads what others can take over, `preflight`
+decides which indices may be written, `engines` whether their k-NN engine runs, `wholeness` whether
+a document would be written back whole, `write_probe` whether a vector would be taken, `templates`
+is for indices to come, `stats` counts and searches for people, `scope` is what both searchers mean
+by all indices, `version` tells which OpenSearch it is. The rest sees `LogStore` only.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ from enrich.log_store.documents import (
     Write,
     encode_vector,
 )
+from enrich.log_store.donors import StoredVector, StoredVectors
 from enrich.log_store.engines import Engines
-from enrich.log_store.finding import Backlog, Finder, Hit, IndexPage, Target
-from enrich.log_store.insight import Insight
+from enrich.log_store.pages import Backlog, Finder, Hit, IndexPage, Target
 from enrich.log_store.preflight import APPEND_ONLY, Preflight, Readiness
 from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import translates_shapes
-from enrich.log_store.stored_vectors import StoredVector, StoredVectors
+from enrich.log_store.stats import Stats
 from enrich.log_store.templates import Templates, index_template
 from enrich.log_store.version import Version, read_version
 from enrich.log_store.wholeness import Trial, Wholeness
@@ -75,7 +74,7 @@ class LogStore:
         self.finder = Finder(self.connection, scope, settings)
         self.documents = Documents(self.connection)
         self.stored_vectors = StoredVectors(self.connection, settings.embedding_dimensions)
-        self.insight = Insight(self.connection, scope, self.stored_vectors, settings)
+        self.stats = Stats(self.connection, scope, self.stored_vectors, settings)
         self.engines = Engines(self.connection)
         self.preflight = Preflight(self.connection, settings)
         self.wholeness = Wholeness(self.connection, self.finder, self.documents, settings)

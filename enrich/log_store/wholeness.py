@@ -42,7 +42,7 @@ from enrich.log_store.documents import (
     encode_vector,
     encode_write,
 )
-from enrich.log_store.finding import Finder, Hit
+from enrich.log_store.pages import Finder, Hit
 from enrich.log_store.paths import in_path
 from enrich.log_store.preflight import APPEND_ONLY, Readiness
 from enrich.log_store.shapes import translates_shapes

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from enrich.models import RunRecord
-from enrich.report import Status
+from enrich.status.report import Status
 
 #: An active run in which nothing has begun for so long does not move.
 QUIET_SECONDS = 120.0

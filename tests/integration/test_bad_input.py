@@ -19,7 +19,7 @@ from dev.services import Services, free_ports
 from enrich.errors import ServerUnavailable, TransientError
 from enrich.log_store import Addition, Document, Presence, Verdict, Write
 from enrich.models import Reference
-from enrich.report import read_backlog
+from enrich.status.report import read_backlog
 from enrich.text.extract import text_of
 from enrich.wiring import build_embedder
 from tests.conftest import Pipeline, Search
@@ -87,7 +87,7 @@ def test_levels_that_are_numbers_are_named_and_harm_no_other(
     record = one.run()
     assert (record.state, record.found) == ("finished", 0)
     assert "level is mapped as long" in record.skipped_indices[BAD]
-    assert one.store.insight.counts().by_index == {}
+    assert one.store.stats.counts().by_index == {}
 
     search.create(INDEX)
     search.index(INDEX, logs(3, 3))
@@ -114,8 +114,8 @@ def test_a_blocked_index_is_skipped_and_done_later(
     one = pipeline()
     try:
         record = one.run()
-        counts = one.store.insight.counts()
-        assert one.store.insight.enriched(), "a sample of those that can be read"
+        counts = one.store.stats.counts()
+        assert one.store.stats.enriched(), "a sample of those that can be read"
     finally:
         search("PUT", f"/{BAD}/_settings", {block: None})
     assert_adds_up(record)
@@ -590,15 +590,15 @@ def test_vectors_of_other_models_are_counted_and_not_searched(
     one = pipeline()
     one.run()
     search("POST", f"/{INDEX},{BAD}/_refresh")
-    insight = one.store.insight
-    counts = insight.counts()
+    stats = one.store.stats
+    counts = stats.counts()
     assert counts.by_index[BAD]["with_vector"] == 3
     assert counts.of_other_models == {BAD: 3}
-    assert insight.other_models([BAD, INDEX]) == {"text-embedding-3-small": 3}
+    assert stats.other_models([BAD, INDEX]) == {"text-embedding-3-small": 3}
     backlog = read_backlog(one.store)
     assert (backlog.with_vector, backlog.of_other_models) == (6, 3)
     vector = search.source(INDEX, f"{INDEX}-0")["log_vector"]
-    assert {hit["index"] for hit in insight.nearest(vector, 10, None)} == {INDEX}
+    assert {hit["index"] for hit in stats.nearest(vector, 10, None)} == {INDEX}
 
 
 def test_another_vector_space_behind_a_new_address_halts(

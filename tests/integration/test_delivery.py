@@ -542,7 +542,7 @@ def test_scripts_forbidden_means_smaller_pages_and_the_same_vectors(
     search.create(INDEX)
     search.index(INDEX, logs(120, 120))
     # The node's own refusal of a script it cannot compile stands for one that it may not run.
-    monkeypatch.setattr("enrich.log_store.finding._MESSAGE_SCRIPT", "not painless")
+    monkeypatch.setattr("enrich.log_store.pages._MESSAGE_SCRIPT", "not painless")
     record = pipeline().run()
     assert_adds_up(record)
     assert record.vectors_written == 120

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dev.service import Service
 from dev.services import Services, free_ports
-from enrich.report import Status
+from enrich.status.report import Status
 from tests.conftest import ROOT, Pipeline, Search, start_worker, wait_for
 
 INDEX = "a_b_2026_11"

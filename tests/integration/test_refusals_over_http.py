@@ -14,8 +14,7 @@ import pytest
 
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
-from enrich.cli import overview
-from enrich.report import read_status
+from enrich.status.report import read_status
 from enrich.text.extract import cut
 from tests.conftest import Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, assert_right_vectors, logs
@@ -164,7 +163,7 @@ def test_what_the_model_is_too_small_for_is_cut_and_learned_once(
     reported = read_status(one.ledger, None).endpoint_limits
     (limits,) = reported.values()
     assert 500 <= limits.text_bytes <= 2_048
-    overview.show(one.settings, as_json=False)
+    status.show(one.settings, as_json=False)
     assert f"{limits.text_bytes:,} bytes a text" in " ".join(capsys.readouterr().out.split())
     before = embeddings.counts()["refused"]
     search.index(INDEX, [{**logs(1, 1)[0], "_id": "new", "message": traces[0] + "at the end"}])

@@ -100,7 +100,7 @@ def test_domain_knows_nothing_of_celery() -> None:
         "embedding.client",
         "ledger",
         "log_store",
-        "report",
+        "status.report",
     )
     imported_all = "; ".join(f"import enrich.{module}" for module in modules)
     program = f"import sys; {imported_all}; sys.exit('celery' in sys.modules)"

@@ -19,21 +19,21 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from enrich import redis_client, wiring
-from enrich.cli import app, overview, runs, screen, searching
+from enrich.cli import app, runs, screen, search, status
 from enrich.cli.check import Check, memory_lines
-from enrich.cli.failing import matches
-from enrich.cli.following import Following, Pace, Paused, Progress, exit_status, sum_of
+from enrich.cli.failures import matches
+from enrich.cli.run_follower import Following, Pace, Paused, Progress, exit_status, sum_of
 from enrich.cli.screen import MAX_SKIPPED
 from enrich.cli.workers import NoWorker
 from enrich.errors import AccessRefused, EnrichError, ServerUnavailable
 from enrich.ledger import Ledger, Scan, deployment
 from enrich.ledger.deployment import Configuration, Deployment, WorkerNote
 from enrich.log_store.connection import decode
-from enrich.log_store.insight import Counts
+from enrich.log_store.stats import Counts
 from enrich.log_store.wholeness import Item, objection
 from enrich.models import RunRecord
-from enrich.report import Backlog, IndexBacklog, Status
 from enrich.settings import Settings, load_settings
+from enrich.status.report import Backlog, IndexBacklog, Status
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 ROOT = Path(__file__).parent.parent.parent
@@ -47,7 +47,7 @@ class Store:
         self.whole = True
         self.failed: list[dict[str, Any]] = []
         self.by_index = {"p_2026_11": {"with_vector": 3, "without_vector": 2, "failed": 1}}
-        self.insight = self
+        self.stats = self
         self.documents = self
 
     def _answer(self) -> None:
@@ -178,7 +178,7 @@ def test_help_tells_exit_statuses_examples_and_the_version() -> None:
 
 def test_search_takes_words_without_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(searching, "show", lambda s, words, *_, **__: asked.append(words) or 0)
+    monkeypatch.setattr(search, "show", lambda s, words, *_, **__: asked.append(words) or 0)
     assert call("search", "payment", "declined", "-k", "3").exit_code == 0
     assert asked == ["payment declined"]
 
@@ -698,8 +698,8 @@ def test_numbers_are_never_cut_however_narrow_the_screen(width: int) -> None:
         without_vector=15_308_642, failed=91_356,
     )  # fmt: skip
     with console.capture() as captured:
-        overview._print_backlog(console, backlog)
-        overview._print_runs(console, runs)
+        status._print_backlog(console, backlog)
+        status._print_runs(console, runs)
     shown = captured.get()
     lines = shown.splitlines()
     assert all(len(line) <= width for line in lines)

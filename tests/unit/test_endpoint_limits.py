@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from enrich.embedding.limits import EndpointLimits, OwnLimits, SharedLimits, limits_of
 from enrich.ledger import LIMITS_KEPT_SECONDS, Ledger
-from enrich.report import EndpointLimitsReport, read_status
+from enrich.status.report import EndpointLimitsReport, read_status
 from enrich.text.extract import CUT_MARK, LEAST_CUT_BYTES, cut
 
 REPEATABLE = settings(deadline=None, max_examples=150, derandomize=True)

@@ -29,14 +29,14 @@ from tornado.web import Application
 from enrich.errors import ServerUnavailable
 from enrich.flower.environment import CONFIG, api_is_open, prepare_environment
 from enrich.flower.hosts import may_be_answered, watch
-from enrich.flower.metrics import EnrichCollector
 from enrich.flower.mounting import guard, is_loopback, pages, permitted_address
 from enrich.flower.page import INDICES_SHOWN, Templates, View
-from enrich.flower.reading import BACKLOG_SECONDS, LEDGER_SECONDS, Reading, StatusReader
 from enrich.ledger import Ledger, Scan
-from enrich.log_store.insight import Counts
+from enrich.log_store.stats import Counts
 from enrich.models import RunRecord
-from enrich.report import Backlog, IndexBacklog, Status, TotalsReport
+from enrich.status.metrics import EnrichCollector
+from enrich.status.reader import BACKLOG_SECONDS, LEDGER_SECONDS, Reading, StatusReader
+from enrich.status.report import Backlog, IndexBacklog, Status, TotalsReport
 from enrich.worker_info import counters
 
 HOSTILE = "<script>alert(1)</script>\"'&{{ 1 + 1 }}"
@@ -48,7 +48,7 @@ class Store:
     """As much of the log store as the status asks for; it may be down."""
 
     def __init__(self) -> None:
-        self.insight = self
+        self.stats = self
         self.asked = 0
         self.down = False
         self.whole = True

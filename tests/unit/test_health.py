@@ -10,8 +10,8 @@ import pytest
 
 from enrich.ledger import Ledger, Scan
 from enrich.models import RunRecord
-from enrich.report import Backlog, IndexBacklog, Status
 from enrich.status.health import CODES, Word, as_json, health_of, problems_of
+from enrich.status.report import Backlog, IndexBacklog, Status
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 JUST_NOW = NOW - timedelta(seconds=30)

@@ -18,7 +18,7 @@ from enrich.cli.check import named
 from enrich.errors import EnrichError, TransientError
 from enrich.log_store import LogStore, NoAnswerInTime, Target, bounded_answers
 from enrich.log_store.engines import needs_library
-from enrich.log_store.insight import iso_time
+from enrich.log_store.stats import iso_time
 from enrich.models import Donor
 from enrich.settings import load_settings
 
@@ -48,14 +48,14 @@ ASKED: dict[str, Callable[[LogStore], Any]] = {
     "page": lambda store: store.finder.page([Target(INDEX, None, 10)], frozenset()),
     "donors": lambda store: store.finder.donors({"a": {"x"}}),
     "with vectors": lambda store: store.finder.with_vectors([INDEX]),
-    "names": lambda store: store.insight.names(),
-    "streams": lambda store: store.insight.streams_left_out([INDEX]),
-    "counts": lambda store: store.insight.counts(),
-    "oldest": lambda store: store.insight.oldest_owed(),
-    "failures": lambda store: store.insight.failures(None),
-    "nearest": lambda store: store.insight.nearest([1.0] * 4, 3, None),
-    "sample": lambda store: store.insight.sample(3),
-    "enriched": lambda store: store.insight.enriched(),
+    "names": lambda store: store.stats.names(),
+    "streams": lambda store: store.stats.streams_left_out([INDEX]),
+    "counts": lambda store: store.stats.counts(),
+    "oldest": lambda store: store.stats.oldest_owed(),
+    "failures": lambda store: store.stats.failures(None),
+    "nearest": lambda store: store.stats.nearest([1.0] * 4, 3, None),
+    "sample": lambda store: store.stats.sample(3),
+    "enriched": lambda store: store.stats.enriched(),
     "preflight": lambda store: store.preflight.inspect([INDEX], dry_run=True),
     "nodes": lambda store: store.preflight.nodes(),
     "engine": lambda store: store.engines.is_native(INDEX),

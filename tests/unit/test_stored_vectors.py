@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from enrich.errors import TransientError
 from enrich.log_store import StoredVector, encode_vector
-from enrich.log_store.stored_vectors import StoredVectors
+from enrich.log_store.donors import StoredVectors
 from enrich.models import Donor
 
 

@@ -12,7 +12,7 @@ import pytest
 from enrich.log_store import wholeness
 from enrich.log_store.connection import RequestRefused, RightMissing, decode
 from enrich.log_store.documents import Addition, Document, Presence
-from enrich.log_store.finding import Hit, IndexPage
+from enrich.log_store.pages import Hit, IndexPage
 from enrich.log_store.preflight import Readiness
 from enrich.log_store.wholeness import (
     ALTERED,

@@ -13,10 +13,10 @@ from enrich import wiring
 from enrich.cli import screen
 from enrich.cli.screen import plural
 from enrich.models import RunRecord
-from enrich.report import Backlog, Status, read_status
 from enrich.settings import Settings
 from enrich.status.health import Health, Word, health_of, problems_of, told
 from enrich.status.health import as_json as health_as_json
+from enrich.status.report import Backlog, Status, read_status
 
 #: Indices and runs shown; `--json` has all indices.
 MAX_INDICES = 20

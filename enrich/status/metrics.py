@@ -13,10 +13,10 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from enrich.flower.reading import Reading
 from enrich.models import Outcome
-from enrich.report import Backlog, Status
 from enrich.status.health import CODES, Health, Word, health_of
+from enrich.status.reader import Reading
+from enrich.status.report import Backlog, Status
 
 STATES = ("with_vector", "without_vector", "failed")
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from enrich.log_store.connection import LENIENT, Connection, RequestRefused
+from enrich.log_store.donors import StoredVector, StoredVectors
 from enrich.log_store.paths import in_path, parts
 from enrich.log_store.queries import (
     HAS_VECTOR,
@@ -28,7 +29,6 @@ from enrich.log_store.queries import (
 )
 from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import translates_shapes
-from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.models import Donor
 from enrich.settings import Settings, without_exclusions
 from enrich.vectors import cosine
@@ -83,7 +83,7 @@ class _Resolved(msgspec.Struct):
 
 
 @translates_shapes
-class Insight:
+class Stats:
     """Searches whose answers are shown; changes nothing."""
 
     def __init__(

@@ -14,8 +14,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore
-from enrich.report import Status, read_backlog_or_problem, read_status
 from enrich.settings import Settings
+from enrich.status.report import Status, read_backlog_or_problem, read_status
 from enrich.wiring import quick_ledger
 
 BACKLOG_SECONDS = 10.0

@@ -167,7 +167,7 @@ def read_backlog_or_problem(store: LogStore) -> tuple[Backlog | None, str]:
 
 def read_backlog(store: LogStore) -> Backlog:
     """Count the ERROR logs. Raises EnrichError."""
-    counted = store.insight.counts()
+    counted = store.stats.counts()
     by_index = {name: IndexBacklog(**counts) for name, counts in counted.by_index.items()}
     without = sum(index.without_vector for index in by_index.values())
     return Backlog(
@@ -178,7 +178,7 @@ def read_backlog(store: LogStore) -> Backlog:
         of_other_models=sum(counted.of_other_models.values()),
         of_other_models_by_index=counted.of_other_models,
         whole=counted.whole,
-        oldest_without_vector=store.insight.oldest_owed() if without else None,
+        oldest_without_vector=store.stats.oldest_owed() if without else None,
     )
 
 

@@ -37,9 +37,9 @@ def show(settings: Settings, words: str, index: str | None, k: int, *, as_json: 
     (vector,) = answer.vectors
     if vector is None:
         raise TransientError(f"{settings.openai_base_url} sent numbers that are no vector")
-    insight = wiring.build_store(settings).insight
-    hits = insight.nearest(vector.tolist(), k, index)
-    if others := insight.of_others(index):
+    stats = wiring.build_store(settings).stats
+    hits = stats.nearest(vector.tolist(), k, index)
+    if others := stats.of_others(index):
         screen.line(
             screen.err(),
             "warn",
@@ -52,7 +52,7 @@ def show(settings: Settings, words: str, index: str | None, k: int, *, as_json: 
     console = screen.out()
     if not hits:
         store = wiring.build_store(settings)
-        if index and not store.insight.matching(index):
+        if index and not store.stats.matching(index):
             screen.line(screen.err(), "bad", f"no index matches {index}")
             return 2
         where = index or settings.index_expression

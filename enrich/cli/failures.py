@@ -96,7 +96,7 @@ def retry(settings: Settings, index: str | None, *, confirmed: Callable[[str], b
 
 def _no_such(store: LogStore, index: str | None) -> bool:
     """Whether there is no index of these names, which is then said."""
-    if not index or store.insight.matching(index):
+    if not index or store.stats.matching(index):
         return False
     screen.line(screen.err(), "bad", f"no index matches {index}")
     return True
@@ -108,12 +108,12 @@ def _unmark(store: LogStore, index: str | None) -> tuple[int, set[str]]:
     done: set[str] = set()
     stuck: set[str] = set()
     while True:
-        names = {row["index"] for row in store.insight.failures(index, MAX_LISTED)} - done
+        names = {row["index"] for row in store.stats.failures(index, MAX_LISTED)} - done
         if not names:
             return changed, stuck
         for name in names:
             done.add(name)
-            while rows := store.insight.failures(name, ROUND):
+            while rows := store.stats.failures(name, ROUND):
                 taken_off = store.documents.unmark(
                     [Donor(row["index"], row["id"], row["routing"]) for row in rows]
                 )
@@ -126,7 +126,7 @@ def _unmark(store: LogStore, index: str | None) -> tuple[int, set[str]]:
 
 def _failures(store: LogStore, ledger: Ledger, index: str | None) -> list[dict[str, Any]]:
     """Newest first."""
-    rows = [*store.insight.failures(index, MAX_LISTED), *_refused_of(ledger, index)]
+    rows = [*store.stats.failures(index, MAX_LISTED), *_refused_of(ledger, index)]
     return sorted(rows, key=lambda row: str(row["since"]), reverse=True)
 
 
