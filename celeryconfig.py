@@ -31,7 +31,7 @@ def _broker_address() -> tuple[str, dict[str, Any] | bool]:
 broker_url, broker_use_ssl = _broker_address()
 broker_connection_retry_on_startup = True
 broker_connection_max_retries = None  # keep trying; an operator stops a worker, an outage does not
-# A Redis that refuses to write is a broker that is away, not the worker's end; enrich/broker.py.
+# A Redis that refuses to write is a broker that is away, not the worker's end (worker/transport).
 broker_channel_error_retry = True
 broker_pool_acquire_timeout = 30
 broker_transport_options = {
@@ -60,7 +60,7 @@ task_serializer = "json"
 result_serializer = "json"
 event_serializer = "json"
 accept_content = ["json"]
-worker_consumer = "enrich.consumer:CheckedConsumer"  # a hostile message is dropped and counted
+worker_consumer = "enrich.worker.consumer:CheckedConsumer"  # rejects and counts hostile messages
 task_ignore_result = True
 result_backend = None
 timezone = "UTC"

@@ -11,12 +11,12 @@ import sys as _sys
 
 from tornado.options import options as _options
 
-from enrich.app import app as _app
-from enrich.app import log_settings as _log_settings
-from enrich.app import settings as _settings
 from enrich.errors import SettingsError as _SettingsError
 from enrich.flower.mounting import guard as _guard
 from enrich.flower.mounting import mount as _mount
+from enrich.worker.app import app as _app
+from enrich.worker.app import log_settings as _log_settings
+from enrich.worker.app import settings as _settings
 
 _app.log.setup_logging_subsystem(loglevel=_logging.INFO)
 _log_settings("flower")

@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "celery":
-        from enrich.app import app
+        from enrich.worker.app import app
 
         return app
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

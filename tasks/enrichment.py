@@ -25,12 +25,12 @@ from celery.signals import worker_process_init
 from kombu.exceptions import OperationalError
 
 from enrich.backfill.run import Backfill
-from enrich.dropping import drop
 from enrich.errors import EnrichError, Halt, ServerUnavailable, SettingsError, TransientError
 from enrich.models import Chunk
 from enrich.settings import load_settings
 from enrich.wiring import build_backfill, build_ledger
 from enrich.worker.last_resort import end_before_it_begins, end_run, reason_of
+from enrich.worker.reject import drop
 from tasks.own_request import OwnRequest
 from tasks.retry import (
     Decision,

@@ -28,7 +28,7 @@ class Workers:
     """Publishes the moves of a run; fits `enrich.backfill.run.Publisher`."""
 
     def __init__(self) -> None:
-        from enrich.app import app
+        from enrich.worker.app import app
 
         self._app = app
 

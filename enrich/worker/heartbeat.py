@@ -73,9 +73,9 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _ledger(self) -> Ledger:
         if self._kept_ledger is None:
-            # Here and not above: enrich.app imports this module.
-            from enrich.app import settings
+            # Here and not above: enrich.worker.app imports this module.
             from enrich.wiring import quick_ledger
+            from enrich.worker.app import settings
 
             # Kept, as it is used again and again; the client sees by itself that a child of the
             # pool has another process, and shares no connection with it.
@@ -83,8 +83,8 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
         return self._kept_ledger
 
     def _beat(self, consumer: Any, *, at_once: bool = False) -> None:
-        from enrich.app import settings
         from enrich.ledger.deployment import Configuration, oddness
+        from enrich.worker.app import settings
 
         mine = Configuration.of(settings)
         try:

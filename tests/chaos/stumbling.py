@@ -30,13 +30,13 @@ from typing import Any
 import time_machine
 from celery.__main__ import main
 
-from enrich import broker
-from enrich.consumer import CheckedConsumer
 from enrich.embedding.cache import VectorCache
 from enrich.embedding.client import OpenAIEmbedder
 from enrich.ledger import Ledger
 from enrich.log_store import documents
 from enrich.log_store.connection import Connection
+from enrich.worker import transport
+from enrich.worker.consumer import CheckedConsumer
 
 #: A body of the bulk in the moment between two of them.
 SMALL_BODY = 4
@@ -81,7 +81,7 @@ class Place:
         setattr(self.owner, self.name, wrapped)
 
 
-NOTED = Place(broker.QoS, "append", "self message delivery_tag")
+NOTED = Place(transport.QoS, "append", "self message delivery_tag")
 HANDED = Place(CheckedConsumer, "create_task_handler", "self args kwargs")
 REQUESTED = Place(OpenAIEmbedder, "embed", "self texts")
 CACHED = Place(VectorCache, "put", "self vectors")
@@ -95,8 +95,11 @@ REGISTERED = Place(
 SETTLED = Place(Ledger, "settle", "self chunk outcomes errors reasons")
 
 # Who uses these classes is told by name only, so that a place could be there and never be reached.
-if broker.Channel.QoS is not broker.QoS or broker.Transport.Channel is not broker.Channel:
-    raise Moved("the broker notes what it took elsewhere than in enrich.broker.QoS")
+if (
+    transport.Channel.QoS is not transport.QoS
+    or transport.Transport.Channel is not transport.Channel
+):
+    raise Moved("the broker notes what it took elsewhere than in enrich.worker.transport.QoS")
 if not hasattr(documents, "MAX_BODY_DOCUMENTS"):
     raise Moved("enrich.log_store.documents bounds its bodies under another name")
 
@@ -196,7 +199,7 @@ def after(place: Place, strike: Strike) -> None:
 def before_noted(strike: Strike) -> None:
     """Between the broker's pop of a chunk's message and its entry among the unacknowledged."""
 
-    def around(method: Callable[..., Any], qos: broker.QoS, message: Any, tag: str) -> Any:
+    def around(method: Callable[..., Any], qos: transport.QoS, message: Any, tag: str) -> Any:
         if message.headers.get("task") != "enrich.embed_and_update":
             return method(qos, message, tag)
         with strike():

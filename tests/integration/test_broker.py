@@ -56,7 +56,7 @@ def connect(clean: Services) -> Iterator[Callable[..., Connection]]:
             port = port or int(clean.redis.url.rpartition(":")[2].partition("/")[0])
             connection = Connection(
                 f"redis://127.0.0.1:{port}/0",
-                transport="enrich.broker:Transport",
+                transport="enrich.worker.transport:Transport",
                 transport_options={"global_keyprefix": PREFIX, **options},
             )
             exits.callback(connection.release)

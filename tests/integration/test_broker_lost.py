@@ -18,7 +18,7 @@ from dev.services import Services
 def connection(clean: Services) -> Iterator[Connection]:
     with Connection(
         clean.environment()["REDIS_URL"],
-        transport="enrich.broker:Transport",
+        transport="enrich.worker.transport:Transport",
         transport_options={"global_keyprefix": "pipeline:"},
     ) as connection:
         yield connection

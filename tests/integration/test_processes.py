@@ -229,7 +229,7 @@ def test_a_tick_does_not_wait_behind_a_thousand_chunks(
 ) -> None:
     search.create(INDEX)
     code = (
-        "from enrich.app import app\n"
+        "from enrich.worker.app import app\n"
         "for n in range(1000):\n"
         "    chunk = {'id': f'no-such-run:1:{n}', 'references': [['i', 'd', None, 0, 1]]}\n"
         "    app.send_task('enrich.embed_and_update', [chunk])\n"
@@ -398,7 +398,7 @@ def test_json_logs_are_one_object_a_line(
 def publish(deployment: Deployment, task: str, *arguments: Any) -> None:
     """Send a message as any client could: through Celery, from another process."""
     code = (
-        "import json, sys; from enrich.app import app; "
+        "import json, sys; from enrich.worker.app import app; "
         "app.send_task(sys.argv[1], json.loads(sys.argv[2]), "
         "queue='enrich.embed' if 'chunk' in sys.argv[1] or 'embed' in sys.argv[1] else None)"
     )

@@ -203,7 +203,7 @@ def test_the_broker_verifies_as_the_rest_does(
     """Celery's own connection, built by another library from the same REDIS_URL."""
     query = f"?ssl_ca_certs={certificate}" if with_authority else ""
     code = (
-        "from enrich.app import app\n"
+        "from enrich.worker.app import app\n"
         "with app.connection_for_write() as broker: broker.default_channel.client.ping()"
     )
     ended = subprocess.run(

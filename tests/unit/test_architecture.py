@@ -263,7 +263,7 @@ def test_wrong_setting_stops_the_start_with_one_sentence(
     if names == ["OPENAI_API_KEY"]:
         environment["OPENAI_API_KEY"] = " "
     done = subprocess.run(
-        [sys.executable, "-c", "import enrich.app"],
+        [sys.executable, "-c", "import enrich.worker.app"],
         env=environment, cwd=tmp_path, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from kombu.exceptions import ContentDisallowed, DecodeError
 from kombu.transport import virtual
 
-from enrich.broker import Message
-from enrich.envelope import UNREADABLE, check_task
+from enrich.worker.envelope import UNREADABLE, check_task
+from enrich.worker.transport import Message
 from tasks.own_request import OwnRequest
 
 REPEATABLE = settings(deadline=None, max_examples=300, derandomize=True)

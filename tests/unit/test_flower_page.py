@@ -37,7 +37,7 @@ from enrich.models import RunRecord
 from enrich.status.metrics import EnrichCollector
 from enrich.status.reader import BACKLOG_SECONDS, LEDGER_SECONDS, Reading, StatusReader
 from enrich.status.report import Backlog, IndexBacklog, Status, TotalsReport
-from enrich.worker_info import counters
+from enrich.worker.inspect import counters
 
 HOSTILE = "<script>alert(1)</script>\"'&{{ 1 + 1 }}"
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"

@@ -16,10 +16,10 @@ import redis
 from redis import exceptions
 
 from dev.redis_server import find_binary, oldest_binary, server_argv
-from enrich import broker
 from enrich.errors import AccessRefused, EnrichError, Halt, ServerUnavailable, SettingsError
 from enrich.ledger import server
 from enrich.redis_client import broker_address, connect, refused, translated
+from enrich.worker import transport
 
 LINE = re.search(
     r"^user enrich on >PASSWORD (.*)$",
@@ -215,7 +215,7 @@ def test_both_clients_take_the_same_tls(query: str, reqs: int, name_checked: boo
     for options in (ours, tls):
         assert options["ssl_cert_reqs"] == reqs
         assert options["ssl_check_hostname"] is name_checked
-    broker.install()
+    transport.install()
     from kombu import Connection
 
     theirs = Connection(address, ssl=tls)
@@ -254,7 +254,7 @@ def test_a_client_connects_nowhere_before_it_is_asked() -> None:
 def test_a_worker_that_loses_a_right_says_so_and_ends(caplog: pytest.LogCaptureFixture) -> None:
     from celery.exceptions import WorkerShutdown
 
-    from enrich.consumer import CheckedConsumer
+    from enrich.worker.consumer import CheckedConsumer
 
     consumer = CheckedConsumer.__new__(CheckedConsumer)
     lost = exceptions.NoPermissionError("no permissions to access one of the channels used")

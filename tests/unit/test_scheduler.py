@@ -89,7 +89,7 @@ def test_celery_uses_it_reads_no_file_and_writes_none(tmp_path: Path) -> None:
 
     mine.write_bytes(pickle.dumps(Trap()))
     program = (
-        "from enrich.app import app; from celery.apps.beat import Beat\n"
+        "from enrich.worker.app import app; from celery.apps.beat import Beat\n"
         "from celery.beat import Service\n"
         "beat = Beat(app=app)\n"
         "scheduler = Service(app, scheduler_cls=beat.scheduler_cls,"

@@ -22,10 +22,10 @@ from kombu.transport import redis as kombu_redis
 from kombu.utils.json import dumps
 from redis import exceptions
 
-from enrich.dropping import drop
-from enrich.envelope import UNREADABLE, check_envelope, why_unreadable
 from enrich.errors import Halt
 from enrich.redis_client import refused
+from enrich.worker.envelope import UNREADABLE, check_envelope, why_unreadable
+from enrich.worker.reject import drop
 
 #: Messages that were taken from their queue and could not be noted as taken, each as (message,
 #: exchange, routing key). Only this process has them; it puts them back when Redis takes writes.
@@ -146,7 +146,7 @@ class Transport(kombu_redis.Transport):
             self.close_connection(connection)
             named = refused(error)
             if isinstance(named, Halt):
-                # Trying again gives nobody a right; enrich/consumer.py ends the worker.
+                # Trying again gives nobody a right; enrich/worker/consumer.py ends the worker.
                 raise named from None
             raise exceptions.ConnectionError(f"Redis refuses to write: {error}") from None
         return connection

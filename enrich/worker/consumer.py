@@ -15,10 +15,10 @@ from celery.exceptions import InvalidTaskError, WorkerShutdown
 from celery.worker.consumer import Consumer
 from kombu.exceptions import ContentDisallowed, DecodeError
 
-from enrich.dropping import drop
-from enrich.envelope import UNREADABLE, check_task, why_unreadable
 from enrich.errors import Halt
 from enrich.redis_client import refused
+from enrich.worker.envelope import UNREADABLE, check_task, why_unreadable
+from enrich.worker.reject import drop
 
 #: Of a worker that a server refuses, as of a command.
 EXIT_STATUS = 3

@@ -24,9 +24,9 @@ class EnrichmentInfo(bootsteps.StartStopStep):  # type: ignore[misc]
     """Nothing to start or stop, but only such steps are asked for their part of `stats`."""
 
     def info(self, parent: Any) -> dict[str, str]:
-        # Here and not above: enrich.app imports this module.
-        from enrich.app import settings
+        # Here and not above: enrich.worker.app imports this module.
         from enrich.wiring import quick_ledger
+        from enrich.worker.app import settings
 
         # A connection of this call's own: a kept one would be inherited by the pool's forks.
         ledger = quick_ledger(settings, TIMEOUT_SECONDS)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from enrich.logs import configure_logging
 from enrich.settings import Settings
+from enrich.worker.logging import configure_logging
 from enrich.worker.plain_text import clean, one_line
 
 #: What a terminal would obey, and what hides or turns the text beside it.

@@ -21,14 +21,14 @@ from celery.signals import (
     worker_shutting_down,
 )
 
-from enrich import broker
 from enrich.errors import EnrichError, SettingsError
 from enrich.flower.environment import controls_are_on, prepare_environment
-from enrich.logs import configure_logging
 from enrich.settings import Settings, load_settings, unknown_names
+from enrich.worker import transport
 from enrich.worker.heartbeat import TIMEOUT_SECONDS, Heartbeat, note_beat
+from enrich.worker.inspect import EnrichmentInfo
+from enrich.worker.logging import configure_logging
 from enrich.worker.start import end_if_impossible
-from enrich.worker_info import EnrichmentInfo
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def _settings_or_exit() -> Settings:
 
 
 settings = _settings_or_exit()
-broker.install()
+transport.install()
 app = Celery("enrich")
 app.config_from_object("celeryconfig")
 app.steps["worker"].add(EnrichmentInfo)
