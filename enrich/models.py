@@ -197,6 +197,15 @@ class Totals:
         return round(self.vectors / self.seconds, 2) if self.seconds > 0 else 0.0
 
 
+@dataclass(frozen=True)
+class LoneFailure:
+    """What a run saw of a text that failed by itself, while a harmless one was taken."""
+
+    run: str
+    #: As `EnrichError.failed_as`.
+    way: str
+
+
 def stream_of(index: str) -> str:
     """The data stream before an index; the index itself where there is none."""
     return _GENERATION.sub(r"\1", index)

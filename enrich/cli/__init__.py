@@ -176,19 +176,17 @@ def cancel() -> None:
 @app.command(epilog="Example: python -m enrich failures --index 'shop_*'")
 def failures(index: Index = None, as_json: Json = False) -> None:
     """Logs that cannot be embedded as they are, and why."""
-    from enrich.cli import failures
+    from enrich.cli.failures import show
 
-    raise typer.Exit(failures.show(load_settings(), index, as_json=as_json))
+    raise typer.Exit(show(load_settings(), index, as_json=as_json))
 
 
 @app.command(epilog="Example: python -m enrich retry-failed --index shop_2026_11")
 def retry_failed(index: Index = None, yes: Yes = False) -> None:
     """Put logs that are marked failed back in line."""
-    from enrich.cli import failures
+    from enrich.cli.failures import retry
 
-    raise typer.Exit(
-        failures.retry(load_settings(), index, confirmed=lambda q: yes or _confirmed(q))
-    )
+    raise typer.Exit(retry(load_settings(), index, confirmed=lambda q: yes or _confirmed(q)))
 
 
 @app.command(epilog="Example: python -m enrich search payment declined --index 'shop_*' -k 5")

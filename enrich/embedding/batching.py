@@ -18,7 +18,6 @@ from enrich.embedding.client import Embedded, Embedder
 from enrich.embedding.limits import LEAST_TEXT_BYTES, EndpointLimits, LimitStore, OwnLimits
 from enrich.embedding.lone_failures import (
     LOAD,
-    LoneFailure,
     LoneFailures,
     OwnLoneFailures,
     can_pass,
@@ -32,6 +31,7 @@ from enrich.errors import (
     RequestTooLarge,
     TransientError,
 )
+from enrich.models import LoneFailure
 from enrich.ratelimit.api_quota import ApiQuota
 from enrich.ratelimit.gcra import MAX_WAIT_SECONDS
 from enrich.settings import MAX_INPUTS_PER_REQUEST

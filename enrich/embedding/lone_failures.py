@@ -7,10 +7,10 @@ a healthy text as well. What one run has seen is kept for the next.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
 from enrich.errors import EnrichError, InputRefused
+from enrich.models import LoneFailure
 
 #: Ways of failing that come and go with the load of a server or a gateway.
 LOAD = frozenset(
@@ -24,15 +24,6 @@ _TOLD = {
     "answer": "an answer without its vectors",
     "unread": "an answer that cannot be read",
 }
-
-
-@dataclass(frozen=True)
-class LoneFailure:
-    """What a run saw of a text."""
-
-    run: str
-    #: As `EnrichError.failed_as`.
-    way: str
 
 
 class LoneFailures(Protocol):

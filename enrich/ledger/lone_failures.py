@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import redis
 
-from enrich.embedding.lone_failures import LoneFailure
+from enrich.models import LoneFailure
 from enrich.redis_client import translated
 
 #: A text that has not failed again within a week starts anew.

@@ -14,6 +14,7 @@ import pytest
 
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
+from enrich.cli.status import show
 from enrich.status.report import read_status
 from enrich.text.extract import cut
 from tests.conftest import Pipeline, Search
@@ -163,7 +164,7 @@ def test_what_the_model_is_too_small_for_is_cut_and_learned_once(
     reported = read_status(one.ledger, None).endpoint_limits
     (limits,) = reported.values()
     assert 500 <= limits.text_bytes <= 2_048
-    status.show(one.settings, as_json=False)
+    show(one.settings, as_json=False)
     assert f"{limits.text_bytes:,} bytes a text" in " ".join(capsys.readouterr().out.split())
     before = embeddings.counts()["refused"]
     search.index(INDEX, [{**logs(1, 1)[0], "_id": "new", "message": traces[0] + "at the end"}])

@@ -55,6 +55,63 @@ def test_domain_imports_nothing_from_above(path: Path, package: str) -> None:
     assert not imports(path, package)
 
 
+#: Any room may import these: values without a server.
+GROUND = {"errors", "models", "settings", "slices", "text", "vectors"}
+
+#: What each room may import besides: docs/architecture.md draws it. Downward only.
+FLOORS = {
+    "redis_client": set(),
+    "ratelimit": {"redis_client"},
+    "ledger": {"redis_client"},
+    "log_store": set(),
+    "embedding": {"ratelimit", "redis_client"},
+    "status": {"ledger", "log_store", "wiring"},
+    "enrichment": {"embedding", "ledger", "log_store", "ratelimit"},
+    "backfill": {"enrichment", "embedding", "ledger", "log_store", "ratelimit", "status"},
+    "wiring": {"backfill", "embedding", "ledger", "log_store", "ratelimit", "redis_client"},
+    "flower": {"status"},
+    "cli": {"embedding", "ledger", "log_store", "redis_client", "status", "wiring", "worker"},
+    "worker": {"flower", "ledger", "redis_client", "wiring"},
+}
+
+#: One file that still reaches upward: what it needs of the two is to be handed in.
+UPWARD = {"enrich/embedding/resolver.py": {"ledger", "log_store"}}
+
+
+def room_of(path: Path) -> str:
+    inside = path.relative_to(CHECKOUT / "enrich")
+    return inside.parts[0] if len(inside.parts) > 1 else inside.stem
+
+
+def rooms_imported(path: Path) -> set[str]:
+    """Rooms of ours that a file imports, its own left out."""
+    found = set()
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] == "enrich" and len(parts) > 1:
+            found.add(parts[1])
+    for node in nodes(path):
+        if isinstance(node, ast.ImportFrom) and node.module == "enrich":
+            found.update(alias.name for alias in node.names if alias.name != "__version__")
+    return found - {room_of(path)}
+
+
+@pytest.mark.parametrize("path", [p for p in ENRICH if room_of(p) in FLOORS], ids=name_of)
+def test_rooms_import_downward_only(path: Path) -> None:
+    allowed = GROUND | FLOORS[room_of(path)] | UPWARD.get(name_of(path), set())
+    assert rooms_imported(path) <= allowed
+
+
+def test_the_ground_knows_no_room() -> None:
+    ground = [path for path in ENRICH if room_of(path) in GROUND]
+    assert ground and all(rooms_imported(path) <= GROUND for path in ground)
+
+
+def test_every_module_is_in_a_room() -> None:
+    rooms = {*GROUND, *FLOORS, "__init__", "__main__"}
+    assert {room_of(path) for path in ENRICH} <= rooms
+
+
 @pytest.mark.parametrize("path", TASKS, ids=name_of)
 def test_tasks_reach_no_server_by_themselves(path: Path) -> None:
     for package in ("dev", "openai", "opensearchpy", "redis", "requests", "httpx2"):

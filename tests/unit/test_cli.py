@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from enrich import redis_client, wiring
-from enrich.cli import app, runs, screen, search, status
+from enrich.cli import app, runs, screen
 from enrich.cli.check import Check, memory_lines
 from enrich.cli.failures import matches
 from enrich.cli.run_follower import Following, Pace, Paused, Progress, exit_status, sum_of
 from enrich.cli.screen import MAX_SKIPPED
+from enrich.cli.status import _print_backlog, _print_runs
 from enrich.cli.workers import NoWorker
 from enrich.errors import AccessRefused, EnrichError, ServerUnavailable
 from enrich.ledger import Ledger, Scan, deployment
@@ -178,7 +180,11 @@ def test_help_tells_exit_statuses_examples_and_the_version() -> None:
 
 def test_search_takes_words_without_quotes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(search, "show", lambda s, words, *_, **__: asked.append(words) or 0)
+    monkeypatch.setattr(
+        import_module("enrich.cli.search"),
+        "show",
+        lambda s, words, *_, **__: asked.append(words) or 0,
+    )
     assert call("search", "payment", "declined", "-k", "3").exit_code == 0
     assert asked == ["payment declined"]
 
@@ -698,8 +704,8 @@ def test_numbers_are_never_cut_however_narrow_the_screen(width: int) -> None:
         without_vector=15_308_642, failed=91_356,
     )  # fmt: skip
     with console.capture() as captured:
-        status._print_backlog(console, backlog)
-        status._print_runs(console, runs)
+        _print_backlog(console, backlog)
+        _print_runs(console, runs)
     shown = captured.get()
     lines = shown.splitlines()
     assert all(len(line) <= width for line in lines)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import fakeredis
 import pytest
 
-from enrich.embedding.lone_failures import LoneFailure, LoneFailures, OwnLoneFailures, can_pass
+from enrich.embedding.lone_failures import LoneFailures, OwnLoneFailures, can_pass
 from enrich.errors import (
     EnrichError,
     Halt,
@@ -18,6 +18,7 @@ from enrich.errors import (
 )
 from enrich.ledger import Ledger
 from enrich.ledger.lone_failures import KEPT_SECONDS
+from enrich.models import LoneFailure
 
 CUT = LoneFailure("run-1", "cut")
 
