@@ -47,6 +47,8 @@ def security_settings(folder: Path) -> dict[str, str]:
         "plugins.security.ssl.transport.enforce_hostname_verification": "false",
         "plugins.security.allow_default_init_securityindex": "true",
         "plugins.security.restapi.roles_enabled": "all_access,security_rest_api_access",
+        # Each change of rights has every password hashed anew; here none is a secret.
+        "plugins.security.password.hashing.bcrypt.rounds": "4",
     }
     for layer in ("http", "transport"):
         prefix = f"plugins.security.ssl.{layer}"
