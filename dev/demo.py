@@ -56,9 +56,6 @@ SETTINGS = FOLDER / "settings.env"
 WRAPPER = FOLDER / "enrich"
 _QUESTION_CHARACTERS = 120
 
-#: With more, Java's fast start is not worth its slower work.
-MANY_LOGS = 20_000
-
 #: Asked at the end; built-in logs hold several kinds of this failure in other words.
 QUESTION = "the database is locked by another transaction"
 
@@ -85,7 +82,6 @@ def main(argv: list[str] | None = None) -> int:
             FOLDER,
             say=_say,
             heap=_heap(options.count),
-            peak=options.logs is not None or options.count > MANY_LOGS,
             fresh=True,
         ) as stack:
             question = _question(summary) if summary else QUESTION

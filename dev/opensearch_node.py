@@ -66,7 +66,6 @@ def main(argv: list[str] | None = None) -> int:
                 "-Xrs",
                 # Otherwise every JVM leaves a file in the system's temporary folder.
                 "-XX:-UsePerfData",
-                *(() if options.peak else ("-XX:TieredStopAtLevel=1",)),
             ],
             settings=settings,
             release=release,
@@ -145,9 +144,6 @@ def _parser() -> argparse.ArgumentParser:
         "--certificates", type=Path, help="folder of the certificates, where the release needs any"
     )
     parser.add_argument("--heap", default="512m", help="Java heap, such as 512m or 1g")
-    parser.add_argument(
-        "--peak", action="store_true", help="compile for the highest speed, and start slower"
-    )
     parser.add_argument("--cluster", default="enrich-dev", help="name of the cluster")
     parser.add_argument("--auto-create-index", default="true", metavar="true|false|PATTERNS")
     parser.add_argument("--disk-threshold", choices=("true", "false"), default="false")

@@ -57,7 +57,6 @@ class Services:
         embeddings: bool = True,
         say: Say = print,
         heap: str = "512m",
-        peak: bool = False,
         opensearch_settings: Mapping[str, str] | None = None,
         release: Release = OPENSEARCH_3,
         fresh: bool = False,
@@ -65,8 +64,6 @@ class Services:
         """
         Args:
             heap: of OpenSearch, in Java's words.
-            peak: let Java compile for the highest speed, which takes twice the processor time at
-                the start: for a node that works for minutes.
             release: which OpenSearch; one with the security plugin answers over TLS only.
             fresh: empty the folder first.
         """
@@ -79,7 +76,6 @@ class Services:
         }
         self._say = say
         self._heap = heap
-        self._peak = peak
         self._opensearch_settings = dict(opensearch_settings or {})
         self._release = release
         self._api_key = f"sk-dev-{secrets.token_hex(16)}"
@@ -250,7 +246,6 @@ class Services:
                 *(sys.executable, "-m", "dev.opensearch_node"),
                 *("--port", str(port), "--transport-port", str(transport_port)),
                 *("--data", str(self.folder / "data" / "opensearch"), "--heap", self._heap),
-                *(["--peak"] if self._peak else []),
                 *("--release", next(k for k, r in RELEASES.items() if r is self._release)),
                 *("--certificates", str(self._certificates)),
                 *(f"--setting={key}={value}" for key, value in settings.items()),
