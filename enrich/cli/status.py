@@ -14,7 +14,7 @@ from enrich.cli import screen
 from enrich.cli.screen import plural
 from enrich.models import RunRecord
 from enrich.settings import Settings
-from enrich.status.health import Health, Word, health_of, problems_of, told
+from enrich.status.health import Health, Word, health_of, problems_of, told, unsaid
 from enrich.status.health import as_json as health_as_json
 from enrich.status.report import Backlog, Status, read_status
 
@@ -34,12 +34,12 @@ def show(settings: Settings, *, as_json: bool) -> int:
     else:
         print_health(screen.out(), health)
         _print(screen.out(), status, settings)
-    # On a terminal the reasons above say it already.
-    shown = [told(reason.sentence, reason.remedy) for reason in health.reasons]
-    on_terminal = not as_json and screen.out().is_terminal
-    for problem in problems_of(status) if as_json else status.problems:
-        if not (on_terminal and problem in shown):
-            screen.line(screen.err(), "bad", problem)
+    problems = problems_of(status) if as_json else status.problems
+    if not as_json and screen.out().is_terminal:
+        # The reasons above say the rest already.
+        problems = unsaid(status, health)
+    for problem in problems:
+        screen.line(screen.err(), "bad", problem)
     return 3 if status.problems else health.exit_status
 
 

@@ -21,7 +21,7 @@ from tornado.template import Loader, Template
 
 from enrich.models import Outcome, RunRecord
 from enrich.status.durations import span
-from enrich.status.health import Health, as_json, health_of, told
+from enrich.status.health import Health, as_json, health_of, told, unsaid
 from enrich.status.reader import StatusReader
 from enrich.status.report import IndexBacklog, Status
 
@@ -54,9 +54,7 @@ class View:
 
     @property
     def unsaid(self) -> list[str]:
-        """Problems of reading that no reason tells of."""
-        said = {reason.sentence for reason in self.health.reasons}
-        return [problem for problem in self.status.problems if problem not in said]
+        return unsaid(self.status, self.health)
 
     @property
     def word(self) -> str:

@@ -125,6 +125,12 @@ def problems_of(status: Status) -> list[str]:
     return [*status.problems, *judged]
 
 
+def unsaid(status: Status, health: Health) -> list[str]:
+    """What could not be read and no reason tells of."""
+    said = {reason.sentence for reason in health.reasons}
+    return [problem for problem in status.problems if problem not in said]
+
+
 def as_json(status: Status) -> dict[str, Any]:
     """The status with its health, as `status --json` and /enrichment.json give it."""
     return {
