@@ -199,9 +199,10 @@ class Totals:
 
 @dataclass(frozen=True)
 class LoneFailure:
-    """What a run saw of a text that failed by itself, while a harmless one was taken."""
+    """What was seen of a text that failed by itself, while a harmless one was taken."""
 
-    run: str
+    #: When that was: a run, for instance.
+    occasion: str
     #: As `EnrichError.failed_as`.
     way: str
 

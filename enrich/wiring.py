@@ -12,8 +12,13 @@ from typing import TYPE_CHECKING
 from enrich.settings import Settings
 
 if TYPE_CHECKING:
+    from redis import Redis
+
     from enrich.backfill.run import Backfill, Publisher
-    from enrich.embedding.client import OpenAIEmbedder
+    from enrich.embedding.cache import VectorCache
+    from enrich.embedding.client import Embedder, OpenAIEmbedder
+    from enrich.embedding.locations import VectorLocations
+    from enrich.embedding.resolver import Resolver
     from enrich.ledger import Ledger
     from enrich.log_store import LogStore
 
@@ -57,22 +62,78 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     from enrich.embedding.cache import VectorCache
     from enrich.embedding.locations import VectorLocations
     from enrich.ledger import Ledger
-    from enrich.ratelimit.api_quota import ApiQuota
     from enrich.ratelimit.write_throttle import WriteThrottle
     from enrich.redis_client import connect
 
     redis = connect(settings.redis_url.get_secret_value())
-    cache = connect(settings.vector_cache_url)
+    cached = connect(settings.vector_cache_url)
+    store = build_store(settings)
+    ledger = Ledger(redis, settings.enrich_redis_prefix)
+    embedder = build_embedder(settings)
+    locations = VectorLocations(cached, settings)
+    cache = VectorCache(cached, settings)
     return Backfill(
         Parts(
             settings=settings,
-            store=build_store(settings),
-            embedder=build_embedder(settings),
-            cache=VectorCache(cache, settings),
-            written=VectorLocations(cache, settings),
-            ledger=Ledger(redis, settings.enrich_redis_prefix),
-            quota=ApiQuota(redis, settings),
+            store=store,
+            resolver=_resolver(settings, store, ledger, redis, embedder, cache, locations),
+            locations=locations,
+            ledger=ledger,
             throttle=WriteThrottle(redis, settings),
             publisher=publisher,
+            connections=(store, embedder, cache, ledger),
         )
+    )
+
+
+def _resolver(
+    settings: Settings,
+    store: LogStore,
+    ledger: Ledger,
+    redis: Redis,
+    embedder: Embedder,
+    cache: VectorCache,
+    locations: VectorLocations,
+) -> Resolver:
+    from enrich.embedding.api_key import ApiKey
+    from enrich.embedding.batching import Batching
+    from enrich.embedding.budget import Budget
+    from enrich.embedding.cache import space
+    from enrich.embedding.limits import SharedLimits
+    from enrich.embedding.resolver import Resolver
+    from enrich.enrichment.stored_vectors import VectorsOfLogs
+    from enrich.ratelimit.api_quota import ApiQuota
+    from enrich.text.masking import masker_of
+
+    of_space = space(settings)
+    mask = masker_of(settings.enrich_mask)
+    return Resolver(
+        batching=Batching(
+            embedder,
+            ApiQuota(redis, settings),
+            SharedLimits(of_space, ledger.endpoint_limits, ledger.remember_endpoint_limits),
+            settings.enrich_max_text_bytes,
+            ledger.lone_failures(of_space),
+        ),
+        cache=cache,
+        stored=VectorsOfLogs(
+            store.stored_vectors,
+            model=settings.embedding_model,
+            dimensions=settings.embedding_dimensions,
+            scope_of=settings.donor_scope,
+            mask=mask,
+        ),
+        locations=locations,
+        budget=Budget(
+            spending=ledger.spending,
+            usd_per_day=settings.enrich_max_cost_per_day,
+            share=settings.enrich_max_project_share,
+        ),
+        key=ApiKey(
+            ledger.api_keys,
+            settings.openai_api_key.get_secret_value(),
+            interval_seconds=settings.interval_seconds,
+        ),
+        usd_per_million_tokens=settings.price_per_million_tokens,
+        masks=mask is not None,
     )

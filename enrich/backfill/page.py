@@ -15,10 +15,11 @@ from typing import Any, Protocol
 
 from enrich.backfill.chunking import Found
 from enrich.backfill.schedule import Page, Pager, has_text
-from enrich.embedding.cache import VectorCache
+from enrich.embedding.budget import share_used_up
 from enrich.embedding.locations import VectorLocations
-from enrich.embedding.resolver import Resolver, share_used_up
+from enrich.embedding.resolver import Resolver
 from enrich.enrichment.comparing import Comparing
+from enrich.enrichment.run_usage import RunUsage
 from enrich.enrichment.write_trials import DEAD
 from enrich.errors import Halt, InputRefused
 from enrich.ledger import IndexState, Ledger, Scan
@@ -42,19 +43,16 @@ class Scanner:
         self,
         settings: Settings,
         store: LogStore,
-        cache: VectorCache,
-        written: VectorLocations,
+        locations: VectorLocations,
         ledger: Ledger,
-        sources: Resolver,
+        resolver: Resolver,
         publisher: ChunkPublisher,
     ) -> None:
         self._settings = settings
         self._store = store
-        self._cache = cache
-        self._written = written
         self._ledger = ledger
-        self._sources = sources
-        self._comparing = Comparing(settings, store, written, ledger, sources)
+        self._resolver = resolver
+        self._comparing = Comparing(settings, store, locations, ledger, resolver)
         self._publisher = publisher
         self._pager = Pager(store.finder, settings)
 
@@ -148,9 +146,8 @@ class Scanner:
 
     def _donors(self, page: Sequence[Found]) -> dict[tuple[str, str], Donor]:
         texts = sorted({found.fingerprint for found in page if has_text(found)})
-        known = self._cache.known(texts)
-        # Where a worker finds these itself, none has to be searched.
-        known |= self._written.find([text for text in texts if text not in known]).keys()
+        # Those are found without a search.
+        known = self._resolver.known(texts)
         wanted: dict[str, set[str]] = {}
         for found in page:
             if found.fingerprint in known or not has_text(found):
@@ -166,8 +163,7 @@ class Scanner:
         # Every run reads a page, so that runs which continue each other always get on.
         if page > 1 and self._ledger.scan_seconds_left(run) <= 0:
             return "time", 0
-        cost = settings.enrich_max_cost_per_day
-        if cost and self._ledger.spent_today_usd() >= cost:
+        if self._resolver.budget.used_up():
             return "budget", 0
         if not settings.enrich_max_logs_per_run:
             return "", math.inf
@@ -220,7 +216,7 @@ class Scanner:
     def _leave_spent_shares(self, run: str, indices: Iterable[str]) -> dict[str, str]:
         """Skip the indices of projects that may spend no more today; each with the reason."""
         projects = {index: project_of(index) for index in indices}
-        spent = self._sources.over_share(set(projects.values()))
+        spent = self._resolver.budget.over_share(set(projects.values()))
         left = {
             index: share_used_up(project) for index, project in projects.items() if project in spent
         }
@@ -236,7 +232,7 @@ class Scanner:
         runs = self._ledger.last_runs(2)
         if len(runs) > 1 and runs[1].state == "halted" and runs[1].run_id != run:
             try:
-                self._sources.probe(run)
+                self._resolver.probe(RunUsage(self._ledger, run), occasion=run)
             except InputRefused as error:
                 raise Halt(f"{error}: check EMBEDDING_MODEL and OPENAI_BASE_URL") from None
 

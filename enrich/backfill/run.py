@@ -11,14 +11,12 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from enrich.backfill.page import Scanner
-from enrich.embedding.cache import VectorCache
-from enrich.embedding.client import Embedder
 from enrich.embedding.locations import VectorLocations
 from enrich.embedding.resolver import Resolver
 from enrich.enrichment.enricher import MAX_LOSSES, Enricher
@@ -29,7 +27,6 @@ from enrich.ledger import Ledger, Standing
 from enrich.ledger.deployment import Configuration
 from enrich.log_store import LogStore, RequestRefused
 from enrich.models import Chunk, Outcome, RunRecord, outcome_line
-from enrich.ratelimit.api_quota import ApiQuota
 from enrich.ratelimit.write_throttle import WriteThrottle
 from enrich.settings import Settings
 from enrich.status.health import health_of
@@ -60,6 +57,10 @@ class Publisher(Protocol):
     def finish_run(self, run: str) -> None: ...
 
 
+class Closable(Protocol):
+    def close(self) -> None: ...
+
+
 class ChunkBusy(NotYet):
     """Another delivery of this chunk is at work; `seconds` until its lease ends."""
 
@@ -78,13 +79,13 @@ class Parts:
 
     settings: Settings
     store: LogStore
-    embedder: Embedder
-    cache: VectorCache
-    written: VectorLocations
+    resolver: Resolver
+    locations: VectorLocations
     ledger: Ledger
-    quota: ApiQuota
     throttle: WriteThrottle
     publisher: Publisher
+    #: What is closed at the end: clients of servers.
+    connections: Sequence[Closable]
 
 
 class Backfill:
@@ -93,38 +94,27 @@ class Backfill:
     def __init__(self, parts: Parts) -> None:
         self._settings = parts.settings
         self._store = parts.store
-        self._cache = parts.cache
         self._ledger = parts.ledger
         self._publisher = parts.publisher
         self._configuration = Configuration.of(parts.settings)
-        self._closable = (parts.store, parts.embedder, parts.cache, parts.ledger)
-        sources = Resolver(
-            parts.settings,
-            parts.store,
-            parts.embedder,
-            parts.cache,
-            parts.written,
-            parts.ledger,
-            parts.quota,
-        )
+        self._connections = parts.connections
         trials = WriteTrials(parts.store.engines, parts.ledger.index_states, _claimant())
         self._work = Enricher(
-            parts.settings, parts.store, sources, parts.ledger, parts.throttle, trials
+            parts.settings, parts.store, parts.resolver, parts.ledger, parts.throttle, trials
         )
         self._scanner = Scanner(
             parts.settings,
             parts.store,
-            parts.cache,
-            parts.written,
+            parts.locations,
             parts.ledger,
-            sources,
+            parts.resolver,
             parts.publisher,
         )
 
     def close(self) -> None:
-        """Close the lines to all servers."""
-        for part in self._closable:
-            part.close()
+        """Close the connections to all servers."""
+        for connection in self._connections:
+            connection.close()
 
     # -- tick
 

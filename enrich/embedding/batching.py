@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from enrich.embedding.client import Embedded, Embedder
 from enrich.embedding.limits import LEAST_TEXT_BYTES, EndpointLimits, LimitStore, OwnLimits
@@ -32,7 +33,7 @@ from enrich.errors import (
     TransientError,
 )
 from enrich.models import LoneFailure
-from enrich.ratelimit.api_quota import ApiQuota
+from enrich.ratelimit.api_quota import Limits
 from enrich.ratelimit.gcra import MAX_WAIT_SECONDS
 from enrich.settings import MAX_INPUTS_PER_REQUEST
 from enrich.slices import bounded
@@ -85,28 +86,54 @@ class Results:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
+class Meter(Protocol):
+    """Counts what is used: api_requests, api_inputs, api_tokens, rate_limited, errors."""
+
+    def count(self, **amounts: int) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caller:
+    """For whom requests are made."""
+
+    #: What a text's failure is seen within; seeing the same in another one is evidence.
+    occasion: str
+    #: Where requests, inputs and tokens are counted.
+    meter: Meter
+
+
+class Quota(Protocol):
+    """Permits for requests, shared by all who ask the API."""
+
+    def acquire(self, tokens: int, timeout: float = ...) -> float:
+        """Take a permit for so many tokens; the seconds waited. Raises RateLimited."""
+        ...
+
+    def pause(self, seconds: float) -> None: ...
+    def correct(self, tokens: int, billed: int) -> None: ...
+    def limits(self) -> tuple[int, int]: ...
+    def learn(self, limits: Limits) -> None: ...
+
+
 class Batching:
-    """Requests within the API's quota, counted into a run."""
+    """Requests within the API's quota, counted for whoever asks."""
 
     def __init__(
         self,
         embedder: Embedder,
-        quota: ApiQuota,
-        count: Callable[..., None],
+        quota: Quota,
         limits: LimitStore | None = None,
         max_text_bytes: int = 0,
         lone_failures: LoneFailures | None = None,
     ) -> None:
         """
         Args:
-            count: takes a run, and api_requests, api_inputs, … to be added to it.
             limits: what was learned of the endpoint; None learns for this object alone.
             max_text_bytes: what the model takes of a text; 0 learns it.
-            lone_failures: what earlier runs saw; None remembers for this object alone.
+            lone_failures: what was seen on earlier occasions; None remembers for this object alone.
         """
         self._embedder = embedder
         self._quota = quota
-        self._count = count
         self.limits = limits or OwnLimits()
         self.lone_failures: LoneFailures = lone_failures or OwnLoneFailures()
         self.max_text_bytes = max_text_bytes or MAX_TEXT_BYTES
@@ -117,8 +144,11 @@ class Batching:
         #: so large did: once may have been chance.
         self.suspected_inputs = 0
 
-    def ask(
-        self, run: str, texts: Mapping[str, str], keep: Callable[[dict[str, Vector]], None]
+    def embed(
+        self,
+        texts: Mapping[str, str],
+        caller: Caller,
+        keep: Callable[[dict[str, Vector]], None],
     ) -> Results:
         """Get the vectors of texts by fingerprint.
 
@@ -129,20 +159,20 @@ class Batching:
         Raises:
             Halt, RateLimited, TransientError: from the API; vectors got before were kept.
         """
-        question = _Question(self, run, keep)
-        question.ask(texts)
-        if question.answers.invalid:
-            self._count(run, errors=len(question.answers.invalid))
-        return question.answers
+        call = _Call(self, caller, keep)
+        call.embed(texts)
+        if call.results.invalid:
+            caller.meter.count(errors=len(call.results.invalid))
+        return call.results
 
-    def probe(self, run: str, patience: float = MAX_WAIT_SECONDS) -> None:
-        """Send one harmless text, to see whether the endpoint works at all. Raises as `ask`."""
-        self.acquire([HARMLESS_TEXT], patience)
-        self.count_answer(run, [HARMLESS_TEXT], self.request(run, [HARMLESS_TEXT]))
+    def probe(self, caller: Caller, timeout: float = MAX_WAIT_SECONDS) -> None:
+        """Send one harmless text, to see whether the endpoint works at all. Raises as `embed`."""
+        self.acquire([HARMLESS_TEXT], timeout)
+        self.count_request(caller, [HARMLESS_TEXT], self.request(caller, [HARMLESS_TEXT]))
 
-    def acquire(self, texts: Iterable[str], patience: float) -> float:
+    def acquire(self, texts: Iterable[str], timeout: float) -> float:
         """Take a permit for a request of these texts; the seconds waited for it."""
-        return self._quota.acquire(sum(map(_tokens, texts)), patience)
+        return self._quota.acquire(sum(map(_tokens, texts)), timeout)
 
     def most_bytes(self) -> int:
         """Of one request, by the limits of tokens."""
@@ -153,24 +183,24 @@ class Batching:
         seconds = max(REQUEST_SECONDS, min(2 * REQUEST_SECONDS, 60 / requests if requests else 0))
         return min(MAX_REQUEST_BYTES, int(tokens * seconds / 60) * BYTES_PER_TOKEN)
 
-    def request(self, run: str, texts: list[str]) -> Embedded:
+    def request(self, caller: Caller, texts: list[str]) -> Embedded:
         """Send one request; it is counted if it fails."""
         try:
             return self._embedder.embed(texts)
         except RateLimited as error:
-            self._count(run, api_requests=1, rate_limited=1)
+            caller.meter.count(api_requests=1, rate_limited=1)
             self._quota.pause(error.pause)
             raise RateLimited(str(error), error.pause) from None
         except (TransientError, InputRefused, Halt):
-            self._count(run, api_requests=1)
+            caller.meter.count(api_requests=1)
             raise
 
-    def count_answer(self, run: str, texts: list[str], answer: Embedded) -> None:
+    def count_request(self, caller: Caller, texts: list[str], answer: Embedded) -> None:
         """Count a request that was answered."""
         expected = sum(map(_tokens, texts))
         # An endpoint that does not tell: budget and daily cost hold for it as well.
         tokens = answer.tokens or expected
-        self._count(run, api_requests=answer.requests, api_inputs=len(texts), api_tokens=tokens)
+        caller.meter.count(api_requests=answer.requests, api_inputs=len(texts), api_tokens=tokens)
         self._quota.learn(answer.limits)
         self._quota.correct(expected, tokens)
 
@@ -190,23 +220,23 @@ class _Outcome:
     passed_bytes: int = 0
 
 
-class _Question:
-    """One call of `ask`."""
+class _Call:
+    """One call of `embed`."""
 
     def __init__(
-        self, asking: Batching, run: str, keep: Callable[[dict[str, Vector]], None]
+        self, batching: Batching, caller: Caller, keep: Callable[[dict[str, Vector]], None]
     ) -> None:
-        self.answers = Results()
-        self._asking = asking
-        self._run = run
+        self.results = Results()
+        self._batching = batching
+        self._caller = caller
         self._keep = keep
-        # A task that has many requests waits for all their turns together no longer than for one.
-        self._patience = MAX_WAIT_SECONDS
+        # Many requests of one call wait for all their permits together no longer than for one.
+        self._timeout = MAX_WAIT_SECONDS
         self._time_outs = 0
         self._late: EnrichError | None = None
-        self._limits = asking.limits.read()
+        self._limits = batching.limits.read()
 
-    def ask(self, texts: Mapping[str, str]) -> None:
+    def embed(self, texts: Mapping[str, str]) -> None:
         waiting = self._batches(texts.items())
         while waiting:
             before = self._limits
@@ -221,15 +251,15 @@ class _Question:
             raise self._late
 
     def _unanswered(self, texts: Mapping[str, str]) -> bool:
-        answers = self.answers
-        return bool(texts.keys() - {*answers.vectors, *answers.refused, *answers.invalid})
+        results = self.results
+        return bool(texts.keys() - {*results.vectors, *results.refused, *results.invalid})
 
     def _batches(self, texts: Iterable[tuple[str, str]]) -> list[Texts]:
         limits = self._limits
-        most_text = min(limits.text_bytes or MAX_TEXT_BYTES, self._asking.max_text_bytes)
+        most_text = min(limits.text_bytes or MAX_TEXT_BYTES, self._batching.max_text_bytes)
         if most_text < MAX_TEXT_BYTES:
             texts = ((fingerprint, cut(text, most_text)) for fingerprint, text in texts)
-        most_bytes = self._asking.most_bytes()
+        most_bytes = self._batching.most_bytes()
         return requests_of(
             texts,
             min(most_bytes, limits.request_bytes or most_bytes),
@@ -277,9 +307,9 @@ class _Question:
     def _send(self, batch: Texts) -> EnrichError | None:
         """One request; the error, if one of its texts may be the reason for it."""
         texts = [text for _, text in batch]
-        self._patience -= self._asking.acquire(texts, self._patience)
+        self._timeout -= self._batching.acquire(texts, self._timeout)
         try:
-            answer = self._asking.request(self._run, texts)
+            answer = self._batching.request(self._caller, texts)
         except RateLimited:
             raise
         except EnrichError as error:
@@ -294,17 +324,17 @@ class _Question:
         got = {}
         for (fingerprint, _), vector in zip(batch, answer.vectors, strict=True):
             if vector is None:
-                self.answers.invalid.add(fingerprint)
+                self.results.invalid.add(fingerprint)
             else:
                 got[fingerprint] = vector
         self._keep(got)
-        self._asking.lone_failures.forget(got)
-        self._asking.count_answer(self._run, texts, answer)
-        self.answers.vectors.update(got)
-        self._asking.passed_inputs = max(self._asking.passed_inputs, len(batch))
-        self._asking.passed_bytes = max(self._asking.passed_bytes, _bytes(batch))
-        if len(batch) >= self._asking.suspected_inputs:
-            self._asking.suspected_inputs = 0
+        self._batching.lone_failures.forget(got)
+        self._batching.count_request(self._caller, texts, answer)
+        self.results.vectors.update(got)
+        self._batching.passed_inputs = max(self._batching.passed_inputs, len(batch))
+        self._batching.passed_bytes = max(self._batching.passed_bytes, _bytes(batch))
+        if len(batch) >= self._batching.suspected_inputs:
+            self._batching.suspected_inputs = 0
         return None
 
     # -- a text by itself
@@ -333,16 +363,18 @@ class _Question:
         self._see_that_it_works()
         if can_pass(error):
             return self._weighed(one, error.failed_as)
-        self.answers.refused[fingerprint] = code
+        self.results.refused[fingerprint] = code
         return False
 
     def _weighed(self, one: tuple[str, str], way: str) -> bool:
         """Defer a text that failed in a way that can pass, or refuse it if an earlier run saw the
         same; whether it went through after all."""
         fingerprint, _ = one
-        failures = self._asking.lone_failures
+        failures = self._batching.lone_failures
         earlier = failures.read(fingerprint)
-        again = earlier is not None and earlier.run != self._run and earlier.way == way
+        again = (
+            earlier is not None and earlier.occasion != self._caller.occasion and earlier.way == way
+        )
         for _ in range(CONFIRMATIONS if again else 0):
             error = self._send([one])
             if error is None:
@@ -352,15 +384,15 @@ class _Question:
                 break
             self._see_that_it_works()
         if again:
-            self.answers.refused[fingerprint] = "text_refused"
+            self.results.refused[fingerprint] = "text_refused"
         else:
-            failures.note(fingerprint, LoneFailure(self._run, way))
+            failures.note(fingerprint, LoneFailure(self._caller.occasion, way))
             self._defer(fingerprint, told(way))
         return False
 
     def _defer(self, fingerprint: str, ways: str) -> None:
-        self.answers.invalid.add(fingerprint)
-        self.answers.reasons[fingerprint] = (
+        self.results.invalid.add(fingerprint)
+        self.results.reasons[fingerprint] = (
             f"the embeddings API fails for these texts alone ({ways}) and takes others: they are "
             "marked if the next run sees the same"
         )
@@ -386,7 +418,7 @@ class _Question:
             Halt, RateLimited, TransientError: the endpoint does not take it.
         """
         try:
-            self._asking.probe(self._run, self._patience)
+            self._batching.probe(self._caller, self._timeout)
         except InputRefused as error:
             raise Halt(
                 f"{error}, and even a harmless text: check EMBEDDING_MODEL and OPENAI_BASE_URL"
@@ -396,26 +428,26 @@ class _Question:
 
     def _learn(self, outcome: _Outcome) -> None:
         """A batch failed and each of its texts went through: there was too much in it."""
-        error, asking = outcome.error, self._asking
+        error, batching = outcome.error, self._batching
         if error is None:
             return
         if isinstance(error, InputRefused):
             too_large = isinstance(error, RequestTooLarge)
         else:
             # By chance, perhaps: something has to fail twice.
-            if not asking.suspected_inputs or error.failed_as in PASSING:
-                asking.suspected_inputs = outcome.inputs
+            if not batching.suspected_inputs or error.failed_as in PASSING:
+                batching.suspected_inputs = outcome.inputs
                 return
             too_large = True
         inputs, size = outcome.passed_inputs, outcome.passed_bytes
-        if too_large and asking.passed_inputs >= outcome.inputs:
+        if too_large and batching.passed_inputs >= outcome.inputs:
             inputs = 0
-        elif not too_large or asking.passed_bytes >= outcome.size:
+        elif not too_large or batching.passed_bytes >= outcome.size:
             size = 0
         self._lower(EndpointLimits(inputs=inputs, request_bytes=size))
 
     def _lower(self, found: EndpointLimits) -> None:
-        self._asking.limits.lower(found)
+        self._batching.limits.lower(found)
         self._limits = self._limits.lowered(found)
 
 

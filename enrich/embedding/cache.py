@@ -1,8 +1,8 @@
 """Known vectors in Redis: by fingerprint, within one vector space, bounded in number and age.
 
 Only vectors that came from the API are kept; one read from a log only where its digest shows that
-it is the API's (written_vectors.py): who can write a log must not be able to plant a vector for
-others. Beside the vectors stand short claims, so that two chunks that meet the same new text at
+it is the API's (locations.py): who can write a log must not be able to plant a vector for
+others. Beside the vectors stand short leases, so that two callers that meet the same new text at
 once pay for it once.
 """
 
@@ -53,7 +53,7 @@ return known
 #: KEYS: claims, the entries' prefix. ARGV: fingerprints, owner, milliseconds, length of a whole
 #: entry. Results the positions of the claims that are the owner's now; none where the entry has
 #: come about. A claim is when it ends and whose it is.
-_CLAIM = """
+_LEASE = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local claim = string.format('%.0f %s', now + ARGV[3], ARGV[2])
@@ -86,7 +86,7 @@ return mine
 """
 
 #: KEYS: claims. ARGV: fingerprints, owner. Gives back those that are still the owner's.
-_UNCLAIM = """
+_RELEASE = """
 local names, mine = {}, {}
 for name in string.gmatch(ARGV[1], '[^,]+') do names[#names + 1] = name end
 for i, claim in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
@@ -155,7 +155,7 @@ class VectorCache:
         #: Sorted set of fingerprints by last use, which bounds the number of entries.
         self._uses = f"{base}uses"
         script = connection.register_script
-        self._known, self._claim, self._unclaim = script(_KNOWN), script(_CLAIM), script(_UNCLAIM)
+        self._known, self._lease, self._release = script(_KNOWN), script(_LEASE), script(_RELEASE)
         self._touch, self._put = script(_TOUCH), script(_PUT)
 
     def close(self) -> None:
@@ -201,7 +201,7 @@ class VectorCache:
                 args=[names, numbers, self._length, self._ttl, self._max_entries],
             )
 
-    def claim(self, fingerprints: Sequence[str], owner: str, seconds: float) -> set[str]:
+    def lease(self, fingerprints: Sequence[str], owner: str, seconds: float) -> set[str]:
         """Announce that `owner` will embed these texts.
 
         Returns:
@@ -212,18 +212,18 @@ class VectorCache:
         names = ",".join(fingerprints)
         milliseconds = max(1, int(seconds * 1000))
         with translated():
-            mine = self._claim(
+            mine = self._lease(
                 keys=[self._claims, self._vectors],
                 args=[names, owner, milliseconds, self._length],
             )
         return {fingerprints[position - 1] for position in mine}
 
-    def unclaim(self, fingerprints: Iterable[str], owner: str) -> None:
+    def release(self, fingerprints: Iterable[str], owner: str) -> None:
         """Give back what `owner` announced; another's later claim stays."""
         names = ",".join(fingerprints)
         if names:
             with translated():
-                self._unclaim(keys=[self._claims], args=[names, owner])
+                self._release(keys=[self._claims], args=[names, owner])
 
 
 def space(settings: Settings) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from enrich.embedding.locations import VectorLocations
 from enrich.embedding.resolver import Resolver
 from enrich.embedding.space_guard import Sample, Space, SpaceGuard
+from enrich.enrichment.run_usage import RunUsage
 from enrich.errors import AccessRefused, TextUnusable, TransientError
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import Configuration
@@ -33,10 +34,10 @@ class Comparing:
         store: LogStore,
         written: VectorLocations,
         ledger: Ledger,
-        sources: Resolver,
+        resolver: Resolver,
     ) -> None:
         self._ledger = ledger
-        self._sources = sources
+        self._resolver = resolver
         space = Space(
             url=settings.openai_base_url,
             model=settings.embedding_model,
@@ -51,7 +52,7 @@ class Comparing:
         """Raises as `SpaceGuard.look`."""
 
         def ask(texts: Mapping[str, str]) -> Mapping[str, Vector]:
-            return self._sources.ask(run, texts, lambda vectors: None).vectors
+            return self._resolver.embed(texts, RunUsage(self._ledger, run), occasion=run).vectors
 
         def tell(sentence: str) -> None:
             log.info("comparison: %s", sentence, extra={"run": run})

@@ -1,6 +1,6 @@
 """Enriching one chunk: read afresh, get each text's vector, write, and account for every log.
 
-The straight line is `work`: documents → jobs (one for each distinct text) → vectors from the
+The straight line is `work`: documents → distinct texts → vectors from the
 cheapest place → writes → outcomes. It settles nothing and publishes nothing; `backfill` does.
 """
 
@@ -10,8 +10,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from enrich.embedding.resolver import Given, Job, Resolver
+from enrich.embedding.locations import VectorLocation
+from enrich.embedding.resolver import Resolver, Reusable
 from enrich.enrichment.outcomes import IN_DOUBT, OVERLOADED, UNREADABLE, Judge, Tally
+from enrich.enrichment.run_usage import RunUsage
+from enrich.enrichment.text_groups import TextGroup, text_groups
 from enrich.enrichment.write_trials import DEAD, Sorted, WriteTrials
 from enrich.enrichment.writer import IndexSilent, Writer
 from enrich.errors import NotYet, TransientError, place_of
@@ -20,6 +23,7 @@ from enrich.log_store import Document, LogStore, Presence
 from enrich.models import VECTOR_OUTCOMES, Chunk, Outcome, Reference
 from enrich.ratelimit.write_throttle import WriteThrottle
 from enrich.settings import Settings
+from enrich.text.masking import masker_of
 
 log = logging.getLogger(__name__)
 
@@ -50,15 +54,17 @@ class Enricher:
         self,
         settings: Settings,
         store: LogStore,
-        sources: Resolver,
+        resolver: Resolver,
         ledger: Ledger,
         throttle: WriteThrottle,
         trials: WriteTrials,
     ) -> None:
         self._store = store
-        self._sources = sources
+        self._resolver = resolver
         self._ledger = ledger
         self._trials = trials
+        self._scope_of = settings.donor_scope
+        self._mask = masker_of(settings.enrich_mask)
         self._judge = Judge(levels=settings.enrich_levels)
         self._writer = Writer(settings, store, ledger, throttle, trials, self._judge)
         #: The indices of the chunk at work.
@@ -97,23 +103,23 @@ class Enricher:
             for reference in chunk.references
             if reference.index not in self._sorted.dead | self._sorted.waiting
         ]
-        given = self._given(chunk)
-        references = self._try(chunk, references, given, tally)
+        reusable = self._reusable(chunk)
+        references = self._try(chunk, references, reusable, tally)
         if not references:
             return tally
         if claim.value < LOSSES_BEFORE_ALONE:
-            tally.include(self._together(chunk, references, given))
+            tally.include(self._together(chunk, references, reusable))
         else:
             # Each log is also read alone: reading all of them may be what a worker dies of. Should
             # it die of reading this one, the text before is no suspect.
             for reference in references:
                 self._ledger.suspect(chunk.id, claim.holder, "")
-                for job in self._jobs(chunk, [reference], tally):
-                    if job.fingerprint == claim.suspect:
-                        job.failure = "worker_lost"
+                for group in self._texts(chunk, [reference], tally):
+                    if group.fingerprint == claim.suspect:
+                        group.failure = "worker_lost"
                     else:
-                        self._ledger.suspect(chunk.id, claim.holder, job.fingerprint)
-                    self._do(chunk, [job], given, tally)
+                        self._ledger.suspect(chunk.id, claim.holder, group.fingerprint)
+                    self._do(chunk, [group], reusable, tally)
         return tally
 
     def _left_out(self, chunk: Chunk) -> Tally:
@@ -142,7 +148,7 @@ class Enricher:
         return tally
 
     def _try(
-        self, chunk: Chunk, references: Sequence[Reference], given: Given, tally: Tally
+        self, chunk: Chunk, references: Sequence[Reference], reusable: Reusable, tally: Tally
     ) -> list[Reference]:
         """Give each index in doubt one vector and a refresh; the references still to be handled."""
         left = [one for one in references if one.index not in self._sorted.to_try]
@@ -151,7 +157,7 @@ class Enricher:
             written = False
             for _ in range(min(MOST_TRIED, len(of_index))):
                 # One that is marked failed or was written before shows nothing.
-                single = self._tried_alone(chunk, of_index.pop(0), given)
+                single = self._tried_alone(chunk, of_index.pop(0), reusable)
                 written = any(single.outcomes[outcome.value] for outcome in VECTOR_OUTCOMES)
                 tally.include(single)
                 if written or index in self._sorted.dead:
@@ -166,16 +172,16 @@ class Enricher:
                 left += of_index
         return left
 
-    def _tried_alone(self, chunk: Chunk, reference: Reference, given: Given) -> Tally:
+    def _tried_alone(self, chunk: Chunk, reference: Reference, reusable: Reusable) -> Tally:
         try:
-            return self._alone(chunk, reference, given)
+            return self._alone(chunk, reference, reusable)
         except IndexSilent:
             self._sorted.dead.add(reference.index)
         return self._dead(chunk, [reference])
 
-    def _together(self, chunk: Chunk, references: Sequence[Reference], given: Given) -> Tally:
+    def _together(self, chunk: Chunk, references: Sequence[Reference], reusable: Reusable) -> Tally:
         try:
-            return self._of(chunk, references, given)
+            return self._of(chunk, references, reusable)
         except UNFORESEEN as error:
             log.error(
                 "chunk %s met an error that nobody thought of (%s): its logs are taken one by one",
@@ -184,12 +190,12 @@ class Enricher:
         tally = Tally()
         for reference in references:
             # What was written before shows as such when it is read again.
-            tally.include(self._alone(chunk, reference, given))
+            tally.include(self._alone(chunk, reference, reusable))
         return tally
 
-    def _alone(self, chunk: Chunk, reference: Reference, given: Given) -> Tally:
+    def _alone(self, chunk: Chunk, reference: Reference, reusable: Reusable) -> Tally:
         try:
-            return self._of(chunk, [reference], given)
+            return self._of(chunk, [reference], reusable)
         except UNFORESEEN as error:
             what = f"an error that nobody thought of ({type(error).__name__} at {place_of(error)})"
             log.error(
@@ -202,14 +208,14 @@ class Enricher:
         tally.defer(f"{what}; please report it")
         return tally
 
-    def _of(self, chunk: Chunk, references: Sequence[Reference], given: Given) -> Tally:
+    def _of(self, chunk: Chunk, references: Sequence[Reference], reusable: Reusable) -> Tally:
         tally = Tally()
-        self._do(chunk, self._jobs(chunk, references, tally), given, tally)
+        self._do(chunk, self._texts(chunk, references, tally), reusable, tally)
         return tally
 
-    def _given(self, chunk: Chunk) -> Given:
+    def _reusable(self, chunk: Chunk) -> Reusable:
         try:
-            return self._sources.given(chunk.donors)
+            return self._resolver.reusable(chunk.donors)
         except UNFORESEEN as error:
             # Their texts are paid for once more.
             log.error(
@@ -229,7 +235,9 @@ class Enricher:
 
     # -- what is still owed
 
-    def _jobs(self, chunk: Chunk, references: Sequence[Reference], tally: Tally) -> list[Job]:
+    def _texts(
+        self, chunk: Chunk, references: Sequence[Reference], tally: Tally
+    ) -> list[TextGroup]:
         found = self._store.documents.read(references)
         owed = self._owed(chunk, zip(found, references, strict=True), tally)
         doubts = self._store.wholeness.doubts(owed)
@@ -239,7 +247,7 @@ class Enricher:
         for document in owed:
             if why := doubts.get(document.reference.index):
                 tally.defer(f"{document.reference.index}: {why}")
-        return self._sources.jobs(safe)
+        return text_groups(safe, self._scope_of, self._mask)
 
     def _owed(self, chunk: Chunk, pairs: Any, tally: Tally) -> list[Document]:
         owed = []
@@ -261,7 +269,28 @@ class Enricher:
                 tally.note_writer(outcome, document)
         return owed
 
-    def _do(self, chunk: Chunk, jobs: list[Job], given: Given, tally: Tally) -> None:
-        self._sources.find(chunk.run, chunk.id, [job for job in jobs if not job.failure], given)
-        self._writer.write(chunk, jobs, tally, tried=self._sorted.to_try)
-        self._sources.written(jobs)
+    def _do(self, chunk: Chunk, groups: list[TextGroup], reusable: Reusable, tally: Tally) -> None:
+        self._resolve(chunk, [group for group in groups if not group.failure], reusable)
+        self._writer.write(chunk, groups, tally, tried=self._sorted.to_try)
+        self._resolver.remember(
+            {
+                group.fingerprint: VectorLocation.of(
+                    group.documents[0].reference, group.fingerprint, group.vector
+                )
+                for group in groups
+                if group.outcome is Outcome.EMBEDDED and group.vector is not None
+            }
+        )
+
+    def _resolve(self, chunk: Chunk, groups: list[TextGroup], reusable: Reusable) -> None:
+        resolution = self._resolver.resolve(
+            [group.request() for group in groups],
+            RunUsage(self._ledger, chunk.run),
+            owner=chunk.id,
+            occasion=chunk.run,
+            reusable=reusable,
+        )
+        if resolution.out_of_budget:
+            self._ledger.out_of_budget(chunk.run)
+        for group, resolved in zip(groups, resolution.results, strict=True):
+            group.take(resolved)

@@ -6,8 +6,8 @@ from collections.abc import Sequence, Set
 from datetime import UTC, datetime
 from typing import Any
 
-from enrich.embedding.resolver import Job
 from enrich.enrichment.outcomes import CHANGED, NO_VECTOR, OVERLOADED, UNREADABLE, Judge, Tally
+from enrich.enrichment.text_groups import TextGroup
 from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import TransientError
 from enrich.ledger import Ledger
@@ -57,9 +57,9 @@ class Writer:
         self._tried: Set[str] = frozenset()
 
     def write(
-        self, chunk: Chunk, jobs: list[Job], tally: Tally, *, tried: Set[str] = frozenset()
+        self, chunk: Chunk, groups: list[TextGroup], tally: Tally, *, tried: Set[str] = frozenset()
     ) -> None:
-        """Write the vectors and failures of jobs, and count what became of their documents.
+        """Write the vectors and failures of texts, and count what became of their documents.
 
         Args:
             tried: indices that get their first log by this.
@@ -71,31 +71,31 @@ class Writer:
         self._tried = tried
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         planned: list[tuple[Outcome, Write]] = []
-        # The same text in several projects has a job for each, and one vector.
+        # The same text in several projects has a group for each, and one vector.
         encoded: dict[int, bytes] = {}
-        for job in jobs:
-            if job.failure:
-                code = {"ai_enrichment_error": job.failure}
+        for group in groups:
+            if group.failure:
+                code = {"ai_enrichment_error": group.failure}
                 mark = {**self._marks(chunk.run, now), **code, "ai_enrichment_status": "failed"}
                 failed = Addition(mark)
                 planned += [
                     (Outcome.FAILED, self._write_of(chunk, document, failed))
-                    for document in job.documents
+                    for document in group.documents
                 ]
-            elif job.vector is None:
-                tally.defer(job.put_off or NO_VECTOR, len(job.documents))
+            elif group.vector is None:
+                tally.defer(group.reason or NO_VECTOR, len(group.documents))
             else:
-                vector = encoded.get(id(job.vector)) or encode_vector(job.vector)
-                encoded[id(job.vector)] = vector
+                vector = encoded.get(id(group.vector)) or encode_vector(group.vector)
+                encoded[id(group.vector)] = vector
                 fields = {
                     **self._marks(chunk.run, now),
                     "ai_enrichment_status": "success",
                     "ai_embedding_model": self._settings.embedding_model,
                     "ai_embedding_dimensions": self._settings.embedding_dimensions,
-                    "ai_text_sha256": job.fingerprint,
+                    "ai_text_sha256": group.fingerprint,
                 }
-                first, *others = job.documents
-                for source, documents in ((job.source, [first]), (Outcome.DUPLICATE, others)):
+                first, *others = group.documents
+                for source, documents in ((group.outcome, [first]), (Outcome.DUPLICATE, others)):
                     added = Addition({**fields, "ai_vector_source": source.value}, vector)
                     planned += [
                         (source, self._write_of(chunk, document, added)) for document in documents

@@ -21,6 +21,7 @@ import redis
 
 from enrich.errors import RunClosed
 from enrich.ledger.answers import Claim, Opened, Scan, Standing
+from enrich.ledger.api_keys import WorkingKeys
 from enrich.ledger.deployment import Configuration, Deployment
 from enrich.ledger.index_states import IndexState, IndexStates
 from enrich.ledger.lone_failures import KeptLoneFailures
@@ -67,6 +68,7 @@ class Ledger:
         #: Which indices take writes.
         self.index_states = IndexStates(connection, prefix)
         self.spending = Spending(connection, prefix)
+        self.api_keys = WorkingKeys(connection, prefix)
         room = files(__package__)
         common = room.joinpath("_common.lua").read_text()
         self._scripts = {
@@ -540,20 +542,6 @@ class Ledger:
         if documents:
             with translated():
                 self._redis.hdel(self._key("refused"), *(f"{i}/{d}" for i, d in documents))
-
-    # -- API keys, told apart by a short hash
-
-    def note_key_works(self, key_hash: str, seconds: float) -> None:
-        """A success speaks for the key that brought it, for so long."""
-        with translated():
-            self._redis.set(self._key("key:" + key_hash), 1, px=int(seconds * 1000))
-
-    def another_key_works(self, key_hash: str) -> bool:
-        """Whether some worker got vectors lately with a key other than this one."""
-        mine = self._key("key:" + key_hash)
-        with translated():
-            names = self._redis.scan_iter(match=self._key("key:*"), count=1000)
-            return any(_text(name) != mine for name in names)
 
     def now(self) -> float:
         """Redis TIME, in seconds."""

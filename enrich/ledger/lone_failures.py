@@ -29,11 +29,11 @@ class KeptLoneFailures:
             stored = self._redis.get(self._prefix + fingerprint)
         if not stored:
             return None
-        run, way = json.loads(stored)
-        return LoneFailure(str(run), str(way))
+        occasion, way = json.loads(stored)
+        return LoneFailure(str(occasion), str(way))
 
     def note(self, fingerprint: str, failure: LoneFailure) -> None:
-        value = json.dumps([failure.run, failure.way])
+        value = json.dumps([failure.occasion, failure.way])
         with translated():
             self._redis.set(self._prefix + fingerprint, value, ex=KEPT_SECONDS)
 

@@ -54,6 +54,7 @@ __all__ = [
     "Readiness",
     "RequestRefused",
     "StoredVector",
+    "StoredVectors",
     "Target",
     "Trial",
     "Verdict",

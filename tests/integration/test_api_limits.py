@@ -12,8 +12,9 @@ import pytest
 import redis
 
 from dev.api_control import ApiControl
-from enrich.embedding.batching import Batching
+from enrich.embedding.batching import Batching, Caller
 from enrich.embedding.client import OpenAIEmbedder
+from enrich.embedding.in_memory import InMemoryQuota, InMemoryUsage
 from enrich.errors import RateLimited
 from enrich.ratelimit.api_quota import ApiQuota
 from enrich.ratelimit.gcra import MAX_WAIT_SECONDS
@@ -41,19 +42,20 @@ def test_an_endpoint_that_knows_less_is_served_and_its_requests_are_counted(
     assert record.api_requests == embeddings.counts()["requests"] == 3
 
 
-def ask_from_all(asking: Callable[[], Batching], requests: int, texts: int) -> int:
+def ask_from_all(batching: Callable[[], Batching], requests: int, texts: int) -> int:
     """Let all workers ask until so many requests were answered; how many 429 they got."""
     left = list(range(requests))
     refused: list[int] = []
+    nobody = Caller(occasion="run", meter=InMemoryUsage())
 
     def work() -> None:
-        mine = asking()
+        mine = batching()
         while left:
             nth = left.pop()
             request = {f"{nth}-{n}": f"disk {nth} of host {n} is full" for n in range(texts)}
             while True:
                 try:
-                    mine.ask("run", request, lambda _: None)
+                    mine.embed(request, nobody, lambda _: None)
                     break
                 except RateLimited:
                     refused.append(nth)
@@ -64,20 +66,6 @@ def ask_from_all(asking: Callable[[], Batching], requests: int, texts: int) -> i
     for thread in threads:
         thread.join()
     return len(refused)
-
-
-class NoBudget:
-    """Asks whenever it likes."""
-
-    def acquire(self, tokens: int, timeout: float = 0.0) -> float:
-        return 0.0
-
-    def pause(self, seconds: float) -> None: ...
-    def limits(self) -> tuple[int, int]:
-        return 0, 0
-
-    def learn(self, limits: Any) -> None: ...
-    def correct(self, tokens: int, billed: int) -> None: ...
 
 
 #: The quota, and how many requests of how many texts go beyond what it gives at once.
@@ -103,12 +91,10 @@ def test_a_quota_that_is_enforced_is_kept(
     connections = [redis.Redis.from_url(redis_url) for _ in range(WORKERS)]
     lines = iter(connections)
 
-    def asking() -> Batching:
-        return Batching(
-            OpenAIEmbedder(ours), ApiQuota(next(lines), ours), lambda run, **amounts: None
-        )
+    def batching() -> Batching:
+        return Batching(OpenAIEmbedder(ours), ApiQuota(next(lines), ours))
 
-    ask_from_all(asking, requests, texts)
+    ask_from_all(batching, requests, texts)
 
     seen = embeddings.seen
     for connection in connections:
@@ -128,10 +114,10 @@ def test_without_the_budget_the_same_quota_refuses(
     # What makes the test above one of the budget, not of a quota that nobody reaches.
     embeddings.set(**quota, burst_seconds=7.0)
 
-    def asking() -> Batching:
-        return Batching(OpenAIEmbedder(settings()), NoBudget(), lambda run, **amounts: None)  # type: ignore[arg-type]
+    def batching() -> Batching:
+        return Batching(OpenAIEmbedder(settings()), InMemoryQuota())
 
-    assert ask_from_all(asking, requests, texts) > 0.05 * requests
+    assert ask_from_all(batching, requests, texts) > 0.05 * requests
 
 
 def test_a_pause_asked_of_one_worker_holds_all_and_nobody_waits_long_in_its_slot(
@@ -141,15 +127,13 @@ def test_a_pause_asked_of_one_worker_holds_all_and_nobody_waits_long_in_its_slot
     lines = [redis.Redis.from_url(redis_url) for _ in range(2)]
     slept: list[float] = []
     budgets = [ApiQuota(line, settings(), slept.append) for line in lines]
-    counted: list[dict[str, int]] = []
-    first, other = (
-        Batching(OpenAIEmbedder(settings()), budget, lambda run, **n: counted.append(n))
-        for budget in budgets
-    )
+    usage = InMemoryUsage()
+    caller = Caller(occasion="run", meter=usage)
+    first, other = (Batching(OpenAIEmbedder(settings()), budget) for budget in budgets)
 
-    for asking in (first, other, first):
+    for batching in (first, other, first):
         with pytest.raises(RateLimited) as limited:
-            asking.ask("run", {"a": "disk is full"}, lambda _: None)
+            batching.embed({"a": "disk is full"}, caller, lambda _: None)
         assert limited.value.retry_after is not None
         assert 30 < limited.value.retry_after <= 40
     assert embeddings.seen["requests"] == 1, "the others did not even ask"
@@ -160,7 +144,7 @@ def test_a_pause_asked_of_one_worker_holds_all_and_nobody_waits_long_in_its_slot
     budgets[0].pause(MAX_WAIT_SECONDS - 1)
     # Its sleep moves no time here, so that the pause seems to go on and on.
     with pytest.raises(RateLimited):
-        other.ask("run", {"a": "disk is full"}, lambda _: None)
+        other.embed({"a": "disk is full"}, caller, lambda _: None)
     assert 0 < sum(slept) <= MAX_WAIT_SECONDS
     for line in lines:
         line.close()

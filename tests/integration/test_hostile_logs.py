@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dev.services import Services
-from enrich.embedding import resolver
+from enrich.enrichment import text_groups
 from enrich.log_store import index_template
 from enrich.text import extract
 from tests.conftest import DIMENSIONS, Pipeline, Search
@@ -104,7 +104,7 @@ def test_an_error_that_nobody_thought_of_costs_one_log(
 
     search.create(OTHER)
     search.index(OTHER, [*logs(NEIGHBOURS, NEIGHBOURS), {**logs(1, 1)[0], "message": "the one"}])
-    monkeypatch.setattr(resolver, "text_of", text_of)
+    monkeypatch.setattr(text_groups, "text_of", text_of)
 
     record = pipeline().run()
 

@@ -17,6 +17,7 @@ from enrich.embedding.batching import (
     HARMLESS_TEXT,
     MAX_REQUEST_BYTES,
     Batching,
+    Caller,
     Results,
     half_of_bytes,
     requests_of,
@@ -102,21 +103,23 @@ class Budget:
 
 
 class Desk:
-    """An `Batching` with all that it works with."""
+    """A `Batching` with all that it works with."""
 
     def __init__(self, trouble: Trouble = lambda texts: None) -> None:
         self.embedder = WordEmbedder(trouble)
         self.budget = Budget()
         self.counted: Counter[str] = Counter()
         self.kept: list[dict[str, Vector]] = []
-        self.asking = Batching(self.embedder, self.budget, self._count)  # type: ignore[arg-type]
+        self.batching = Batching(self.embedder, self.budget)
+        self.caller = Caller(occasion="run", meter=self)
 
-    def _count(self, run: str, **amounts: int) -> None:
-        assert run == "run"
+    def count(self, **amounts: int) -> None:
         self.counted.update(amounts)
 
     def ask(self, texts: Sequence[str]) -> Results:
-        return self.asking.ask("run", {fingerprint(t): t for t in texts}, self.kept.append)
+        return self.batching.embed(
+            {fingerprint(t): t for t in texts}, self.caller, self.kept.append
+        )
 
     @property
     def kept_fingerprints(self) -> list[str]:
@@ -242,7 +245,7 @@ def test_trouble_while_probing_is_not_held_against_the_text() -> None:
 
 def test_probe_is_one_input_and_counted() -> None:
     desk = Desk()
-    desk.asking.probe("run")
+    desk.batching.probe(desk.caller)
     assert desk.embedder.requests == [[HARMLESS_TEXT]]
     assert desk.counted == {"api_requests": 1, "api_inputs": 1, "api_tokens": 2}
 

@@ -552,10 +552,10 @@ def test_refused_documents_are_bounded(
 
 
 def test_keys_are_told_apart(ledger: Ledger) -> None:
-    assert not ledger.another_key_works("aa")
-    ledger.note_key_works("aa", 60)
-    assert not ledger.another_key_works("aa")
-    assert ledger.another_key_works("bb")
+    assert not ledger.api_keys.another_works("aa")
+    ledger.api_keys.note("aa", 60)
+    assert not ledger.api_keys.another_works("aa")
+    assert ledger.api_keys.another_works("bb")
 
 
 def test_endpoint_is_remembered(ledger: Ledger) -> None:

@@ -16,8 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enrich.embedding.batching import CONFIRMATIONS, HARMLESS_TEXT, PASSING, Batching, Results
+from enrich.embedding.batching import (
+    CONFIRMATIONS,
+    HARMLESS_TEXT,
+    PASSING,
+    Batching,
+    Caller,
+    Results,
+)
 from enrich.embedding.client import Embedded
+from enrich.embedding.in_memory import InMemoryQuota, InMemoryUsage
 from enrich.embedding.limits import EndpointLimits, OwnLimits
 from enrich.errors import (
     EnrichError,
@@ -29,7 +37,7 @@ from enrich.errors import (
 )
 from enrich.text.extract import fingerprint
 from enrich.vectors import Vector
-from tests.unit.test_batching import Budget, vector_of
+from tests.unit.test_batching import vector_of
 
 REPEATABLE = settings(deadline=None, max_examples=200, derandomize=True)
 
@@ -96,12 +104,14 @@ class Endpoint:
     def close(self) -> None: ...
 
 
-def asking_of(endpoint: Endpoint, limits: OwnLimits | None = None) -> Batching:
-    return Batching(endpoint, Budget(), lambda run, **n: None, limits)  # type: ignore[arg-type]
+def batching_of(endpoint: Endpoint, limits: OwnLimits | None = None) -> Batching:
+    return Batching(endpoint, InMemoryQuota(), limits)
 
 
-def ask(asking: Batching, texts: Sequence[str], run: str = "run") -> Results:
-    return asking.ask(run, {fingerprint(text): text for text in texts}, lambda vectors: None)
+def ask(batching: Batching, texts: Sequence[str], run: str = "run") -> Results:
+    caller = Caller(occasion=run, meter=InMemoryUsage())
+    wanted = {fingerprint(text): text for text in texts}
+    return batching.embed(wanted, caller, lambda vectors: None)
 
 
 def texts_of(count: int, size: int = 0) -> list[str]:
@@ -128,8 +138,8 @@ def test_each_text_ends_with_its_vector_or_its_own_reason(count: int, data: st.D
     # Of those that are too large, the ones that no cut helps.
     endpoint = Endpoint({t: "400" if way == "413" else way for t, way in culprits.items()})
 
-    asking = asking_of(endpoint)
-    answers = ask(asking, texts)
+    batching = batching_of(endpoint)
+    answers = ask(batching, texts)
 
     assert {*answers.vectors, *answers.refused, *answers.invalid} == set(map(fingerprint, texts))
     for text in texts:
@@ -149,7 +159,7 @@ def test_each_text_ends_with_its_vector_or_its_own_reason(count: int, data: st.D
     left = [text for text in texts if fingerprint(text) in answers.invalid]
     for _ in range(2):
         endpoint.requests.clear()
-        later = ask(asking, left, "later")
+        later = ask(batching, left, "later")
         assert later.refused == dict.fromkeys(map(fingerprint, left), "text_refused")
         assert all(harmless_was_taken_after(endpoint, text) for text in left)
         most = len(left) * (2 * (2 + 1) + 2 + 2 * CONFIRMATIONS)
@@ -175,7 +185,7 @@ def test_nothing_is_marked_once_the_endpoint_refuses_everything(
         culprits, most_inputs, way="400", turns_after=turns_after, turns_to=turns_to
     )
     try:
-        answers = ask(asking_of(endpoint), texts)
+        answers = ask(batching_of(endpoint), texts)
     except (Halt, TransientError):
         return
     # It was done with all of them before.
@@ -189,7 +199,7 @@ def test_nothing_is_marked_once_the_endpoint_refuses_everything(
 def test_an_endpoint_that_fails_for_all_is_asked_little(way: str, count: int) -> None:
     endpoint = Endpoint(turns_after=0, turns_to=way)
     with pytest.raises((Halt, TransientError)) as raised:
-        ask(asking_of(endpoint), texts_of(count))
+        ask(batching_of(endpoint), texts_of(count))
     by_text = issubclass(KINDS[way], InputRefused)
     assert len(endpoint.requests) <= (10 + 2 if by_text else 3)
     assert endpoint.requests[-1][0] == [HARMLESS_TEXT]
@@ -201,32 +211,32 @@ def test_an_endpoint_that_fails_for_all_is_asked_little(way: str, count: int) ->
 
 def test_a_run_that_is_tried_again_is_no_later_one() -> None:
     (text,) = texts_of(1)
-    asking = asking_of(Endpoint({text: "500"}))
+    batching = batching_of(Endpoint({text: "500"}))
     for _ in range(5):
-        assert ask(asking, [text]).refused == {}
-    assert ask(asking, [text], "later").refused == {fingerprint(text): "text_refused"}
+        assert ask(batching, [text]).refused == {}
+    assert ask(batching, [text], "later").refused == {fingerprint(text): "text_refused"}
 
 
 @pytest.mark.parametrize(("first", "then"), [("500", "cut"), ("cut", "503"), ("200", "500")])
 def test_another_way_of_failing_begins_anew(first: str, then: str) -> None:
     (text,) = texts_of(1)
     endpoint = Endpoint({text: first})
-    asking = asking_of(endpoint)
-    ask(asking, [text], "1")
+    batching = batching_of(endpoint)
+    ask(batching, [text], "1")
     endpoint.culprits[text] = then
-    assert ask(asking, [text], "2").refused == {}
-    assert ask(asking, [text], "3").refused == {fingerprint(text): "text_refused"}
+    assert ask(batching, [text], "2").refused == {}
+    assert ask(batching, [text], "3").refused == {fingerprint(text): "text_refused"}
 
 
 def test_a_text_that_went_through_in_between_begins_anew() -> None:
     (text,) = texts_of(1)
     endpoint = Endpoint({text: "500"})
-    asking = asking_of(endpoint)
-    ask(asking, [text], "1")
+    batching = batching_of(endpoint)
+    ask(batching, [text], "1")
     endpoint.culprits.clear()
-    assert len(ask(asking, [text], "2").vectors) == 1
+    assert len(ask(batching, [text], "2").vectors) == 1
     endpoint.culprits[text] = "500"
-    assert ask(asking, [text], "3").refused == {}
+    assert ask(batching, [text], "3").refused == {}
 
 
 def test_a_text_that_goes_through_when_it_is_tried_once_more_has_its_vector() -> None:
@@ -237,9 +247,9 @@ def test_a_text_that_goes_through_when_it_is_tried_once_more_has_its_vector() ->
             return super()._fails(texts) if sum(t == [text] for t, _ in self.requests) < 4 else None
 
     endpoint = Recovers({text: "500"})
-    asking = asking_of(endpoint)
-    ask(asking, [text], "1")
-    answers = ask(asking, [text], "2")
+    batching = batching_of(endpoint)
+    ask(batching, [text], "1")
+    answers = ask(batching, [text], "2")
     assert is_of(answers.vectors[fingerprint(text)], text)
     assert not answers.refused and not answers.invalid
 
@@ -253,7 +263,7 @@ def test_a_server_that_fails_at_random_marks_no_healthy_text(odds: float) -> Non
         def _fails(self, texts: Sequence[str]) -> EnrichError | None:
             return failure("500") if chance.random() < odds else None
 
-    asking = asking_of(Random())
+    batching = batching_of(Random())
     left = texts_of(1_500)
     deferred = 0
     for run in range(4):
@@ -261,7 +271,7 @@ def test_a_server_that_fails_at_random_marks_no_healthy_text(odds: float) -> Non
         for n in range(0, len(left), 1 + run % 2):
             chunk = left[n : n + 1 + run % 2]
             try:
-                answers = ask(asking, chunk, str(run))
+                answers = ask(batching, chunk, str(run))
             except TransientError:
                 invalid += chunk
                 continue
@@ -280,14 +290,14 @@ def test_how_many_inputs_an_endpoint_takes_is_learned_whatever_its_status(way: s
     """And then nothing is refused any more."""
     limits = OwnLimits()
     endpoint = Endpoint(most_inputs=32, way=way)
-    asking = asking_of(endpoint, limits)
+    batching = batching_of(endpoint, limits)
     for n in range(3):
-        answers = ask(asking, [f"{n} {text}" for text in texts_of(256)])
+        answers = ask(batching, [f"{n} {text}" for text in texts_of(256)])
         assert len(answers.vectors) == 256
     assert 16 <= limits.read().inputs <= 32
     endpoint.requests.clear()
     # Another worker of the same deployment.
-    assert len(ask(asking_of(endpoint, limits), texts_of(300)).vectors) == 300
+    assert len(ask(batching_of(endpoint, limits), texts_of(300)).vectors) == 300
     assert all(taken for _, taken in endpoint.requests)
 
 
@@ -298,9 +308,9 @@ def test_one_failure_by_chance_teaches_nothing() -> None:
 
     limits = OwnLimits()
     endpoint = Once()
-    asking = asking_of(endpoint, limits)
+    batching = batching_of(endpoint, limits)
     for n in range(3):
-        assert len(ask(asking, [f"{n} {text}" for text in texts_of(64)]).vectors) == 64
+        assert len(ask(batching, [f"{n} {text}" for text in texts_of(64)]).vectors) == 64
     assert limits.read() == EndpointLimits()
     assert [len(sent) for sent, _ in endpoint.requests] == [64, 1, 32, 32, 64, 64]
 
@@ -308,15 +318,15 @@ def test_one_failure_by_chance_teaches_nothing() -> None:
 def test_how_many_bytes_a_request_may_have_is_learned() -> None:
     limits = OwnLimits()
     endpoint = Endpoint(most_request=100_000)
-    asking = asking_of(endpoint, limits)
+    batching = batching_of(endpoint, limits)
     # That many inputs go through when they are short.
-    ask(asking, texts_of(256))
-    answers = ask(asking, texts_of(256, 1_000))
+    ask(batching, texts_of(256))
+    answers = ask(batching, texts_of(256, 1_000))
     assert len(answers.vectors) == 256
     assert limits.read().inputs == 0
     assert 40_000 <= limits.read().request_bytes <= 100_000
     endpoint.requests.clear()
-    assert len(ask(asking, texts_of(300, 1_001)).vectors) == 300
+    assert len(ask(batching, texts_of(300, 1_001)).vectors) == 300
     assert all(taken for _, taken in endpoint.requests)
 
 
@@ -329,7 +339,7 @@ def test_what_the_model_is_too_small_for_is_cut_and_not_failed(
     endpoint = Endpoint(most_text=most_text)
     texts = [*texts_of(short), *(f"trace {n} " + "y" * 7_980 for n in range(long))]
 
-    answers = ask(asking_of(endpoint, limits), texts)
+    answers = ask(batching_of(endpoint, limits), texts)
 
     assert answers.vectors.keys() == {fingerprint(text) for text in texts}
     assert not answers.refused
@@ -346,7 +356,7 @@ def test_what_the_model_is_too_small_for_is_cut_and_not_failed(
     endpoint.requests.clear()
     if most_text >= 500:
         more = [f"other {n} " + "z" * 7_980 for n in range(3)]
-        assert len(ask(asking_of(endpoint, limits), more).vectors) == 3
+        assert len(ask(batching_of(endpoint, limits), more).vectors) == 3
         assert [taken for _, taken in endpoint.requests] == [True]
 
 
@@ -362,7 +372,7 @@ def test_a_text_is_cut_to_what_the_refusal_tells() -> None:
 
     told = Told()
     text = "trace " + "y" * 7_900
-    answers = ask(asking_of(told), [text])
+    answers = ask(batching_of(told), [text])
     assert len(answers.vectors) == 1
     assert [len(sent[0]) > 3_500 for sent, _ in told.requests] == [True, True]
 
@@ -375,7 +385,7 @@ def test_a_text_that_no_cut_helps_is_refused_as_too_large() -> None:
     endpoint = Nothing()
     text = "z" * 8_000
     limits = OwnLimits()
-    answers = ask(asking_of(endpoint, limits), [text])
+    answers = ask(batching_of(endpoint, limits), [text])
     assert answers.refused == {fingerprint(text): "text_too_large"}
     assert limits.read() == EndpointLimits()
     assert endpoint.requests[-1] == ([HARMLESS_TEXT], True)
@@ -383,7 +393,7 @@ def test_a_text_that_no_cut_helps_is_refused_as_too_large() -> None:
 
 def test_one_planted_text_does_not_shorten_all_others_to_nothing() -> None:
     limits = OwnLimits()
-    ask(asking_of(Endpoint(most_text=70), limits), ["\N{SKULL}" * 1_000])
+    ask(batching_of(Endpoint(most_text=70), limits), ["\N{SKULL}" * 1_000])
     assert limits.read().text_bytes >= 500
 
 
@@ -395,13 +405,15 @@ def test_a_text_the_endpoint_hangs_for_costs_few_time_outs_and_its_neighbours_no
             return error if "error number 5 " in texts else None
 
     endpoint = Hangs()
-    asking = asking_of(endpoint)
+    batching = batching_of(endpoint)
     left = texts_of(16)
+    caller = Caller(occasion="run", meter=InMemoryUsage())
     for _ in range(4):
         kept: dict[str, Vector] = {}
         before = len(endpoint.requests)
         with pytest.raises(ServerUnavailable):
-            asking.ask("run", {fingerprint(text): text for text in left}, kept.update)
+            wanted = {fingerprint(text): text for text in left}
+            batching.embed(wanted, caller, kept.update)
         hung = [taken for _, taken in endpoint.requests[before:]].count(False)
         assert hung <= 2
         left = [text for text in left if fingerprint(text) not in kept]
@@ -411,7 +423,7 @@ def test_a_text_the_endpoint_hangs_for_costs_few_time_outs_and_its_neighbours_no
 def test_a_setting_says_what_the_model_takes() -> None:
     endpoint = Endpoint(most_text=1_000)
     limits = OwnLimits()
-    asking = Batching(endpoint, Budget(), lambda run, **n: None, limits, 900)  # type: ignore[arg-type]
+    batching = Batching(endpoint, InMemoryQuota(), limits, 900)
     texts = [f"{n} " + "y" * 5_000 for n in range(20)]
-    assert len(ask(asking, texts).vectors) == 20
+    assert len(ask(batching, texts).vectors) == 20
     assert [taken for _, taken in endpoint.requests] == [True]

@@ -7,10 +7,9 @@ import redis
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enrich.embedding.resolver import Job, _owners, _split
+from enrich.embedding.budget import split
+from enrich.embedding.resolver import TextRequest, payers_of
 from enrich.ledger import Ledger
-from enrich.log_store import Document, Presence
-from enrich.models import Reference
 
 PROJECTS = st.sampled_from(["pay", "shop", "결제", "a|b"])
 
@@ -18,7 +17,7 @@ PROJECTS = st.sampled_from(["pay", "shop", "결제", "a|b"])
 @settings(deadline=None, derandomize=True)
 @given(st.integers(0, 10**9), st.dictionaries(PROJECTS, st.integers(1, 10**6)))
 def test_parts_sum_up_to_the_whole(micro_usd: int, payers: dict[str, int]) -> None:
-    parts = _split(micro_usd, payers)
+    parts = split(micro_usd, payers)
     assert sum(parts.values()) == (micro_usd if payers else 0)
     assert all(part >= 0 for part in parts.values())
 
@@ -38,23 +37,20 @@ def test_what_projects_pay_is_counted_also_for_a_run_that_is_over(
     assert ledger.spending.over_share((), 0.1) == set()
 
 
-def job(digest: str, *projects: str) -> Job:
-    documents = [
-        Document(
-            reference=Reference(f"{project}_2026_11", "1", None, 1, 1),
-            presence=Presence.FOUND,
-            fields={},
-        )
-        for project in projects
-    ]
-    return Job(fingerprint=digest, text="x", scope="", documents=documents)
+def wanted(digest: str, *payers: str) -> TextRequest:
+    return TextRequest(fingerprint=digest, text="x", payers=frozenset(payers))
 
 
 def test_a_text_is_paid_by_a_project_that_may_still_spend() -> None:
-    jobs = [job("a", "flood"), job("a", "quiet"), job("b", "flood", "quiet"), job("c", "zeal")]
-    assert _owners(jobs, {"flood"}) == {"a": "quiet", "b": "quiet", "c": "zeal"}
-    assert _owners(jobs, set()) == {"a": "flood", "b": "flood", "c": "zeal"}
-    assert _owners([job("a", "flood")], {"flood"}) == {}
+    requests = [
+        wanted("a", "flood"),
+        wanted("a", "quiet"),
+        wanted("b", "flood", "quiet"),
+        wanted("c", "zeal"),
+    ]
+    assert payers_of(requests, {"flood"}) == {"a": "quiet", "b": "quiet", "c": "zeal"}
+    assert payers_of(requests, set()) == {"a": "flood", "b": "flood", "c": "zeal"}
+    assert payers_of([wanted("a", "flood")], {"flood"}) == {}
 
 
 @pytest.mark.parametrize("seen", [set(), {"pay"}])

@@ -77,10 +77,10 @@ def test_a_page_of_any_size_can_be_asked_about(cache: VectorCache) -> None:
 
 def test_nothing_asked_nothing_done(cache: VectorCache) -> None:
     cache.put({})
-    cache.unclaim([], "me")
+    cache.release([], "me")
     assert cache.get([]) == {}
     assert cache.known([]) == set()
-    assert cache.claim([], "me", 10) == set()
+    assert cache.lease([], "me", 10) == set()
 
 
 @settings(deadline=None, max_examples=30, derandomize=True)
@@ -168,7 +168,7 @@ def test_everything_has_a_time_to_live(connection: redis.Redis) -> None:
     cache = VectorCache(connection, wanted)
     cache.put(vectors_of("aa", "bb"))
     cache.get(["aa"])
-    cache.claim(["cc"], "me", 5)
+    cache.lease(["cc"], "me", 5)
     keys = connection.keys(f"{wanted.enrich_redis_prefix}*")
     assert len(keys) == 4
     assert all(0 < connection.ttl(key) <= 77 for key in keys)
@@ -192,27 +192,27 @@ def test_cache_of_no_entries_is_off(connection: redis.Redis) -> None:
 
 
 def test_one_of_many_pays_for_a_text(cache: VectorCache) -> None:
-    assert cache.claim(["aa", "bb"], "one", 30) == {"aa", "bb"}
-    assert cache.claim(["bb", "cc"], "other", 30) == {"cc"}
+    assert cache.lease(["aa", "bb"], "one", 30) == {"aa", "bb"}
+    assert cache.lease(["bb", "cc"], "other", 30) == {"cc"}
     # Delivered again, the same chunk goes on.
-    assert cache.claim(["aa", "cc"], "one", 30) == {"aa"}
-    cache.unclaim(["aa"], "one")
-    assert cache.claim(["aa", "bb"], "other", 30) == {"aa"}
+    assert cache.lease(["aa", "cc"], "one", 30) == {"aa"}
+    cache.release(["aa"], "one")
+    assert cache.lease(["aa", "bb"], "other", 30) == {"aa"}
 
 
 def test_claim_ends_by_itself(cache: VectorCache) -> None:
-    assert cache.claim(["aa"], "crashed", 0.001) == {"aa"}
-    assert cache.claim(["bb"], "another", 30) == {"bb"}
-    while not cache.claim(["aa"], "other", 30):
+    assert cache.lease(["aa"], "crashed", 0.001) == {"aa"}
+    assert cache.lease(["bb"], "another", 30) == {"bb"}
+    while not cache.lease(["aa"], "other", 30):
         pass
-    assert cache.claim(["aa", "bb"], "third", 30) == set()
+    assert cache.lease(["aa", "bb"], "third", 30) == set()
     # Given back late: it is another's now.
-    cache.unclaim(["aa"], "crashed")
-    assert cache.claim(["aa"], "third", 30) == set()
+    cache.release(["aa"], "crashed")
+    assert cache.lease(["aa"], "third", 30) == set()
 
 
 def test_claims_are_no_vectors(cache: VectorCache) -> None:
-    cache.claim(["aa"], "me", 30)
+    cache.lease(["aa"], "me", 30)
     assert cache.known(["aa"]) == set()
     assert cache.get(["aa"]) == {}
 
@@ -232,7 +232,7 @@ def test_another_space_shares_nothing(connection: redis.Redis, other: dict[str, 
     assert space(mine) != space(theirs)
     VectorCache(connection, mine).put(vectors_of("aa"))
     assert VectorCache(connection, theirs).known(["aa"]) == set()
-    assert VectorCache(connection, theirs).claim(["aa"], "me", 30) == {"aa"}
+    assert VectorCache(connection, theirs).lease(["aa"], "me", 30) == {"aa"}
 
 
 def test_space_is_the_same_for_every_key_and_password() -> None:
@@ -247,8 +247,8 @@ def test_redis_that_is_away_is_told_in_our_words() -> None:
         lambda: cache.get(["aa"]),
         lambda: cache.known(["aa"]),
         lambda: cache.put(vectors_of("aa")),
-        lambda: cache.claim(["aa"], "me", 30),
-        lambda: cache.unclaim(["aa"], "me"),
+        lambda: cache.lease(["aa"], "me", 30),
+        lambda: cache.release(["aa"], "me"),
     )
     for call in calls:
         with pytest.raises(ServerUnavailable, match="Redis cannot be reached"):
