@@ -36,6 +36,9 @@ from enrich.wiring import build_backfill, build_ledger
 if TYPE_CHECKING:
     from tests.secured import SecuredCluster
 
+# Tests that stand in no test file, since several of those run them.
+pytest.register_assert_rewrite("tests.log_store_contract")
+
 ROOT = Path(__file__).parent.parent
 DIMENSIONS = 1536
 
