@@ -14,7 +14,8 @@ from enrich.settings import Settings
 if TYPE_CHECKING:
     from redis import Redis
 
-    from enrich.backfill.run import Backfill, Publisher
+    from enrich.backfill.publisher import Publisher
+    from enrich.backfill.run import Backfill
     from enrich.embedding.cache import VectorCache
     from enrich.embedding.client import Embedder, OpenAIEmbedder
     from enrich.embedding.locations import VectorLocations

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from enrich.backfill.run import MAX_PAUSE_SECONDS, ChunkBusy
+from enrich.backfill.chunk import ChunkBusy
 from enrich.errors import EnrichError, NotHere, NotYet, RateLimited, TransientError
 from enrich.worker.last_resort import reason_of
 
@@ -24,6 +24,9 @@ MAX_SNOOZES = 60
 
 #: Before work that this worker must not do is looked at again; it stops consuming meanwhile.
 HAND_ON_SECONDS = 5.0
+
+#: Longest pause that open work waits for; asked for a longer one, the run halts.
+MAX_PAUSE_SECONDS = 60.0
 
 FIRST_BACKOFF_SECONDS = 2.0
 MAX_BACKOFF_SECONDS = 60.0

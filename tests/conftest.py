@@ -26,7 +26,7 @@ from dev.embedding_model import Model
 from dev.opensearch_releases import OPENSEARCH_2_SECURED, OPENSEARCH_3, release_of
 from dev.service import Service
 from dev.services import Services
-from enrich.backfill.run import ChunkBusy
+from enrich.backfill.chunk import ChunkBusy
 from enrich.errors import RateLimited, ServerUnavailable, TransientError
 from enrich.log_store import LogStore, index_template
 from enrich.models import Chunk, RunRecord

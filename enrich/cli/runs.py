@@ -67,7 +67,7 @@ def resume(settings: Settings) -> int:
     if active:
         workers = Workers()
         # The tick's own check: publishes whatever the run waits for; doubles are harmless.
-        wiring.build_backfill(settings, workers).mend(active)
+        wiring.build_backfill(settings, workers).recover(active)
         _say_active(said, ledger, active)
         workers.require()
     return 0

@@ -25,7 +25,7 @@ class NoWorker(EnrichError):
 
 
 class Workers:
-    """Publishes the moves of a run; fits `enrich.backfill.run.Publisher`."""
+    """Publishes the moves of a run; fits `enrich.backfill.publisher.Publisher`."""
 
     def __init__(self) -> None:
         from enrich.worker.app import app

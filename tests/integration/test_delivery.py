@@ -72,7 +72,7 @@ def test_a_lost_message_is_deferred_by_its_deadline(
         patient.deliver()
     run = patient.ledger.active_run()
     assert run, "the run waits for its lost chunk"
-    patient.backfill.mend(run)
+    patient.backfill.recover(run)
     assert patient.ledger.active_run() == run, "its deadline has not passed"
 
     hasty = pipeline(
@@ -102,7 +102,7 @@ def test_a_chunk_that_ends_after_its_deadline_corrects_the_record(
 
     def cancel_under_way(name: str, arguments: Any) -> None:
         if name == "embed_and_update" and not halted:
-            work = one.backfill._work.work
+            work = one.backfill._chunks._enricher.work
 
             def cancelled(*a: Any, **k: Any) -> Any:
                 tally = work(*a, **k)
@@ -111,7 +111,7 @@ def test_a_chunk_that_ends_after_its_deadline_corrects_the_record(
                 one.backfill.finish(a[0].run)
                 return tally
 
-            one.backfill._work.work = cancelled  # type: ignore[method-assign]
+            one.backfill._chunks._enricher.work = cancelled  # type: ignore[method-assign]
 
     one.before = cancel_under_way
     one.run()
@@ -245,7 +245,7 @@ def test_a_reader_whose_page_another_has_registered_publishes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Its claim is over before it has read: another may have the same page.
-    monkeypatch.setattr("enrich.backfill.run.PAGE_CLAIM_SECONDS", 0.001)
+    monkeypatch.setattr("enrich.backfill.run.PAGE_LEASE_SECONDS", 0.001)
     slow, quick = pipeline(), pipeline()
     read = slow.backfill._scanner._store.finder.page
 

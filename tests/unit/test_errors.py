@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from enrich import errors
-from enrich.backfill import run as backfill
+from enrich.backfill import chunk as backfill
 from enrich.cli import workers
 from enrich.enrichment import writer
 from enrich.log_store.connection import NoAnswerInTime, RequestRefused, RightMissing, TooDeep

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from enrich.backfill.run import MAX_PAUSE_SECONDS, ChunkBusy
+from enrich.backfill.chunk import ChunkBusy
 from enrich.embedding.client import MAX_RETRY_AFTER_SECONDS
 from enrich.errors import (
     DEFAULT_PAUSE_SECONDS,
@@ -31,6 +31,7 @@ from enrich.settings import Settings
 from tasks.retry import (
     HAND_ON_SECONDS,
     MAX_BACKOFF_SECONDS,
+    MAX_PAUSE_SECONDS,
     MAX_RETRIES,
     MAX_SNOOZES,
     WAIT_HEADER,

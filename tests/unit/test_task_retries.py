@@ -10,7 +10,7 @@ import fakeredis
 import pytest
 from celery.canvas import Signature
 
-from enrich.backfill.run import ChunkBusy
+from enrich.backfill.chunk import ChunkBusy
 from enrich.errors import NotHere, RateLimited, ServerUnavailable, TransientError
 from enrich.ledger import Ledger
 from tasks import enrichment

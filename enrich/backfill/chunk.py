@@ -1,0 +1,156 @@
+"""One delivery of a chunk: lease, work, settle. Whatever happens, each log is accounted once."""
+
+from __future__ import annotations
+
+import logging
+
+from enrich.backfill.lease import is_dead, this_process
+from enrich.backfill.progress import Progress
+from enrich.enrichment.enricher import MAX_LOSSES, Enricher
+from enrich.enrichment.outcomes import IN_DOUBT, Tally
+from enrich.errors import Halt, NotYet, TransientError
+from enrich.ledger import Ledger
+from enrich.ledger.deployment import Configuration
+from enrich.log_store import RequestRefused
+from enrich.models import Chunk, outcome_line
+
+log = logging.getLogger(__name__)
+
+#: Why a chunk is deferred that no worker has survived.
+WORKERS_LOST = "workers were lost with it again and again: is a log too large for them?"
+
+
+class ChunkBusy(NotYet):
+    """Another delivery of this chunk is at work; `seconds` until its lease ends."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(str(self), seconds)
+        # By which it is built anew in another process.
+        self.args = (seconds,)
+
+    def __str__(self) -> str:
+        return "another delivery of this chunk is at work"
+
+
+class Chunks:
+    """Works on deliveries of chunks; one for each worker process."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        enricher: Enricher,
+        progress: Progress,
+        *,
+        configuration: Configuration,
+        hard_limit: float,
+    ) -> None:
+        """
+        Args:
+            hard_limit: seconds after which Celery kills a worker at a task.
+        """
+        self._ledger = ledger
+        self._enricher = enricher
+        self._progress = progress
+        self._configuration = configuration
+        self._hard_limit = hard_limit
+
+    def embed_and_update(self, chunk: Chunk) -> str:
+        """Work on one delivery of a chunk and settle it.
+
+        Raises:
+            ChunkBusy: another delivery is at it; look again when its lease has ended.
+            NotHere: other workers have the run's settings; no lease was taken.
+            TransientError: to be tried again; the lease was given back.
+        """
+        owner = this_process()
+        hard = self._hard_limit
+        mine = self._configuration
+        claim = self._ledger.begin(chunk.id, owner, hard, configuration=mine)
+        if claim.verdict == "busy" and is_dead(claim.holder):
+            claim = self._ledger.begin(chunk.id, owner, hard, dead=claim.holder, configuration=mine)
+        if claim.verdict == "other":
+            return self._progress.leave(chunk.run, self._ledger.configure(chunk.run, mine))
+        if claim.verdict == "closed":
+            return self._closed(chunk, hard)
+        if claim.verdict == "busy":
+            raise ChunkBusy(claim.value / 1000)
+        if claim.value > MAX_LOSSES:
+            return self._defer_unread(chunk, claim.value)
+        try:
+            tally = self._enricher.work(chunk, claim)
+        except Halt as error:
+            self._progress.halt(chunk.run, str(error))
+            return self._settle(chunk, self._accounted(chunk, str(error)))
+        except TransientError as error:
+            self._ledger.count_retry(chunk.run, str(error))
+            self._ledger.release(chunk.id, owner)
+            raise
+        except RequestRefused as error:
+            return self._defer(chunk, str(error))
+        return self._settle(chunk, tally)
+
+    def _closed(self, chunk: Chunk, hard: float) -> str:
+        """A delivery after the end: what a lost worker wrote before it could settle counts now."""
+        line = f"chunk {chunk.id} was settled before"
+        if not self._ledger.unaccounted(chunk.id, hard):
+            return line
+        try:
+            tally = self._enricher.account(chunk)
+        except (Halt, RequestRefused):
+            return line
+        if tally.unreadable:
+            raise TransientError(IN_DOUBT)
+        return f"{line}; counted now: {self._settle(chunk, tally)}"
+
+    def give_up(self, chunk: Chunk, why: str) -> str:
+        """Settle a chunk that cannot be finished: what was written counts, the rest is deferred."""
+        hard = self._hard_limit
+        claim = self._ledger.begin(chunk.id, this_process(), hard, dead=this_process())
+        if claim.verdict == "closed" and self._ledger.unaccounted(chunk.id, hard):
+            # Nobody tries again: what cannot be read even now stays deferred.
+            return self._settle(chunk, self._accounted(chunk, why))
+        if claim.verdict != "go":
+            # Another delivery is at it, and will settle it.
+            return f"chunk {chunk.id} is {claim.verdict}"
+        return self._defer(chunk, why)
+
+    def _defer_unread(self, chunk: Chunk, losses: int) -> str:
+        """Settle a chunk unread: each delivery of it has ended its worker."""
+        log.error(
+            "chunk %s is deferred: %d workers were lost with it; is a log too large for them?",
+            chunk.id, losses, extra={"run": chunk.run},
+        )  # fmt: skip
+        tally = _all_deferred(chunk, WORKERS_LOST)
+        tally.errors += 1
+        return self._settle(chunk, tally)
+
+    def _defer(self, chunk: Chunk, why: str) -> str:
+        log.warning("chunk %s is deferred: %s", chunk.id, why, extra={"run": chunk.run})
+        tally = self._accounted(chunk, why)
+        tally.errors += 1
+        return self._settle(chunk, tally)
+
+    def _accounted(self, chunk: Chunk, why: str) -> Tally:
+        try:
+            tally = self._enricher.account(chunk)
+        except (TransientError, Halt, RequestRefused):
+            return _all_deferred(chunk, why)
+        tally.explain(why)
+        return tally
+
+    def _settle(self, chunk: Chunk, tally: Tally) -> str:
+        line = outcome_line(tally.outcomes)
+        verdict, standing = self._ledger.settle(
+            chunk.id, tally.outcomes, tally.errors, tally.reasons
+        )
+        log.debug("chunk %s %s: %s", chunk.id, verdict, line, extra={"run": chunk.run})
+        if standing.state:
+            self._progress.advance(chunk.run, standing)
+        return line
+
+
+def _all_deferred(chunk: Chunk, why: str) -> Tally:
+    """What became of a chunk of which nothing can be read."""
+    tally = Tally()
+    tally.defer(why, len(chunk.references))
+    return tally

@@ -1,0 +1,90 @@
+"""What a run waits for next, and how one is ended: for every move that may end a wait."""
+
+from __future__ import annotations
+
+import logging
+
+from enrich.backfill.lease import is_dead
+from enrich.backfill.publisher import Publisher
+from enrich.errors import NotHere
+from enrich.ledger import Ledger, Standing
+from enrich.ledger.deployment import Configuration
+
+log = logging.getLogger(__name__)
+
+
+class Progress:
+    """Publishes the next move of runs; one for each worker process."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        publisher: Publisher,
+        *,
+        configuration: Configuration,
+        max_chunks_in_flight: int,
+    ) -> None:
+        self._ledger = ledger
+        self._publisher = publisher
+        self._configuration = configuration
+        self._max_chunks = max_chunks_in_flight
+
+    def advance(self, run: str, standing: Standing) -> None:
+        """Publish the next move, if one is due. Doubles are harmless, but not free: who reads a
+        page looks for the next move when it is read."""
+        if standing.over:
+            self._publisher.finish_run(run)
+        elif (
+            not standing.scan_done
+            and self.free_slots(standing)
+            and not self.reader(run, standing.page)
+        ):
+            self._publisher.scan_page(run, standing.page)
+
+    def free_slots(self, standing: Standing) -> int:
+        """Chunks that may be added; 0 below half of the limit, so that pages stay large."""
+        most = self._max_chunks
+        free = most - standing.open_chunks
+        return free if free >= max(1, most // 2) else 0
+
+    def reader(self, run: str, page: int) -> str:
+        """Who is reading this page, or "". A lease whose owner is dead is given back; should two
+        come to read the page thereby, the ledger registers it once."""
+        owner = self._ledger.page_holder(run, page)
+        if not is_dead(owner):
+            return owner
+        self._ledger.release_page(run, page)
+        return ""
+
+    def halt(self, run: str, reason: str) -> None:
+        """End a run that cannot go on; its open work is deferred."""
+        if self._ledger.halt(run, reason):
+            log.error("run halted: %s", reason, extra={"run": run})
+        self._publisher.finish_run(run)
+
+    # -- what only a worker with the run's settings may do
+
+    def leave(self, run: str, wanted: Configuration) -> str:
+        """Leave a run's work to those with its settings, or end it if nobody has them any more.
+
+        Raises:
+            NotHere: somebody has.
+        """
+        if self._ledger.deployment.served(wanted):
+            names = ", ".join(wanted.differing(self._configuration))
+            raise NotHere(
+                f"work of run {run} is left to the other workers: {names} of this one differ from "
+                "the run's"
+            )
+        return self.abandon(run, wanted)
+
+    def abandon(self, run: str, wanted: Configuration) -> str:
+        changed = ", ".join(
+            f"{name} {wanted.values[name]} → {self._configuration.values[name]}"
+            for name in wanted.differing(self._configuration)
+        )
+        reason = f"no worker with the settings of its beginning is left ({changed})"
+        if self._ledger.halt(run, reason, state="abandoned"):
+            log.warning("run ended: %s; the next takes its logs", reason, extra={"run": run})
+        self._publisher.finish_run(run)
+        return f"run {run} was ended: {reason}"
