@@ -122,7 +122,7 @@ def check(
         screen.line(screen.err(), "bad", "no cycle was run: change what is marked ✗ first")
         raise typer.Exit(3)
     cost = f", for about {screen.dollars(looked.cost)}" if looked.cost else ""
-    if not yes and not _confirmed(f"Run one cycle now, on {looked.owed or 0:,} logs{cost}?"):
+    if not yes and not _confirmed(f"Run one cycle now, on {looked.pending_told} logs{cost}?"):
         raise typer.Exit(looked.status)
     from enrich.cli import runs
 

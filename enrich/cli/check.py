@@ -26,6 +26,7 @@ from enrich.ledger import Ledger, server
 from enrich.ledger.deployment import Configuration, disagreements, place_of
 from enrich.log_store import LogStore, Readiness, RequestRefused, write_probe
 from enrich.log_store.connection import RightMissing, role_advice
+from enrich.log_store.coverage import WHOLE
 from enrich.redis_client import connect
 from enrich.settings import Settings, is_open_to_others, unknown_names, without_password
 from enrich.text.extract import text_of
@@ -34,7 +35,7 @@ from enrich.worker.last_resort import reason_of
 
 SAMPLES = 3
 
-#: Embedded where no log is owed.
+#: Embedded where no log is pending.
 PHRASES = (
     "connection refused by upstream",
     "java.lang.OutOfMemoryError: Java heap space",
@@ -59,7 +60,9 @@ class Check:
         self._to_change: list[str] = []
         self._warned = 0
         #: Logs that a run would take, and USD it would cost at most; None if unknown.
-        self.owed: int | None = None
+        self.pending: int | None = None
+        #: What that number leaves out.
+        self.gaps = WHOLE
         self.cost: float | None = None
         self._indices: list[str] = []
         self._ready = Readiness(skipped={}, update_only=[], completed={})
@@ -83,6 +86,11 @@ class Check:
         else:
             warned = f"; {plural(self._warned, 'warning')}, see ! above" if self._warned else ""
             self._say("ok", f"Ready{warned}: a run would work")
+
+    @property
+    def pending_told(self) -> str:
+        """The logs that a run would take, as the number may be said."""
+        return self.gaps.at_least(f"{self.pending or 0:,}")
 
     # -- how lines come out
 
@@ -220,12 +228,18 @@ class Check:
                     f"begin with a dot: to take them in, add .ds-{streams[0]}-* and the like to "
                     "ENRICH_INDEX_PATTERN"
                 )
-        if not self._indices:
+        with self._or_unseen("whether indices are closed"):
+            if closed := store.stats.closed(None):
+                self._say_closed(closed)
+        red: list[str] = []
+        with self._or_unseen("which indices are red"):
+            red = store.finder.red_indices()
+        if not self._indices and not red:
             self._warn(
                 f"no index matches {settings.index_expression}: nothing will be found until one "
                 "is there; see ENRICH_INDEX_PATTERN"
             )
-            self.owed = 0
+            self.pending = 0
             return
         self._look_at_indices(store)
 
@@ -270,8 +284,6 @@ class Check:
             )
 
     def _look_at_indices(self, store: LogStore) -> None:
-        with self._or_unseen("which indices are red"):
-            store.finder.red_indices()
         backlog = store.finder.backlog()
         counted = store.stats.counts()
         counts = counted.by_index
@@ -279,18 +291,20 @@ class Check:
         fit = [name for name in backlog.counts if name not in ready.skipped]
         refused = store.wholeness.survey(fit, ready, backlog.unsorted)
         self._ready = replace(ready, skipped=ready.skipped | refused)
-        reasons = {**self._ready.skipped, **backlog.unreadable}
-        self._ok(f"{plural(len(self._indices), 'index')} match {self._settings.index_expression}")
+        gaps = counted.gaps
+        reasons = {**gaps.indices, **self._ready.skipped, **backlog.unreadable}
+        matching = plural(len({*self._indices, *reasons}), "index")
+        self._ok(f"{matching} match {self._settings.index_expression}")
         healthy: list[str] = []
         undated: list[str] = []
         unfit: dict[tuple[str, bool, bool], list[str]] = {}
         for name in sorted({*self._indices, *reasons}):
             of_index = counts.get(name, {})
-            owed, errors = of_index.get("without_vector", 0), sum(of_index.values())
-            told = f"{name}: {errors:,} ERROR logs, {owed:,} without a vector"
+            pending, errors = of_index.get("without_vector", 0), sum(of_index.values())
+            told = f"{name}: {errors:,} ERROR logs, {pending:,} without a vector"
             if name in reasons:
                 # One without a backlog is not looked at by a run, so nothing fails yet.
-                wrong = bool(owed) or name in backlog.unreadable
+                wrong = bool(pending) or name in backlog.unreadable or name in gaps.indices
                 unfit.setdefault((reasons[name], wrong, name in refused), []).append(name)
                 continue
             if name in self._ready.completed:
@@ -319,31 +333,50 @@ class Check:
             self._ok(told)
         if len(healthy) > MAX_HEALTHY:
             self._ok(f"{len(healthy) - MAX_HEALTHY} more without a fault")
-        self.owed = sum(
+        self.pending = sum(
             count for name, count in backlog.counts.items() if name not in self._ready.skipped
         )
         failed = sum(of_index["failed"] for of_index in counts.values())
         marked = (
-            f"; {failed:,} are marked failed, see `python -m enrich failures`" if failed else ""
+            f"; {gaps.at_least(f'{failed:,}')} are marked failed, see `python -m enrich failures`"
+            if failed
+            else ""
         )
-        self._ok(f"{self.owed:,} ERROR logs can be given a vector{marked}")
+        self.gaps = gaps
+        told = f"{self.pending_told} ERROR logs can be given a vector{marked}"
+        if gaps.whole:
+            self._ok(told)
+        elif gaps.unnamed or gaps.clusters:
+            self._bad(f"{told}; {gaps.sentence()}")
+        else:
+            # Each of these indices has its ✗ above.
+            self._warn(f"{told}; {gaps.sentence()}")
         if others := sum(counted.of_other_models.values()):
-            models = ", ".join(store.stats.other_models(list(counted.of_other_models)))
+            told_of = store.stats.other_models(list(counted.of_other_models))
+            models = ", ".join(told_of.value) + ("" if told_of.gaps.whole else " and maybe others")
             self._warn(
-                f"{plural(others, 'log')} have vectors of other models ({models}): search does not "
-                "find them; remove log_vector from these logs to have them made anew, or set "
-                "EMBEDDING_MODEL and EMBEDDING_DIMENSIONS back"
+                f"{gaps.at_least(plural(others, 'log'))} have vectors of other models ({models}): "
+                "search does not find them; remove log_vector from these logs to have them made "
+                "anew, or set EMBEDDING_MODEL and EMBEDDING_DIMENSIONS back"
             )
         takes = [name for name in fit if name not in refused]
         looked_at, unusable = write_probe.without_text(
             store, takes, self._ready, backlog.unsorted, masker_of(self._settings.enrich_mask)
         )
         if unusable:
-            seen = "" if looked_at >= self.owed else f" of the newest {looked_at:,}"
+            seen = "" if looked_at >= self.pending else f" of the newest {looked_at:,}"
             self._warn(
                 f"{unusable:,}{seen} have no usable text in `message`, so that a run marks them "
                 "failed: `python -m enrich failures` will name them"
             )
+
+    def _say_closed(self, closed: Sequence[str]) -> None:
+        more = f" and {len(closed) - MAX_NAMED:,} more" if len(closed) > MAX_NAMED else ""
+        self._warn(
+            f"{plural(len(closed), 'index')} that would match "
+            f"{'is' if len(closed) == 1 else 'are'} closed, and left out of every number here: "
+            f"{', '.join(closed[:MAX_NAMED])}{more}"
+        )
 
     def _look_at_embeddings(self) -> None:
         settings = self._settings
@@ -369,12 +402,12 @@ class Check:
                 f"{vector.size} dimensions, {took * 1000:,.0f} ms, {answer.tokens:,} tokens"
                 + (f"; cut to {sent:,} bytes, as the model takes" if sent < whole else "")
             )
-        if tokens and self.owed and settings.price_per_million_tokens:
+        if tokens and self.pending and settings.price_per_million_tokens:
             each = tokens / len(texts) * settings.price_per_million_tokens / 1e6
-            self.cost = each * self.owed
+            self.cost = each * self.pending
             self._ok(
-                f"at this size {self.owed:,} logs cost about {screen.dollars(self.cost)}, less "
-                "where texts repeat"
+                f"at this size {self.pending_told} logs cost about {screen.dollars(self.cost)}, "
+                "less where texts repeat"
             )
 
     def _look_at_harmless(self, embedder: Embedder, refused: InputRefused) -> None:
@@ -389,7 +422,7 @@ class Check:
             )
 
     def _samples(self) -> tuple[Sequence[str], str]:
-        if not self.owed:
+        if not self.pending:
             return PHRASES, "a phrase"
         texts = []
         mask = masker_of(self._settings.enrich_mask)

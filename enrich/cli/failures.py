@@ -11,10 +11,14 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from typing import Any
 
+from rich.console import Console
+
 from enrich import wiring
 from enrich.cli import screen
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore
+from enrich.log_store.connection import RightMissing
+from enrich.log_store.coverage import MOST_NAMED, Counted, Gaps
 from enrich.models import Donor
 from enrich.settings import Settings
 
@@ -36,18 +40,20 @@ _CODES = {
 
 def show(settings: Settings, index: str | None, *, as_json: bool) -> int:
     """List documents marked failed. The exit status."""
-    found = _failures(wiring.build_store(settings), wiring.build_ledger(settings), index)
-    if not found and _no_such(wiring.build_store(settings), index):
+    store = wiring.build_store(settings)
+    counted = _failures(store, wiring.build_ledger(settings), index)
+    found, gaps = counted.value, counted.gaps
+    if not found and gaps.whole and _no_such(store, index):
         return 2
+    status = _say_gaps(gaps)
     if as_json:
         screen.print_json(found)
-        return 0
+        return status
     console = screen.out()
     if not found:
-        screen.line(console, "ok", "no log is marked failed")
-        return 0
-    at_least = "at least " if len(found) >= MAX_LISTED else ""
-    screen.heading(console, f"{at_least}{len(found):,} logs cannot be embedded as they are")
+        _say_none(console, gaps)
+        return status
+    screen.heading(console, f"{_number(counted)} logs cannot be embedded as they are")
     why = screen.table("logs", "why", "", numbers=("logs",), wraps=("",))
     for code, count in Counter(str(row["error"]) for row in found).most_common():
         why.add_row(*screen.cells(count, code, _CODES.get(code, "")))
@@ -61,22 +67,23 @@ def show(settings: Settings, index: str | None, *, as_json: bool) -> int:
     if len(found) > MAX_SHOWN:
         screen.facts(console, f"the newest {MAX_SHOWN}; --json lists all")
     screen.facts(console, "`python -m enrich retry-failed` puts them back in line")
-    return 0
+    return status
 
 
 def retry(settings: Settings, index: str | None, *, confirmed: Callable[[str], bool]) -> int:
     """Take the marks off, so that the next run finds the documents again. The exit status."""
     console = screen.out()
     store, ledger = wiring.build_store(settings), wiring.build_ledger(settings)
-    found = _failures(store, ledger, index)
-    if not found and _no_such(store, index):
+    counted = _failures(store, ledger, index)
+    found, gaps = counted.value, counted.gaps
+    if not found and gaps.whole and _no_such(store, index):
         return 2
+    status = _say_gaps(gaps)
     if not found:
-        screen.line(console, "ok", "no log is marked failed")
-        return 0
-    at_least = "at least " if len(found) >= MAX_LISTED else ""
-    if not confirmed(f"Put {at_least}{len(found):,} logs back in line?"):
-        return 0
+        _say_none(console, gaps)
+        return status
+    if not confirmed(f"Put {_number(counted)} logs back in line?"):
+        return status
     forgotten = _refused_of(ledger, index)
     ledger.forget_refused([(row["index"], row["id"]) for row in forgotten])
     changed, stuck = _unmark(store, index)
@@ -91,15 +98,48 @@ def retry(settings: Settings, index: str | None, *, confirmed: Callable[[str], b
             "bad",
             f"{name}: some marks could not be taken off; does the index take writes?",
         )
-    return 1 if stuck else 0
+    return max(status, 1 if stuck else 0)
+
+
+def _say_gaps(gaps: Gaps) -> int:
+    """Say what was not searched; what that means for the exit status."""
+    if gaps.whole:
+        return 0
+    screen.line(screen.err(), "bad", gaps.sentence())
+    return 3
+
+
+def _say_none(console: Console, gaps: Gaps) -> None:
+    if gaps.whole:
+        screen.line(console, "ok", "no log is marked failed")
+    else:
+        screen.line(console, "warn", "no log that was counted is marked failed")
+
+
+def _number(counted: Counted[list[dict[str, Any]]]) -> str:
+    number = f"{len(counted.value):,}"
+    if len(counted.value) >= MAX_LISTED:
+        return f"at least {number}"
+    return counted.gaps.at_least(number)
 
 
 def _no_such(store: LogStore, index: str | None) -> bool:
     """Whether there is no index of these names, which is then said."""
     if not index or store.stats.matching(index):
         return False
-    screen.line(screen.err(), "bad", f"no index matches {index}")
+    screen.line(screen.err(), "bad", no_such(store, index))
     return True
+
+
+def no_such(store: LogStore, index: str) -> str:
+    """The sentence for an `--index` that names nothing that can be searched."""
+    try:
+        closed = store.stats.closed(index)
+    except RightMissing:
+        closed = []
+    if not closed:
+        return f"no index matches {index}"
+    return f"no open index matches {index}: {', '.join(closed[:MOST_NAMED])} is closed"
 
 
 def _unmark(store: LogStore, index: str | None) -> tuple[int, set[str]]:
@@ -108,12 +148,12 @@ def _unmark(store: LogStore, index: str | None) -> tuple[int, set[str]]:
     done: set[str] = set()
     stuck: set[str] = set()
     while True:
-        names = {row["index"] for row in store.stats.failures(index, MAX_LISTED)} - done
+        names = {row["index"] for row in store.stats.failures(index, MAX_LISTED).value} - done
         if not names:
             return changed, stuck
         for name in names:
             done.add(name)
-            while rows := store.stats.failures(name, ROUND):
+            while rows := store.stats.failures(name, ROUND).value:
                 taken_off = store.documents.unmark(
                     [Donor(row["index"], row["id"], row["routing"]) for row in rows]
                 )
@@ -124,10 +164,11 @@ def _unmark(store: LogStore, index: str | None) -> tuple[int, set[str]]:
                     break
 
 
-def _failures(store: LogStore, ledger: Ledger, index: str | None) -> list[dict[str, Any]]:
+def _failures(store: LogStore, ledger: Ledger, index: str | None) -> Counted[list[dict[str, Any]]]:
     """Newest first."""
-    rows = [*store.stats.failures(index, MAX_LISTED), *_refused_of(ledger, index)]
-    return sorted(rows, key=lambda row: str(row["since"]), reverse=True)
+    marked = store.stats.failures(index, MAX_LISTED)
+    rows = [*marked.value, *_refused_of(ledger, index)]
+    return Counted(sorted(rows, key=lambda row: str(row["since"]), reverse=True), marked.gaps)
 
 
 def _refused_of(ledger: Ledger, index: str | None) -> list[dict[str, Any]]:

@@ -62,7 +62,7 @@ class Progress:
     rate: float
     #: Logs left for the next run.
     deferred: int = 0
-    #: Whether the rate has been seen for long enough to tell the time left.
+    #: Whether the total is known, and the rate has been seen for long enough to tell the time left.
     steady: bool = True
 
     @property
@@ -121,16 +121,21 @@ class Following:
         self,
         ledger: Ledger,
         workers: Listening,
-        backlog: Mapping[str, int],
+        backlog: Mapping[str, int] | None,
         show: Callable[[Progress], None],
         *,
         sleep: Callable[[float], None] = time.sleep,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Args: backlog: logs without a vector by index, as counted when the following began."""
+        """
+        Args:
+            backlog: logs without a vector by index, as counted when the following began; None
+                where they were not counted, or only in part: no time left is told then.
+        """
         self._ledger = ledger
         self._workers = workers
-        self._backlog = backlog
+        self._counted = backlog is not None
+        self._backlog = backlog or {}
         self._show = show
         self._sleep = sleep
         self._now = now
@@ -166,7 +171,7 @@ class Following:
                     total=total,
                     rate=pace.rate,
                     deferred=sum(r.deferred for r in self.records.values()),
-                    steady=pace.steady,
+                    steady=pace.steady and self._counted,
                 )
             )
             if record.finished_at is None:
@@ -200,8 +205,8 @@ class Following:
 
     def _total(self, done_before: int) -> int:
         skipped = {name for record in self.records.values() for name in record.skipped_indices}
-        owed = sum(count for name, count in self._backlog.items() if name not in skipped)
-        return done_before + owed
+        pending = sum(count for name, count in self._backlog.items() if name not in skipped)
+        return done_before + pending
 
 
 def sum_of(records: Sequence[RunRecord]) -> RunSum:

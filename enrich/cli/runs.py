@@ -33,7 +33,7 @@ def begin(settings: Settings, *, wait: bool, as_json: bool) -> int:
     if not active and ledger.paused():
         screen.line(screen.err(), "bad", PAUSED)
         return 2
-    backlog = _backlog(settings) if wait else {}
+    backlog = _backlog(settings) if wait else None
     if not active:
         opened = ledger.open("manual", settings.interval_seconds)
         if opened.verdict == "paused":
@@ -111,20 +111,22 @@ def _say_active(console: Console, ledger: Ledger, run: str) -> None:
     )
 
 
-def _backlog(settings: Settings) -> dict[str, int]:
+def _backlog(settings: Settings) -> dict[str, int] | None:
     # Only for the bar: a run can be followed without it, and says itself what ails OpenSearch.
     try:
-        by_index = read_backlog(wiring.build_store(settings)).by_index
+        backlog = read_backlog(wiring.build_store(settings))
     except EnrichError:
-        return {}
-    return {name: index.without_vector for name, index in by_index.items()}
+        return None
+    if not backlog.whole:
+        return None
+    return {name: index.without_vector for name, index in backlog.by_index.items()}
 
 
 # -- following
 
 
 def _follow(
-    ledger: Ledger, workers: Workers, run: str, backlog: Mapping[str, int], *, as_json: bool
+    ledger: Ledger, workers: Workers, run: str, backlog: Mapping[str, int] | None, *, as_json: bool
 ) -> int:
     complaint = ""
     status = 0

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from enrich import wiring
 from enrich.cli import screen
+from enrich.cli.failures import no_such
 from enrich.cli.screen import plural
 from enrich.embedding.batching import embed_one
 from enrich.errors import InputRefused, TextUnusable, TransientError
@@ -38,29 +39,34 @@ def show(settings: Settings, words: str, index: str | None, k: int, *, as_json: 
     if vector is None:
         raise TransientError(f"{settings.openai_base_url} sent numbers that are no vector")
     stats = wiring.build_store(settings).stats
-    hits = stats.nearest(vector.tolist(), k, index)
-    if others := stats.of_others(index):
+    found, others = stats.nearest(vector.tolist(), k, index), stats.of_others(index)
+    hits, gaps = found.value, found.gaps | others.gaps
+    if others.value:
+        number = gaps.at_least(plural(others.value, "log"))
         screen.line(
             screen.err(),
             "warn",
-            f"{screen.plural(others, 'log')} with vectors of other models are left out: "
+            f"{number} with vectors of other models are left out: "
             "`python -m enrich check` names them",
         )
+    if not gaps.whole:
+        screen.line(screen.err(), "bad", gaps.sentence("searched"))
+    status = 0 if gaps.whole else 3
     if as_json and (hits or not index):
         screen.print_json(hits)
-        return 0
+        return status
     console = screen.out()
     if not hits:
         store = wiring.build_store(settings)
         if index and not store.stats.matching(index):
-            screen.line(screen.err(), "bad", f"no index matches {index}")
+            screen.line(screen.err(), "bad", no_such(store, index))
             return 2
         where = index or settings.index_expression
         if as_json:
             screen.print_json(hits)
         else:
             screen.line(console, "warn", f"no log of {where} has a vector yet")
-        return 0
+        return status
     for hit in hits:
         time, service, message = _shown(hit)
         logs = plural(int(hit.get("logs", 1)), "log")
@@ -76,7 +82,7 @@ def show(settings: Settings, words: str, index: str | None, k: int, *, as_json: 
             console.print(line, soft_wrap=True)
         # Whole: it is there to be copied.
         console.print(place, soft_wrap=True)
-    return 0
+    return status
 
 
 def _shown(hit: dict[str, Any]) -> tuple[str, str, str]:

@@ -123,7 +123,8 @@ def _print_active(console: Console, status: Status) -> None:
 def _print_backlog(console: Console, backlog: Backlog) -> None:
     screen.heading(console, "ERROR logs")
     if not backlog.by_index:
-        screen.facts(console, "none")
+        screen.facts(console, "none" if backlog.whole else "none was counted")
+        _print_gaps(console, backlog)
         return
     order = sorted(
         backlog.by_index.items(), key=lambda row: (-row[1].without_vector, -row[1].failed, row[0])
@@ -134,7 +135,7 @@ def _print_backlog(console: Console, backlog: Backlog) -> None:
     ]
     if len(order) > 1:
         total = (backlog.with_vector, backlog.without_vector, backlog.failed)
-        rows.append((f"all {len(order)}", *total))
+        rows.append((f"all {len(order)}" if backlog.whole else f"{len(order)} counted", *total))
     table = screen.fitted(
         console, ("index", "with vector", "without", "failed"), rows,
         numbers=("with vector", "without", "failed"), drops=("with vector", "failed"),
@@ -149,11 +150,21 @@ def _print_backlog(console: Console, backlog: Backlog) -> None:
     if backlog.of_other_models:
         screen.facts(
             console,
-            f"{plural(backlog.of_other_models, 'log')} of those with a vector have one of another "
+            f"{backlog.gaps.at_least(plural(backlog.of_other_models, 'log'))} of those with a "
+            "vector have one of another "
             "model: search does not find them; `python -m enrich check` names it",
         )
     if backlog.oldest_without_vector:
-        screen.facts(console, f"oldest without a vector: {backlog.oldest_without_vector}")
+        counted = "" if backlog.whole else ", of those counted"
+        screen.facts(console, f"oldest without a vector{counted}: {backlog.oldest_without_vector}")
+    _print_gaps(console, backlog)
+
+
+def _print_gaps(console: Console, backlog: Backlog) -> None:
+    if not backlog.whole:
+        logs = backlog.with_vector + backlog.without_vector + backlog.failed
+        number = backlog.gaps.at_least(plural(logs, "ERROR log"))
+        screen.line(console, "warn", f"{number}; {backlog.gaps.sentence()}")
 
 
 def _print_runs(console: Console, runs: list[RunRecord]) -> None:

@@ -122,7 +122,8 @@ class _StoredSamples:
             self._store.documents.refresh(self._store.stats.names())
         except (RequestRefused, AccessRefused) as error:
             log.warning("indices were not refreshed: %s", error)
-        return self._store.stats.count_of_model()
+        counted = self._store.stats.count_of_model()
+        return counted.value, counted.gaps.whole
 
     def _sample(self, index: str, one: StoredVector) -> list[Sample]:
         """The log as a sample, if its vector is of the text that it has now."""

@@ -5,7 +5,8 @@
 decides which indices may be written, `engines` whether their k-NN engine runs, `wholeness` whether
 a document would be written back whole, `write_probe` whether a vector would be taken, `templates`
 is for indices to come, `stats` counts and searches for people, `scope` is what both searchers mean
-by all indices, `version` tells which OpenSearch it is. The rest sees `LogStore` only.
+by all indices, `coverage` what an answer left out, `version` tells which OpenSearch it is. The rest
+sees `LogStore` only.
 """
 
 from __future__ import annotations

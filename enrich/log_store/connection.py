@@ -72,6 +72,10 @@ class TooDeep(TransientError):
     """An answer cannot be read, because a document in it is nested too deep."""
 
 
+class NoShardAnswers(TransientError):
+    """No shard of what was searched has a copy that answers."""
+
+
 class NoAnswerInTime(ServerUnavailable):
     """A request was taken and not answered within OPENSEARCH_TIMEOUT_SECONDS."""
 
@@ -317,6 +321,8 @@ def _translated(error: TransportError, url: str) -> EnrichError:
     if status == 500 and kind == "security_exception":
         # A write that the security plugin takes from nobody of whom it hides a part.
         return RequestRefused(f"OpenSearch refused a request ({status}, {kind})", kind, status)
+    if status == 503 and kind == "search_phase_execution_exception":
+        return NoShardAnswers(f"OpenSearch is overloaded or in trouble ({status}, {kind})")
     if status == 429 or status >= 500:
         return TransientError(f"OpenSearch is overloaded or in trouble ({status}, {kind})")
     return RequestRefused(f"OpenSearch refused a request ({status}, {kind})", kind, status)

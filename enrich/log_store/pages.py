@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 
 from enrich.errors import TransientError, place_of
-from enrich.log_store.connection import LENIENT, Connection, TooDeep, error_type, ndjson
-from enrich.log_store.paths import in_path
+from enrich.log_store.connection import Connection, TooDeep, error_type, ndjson
+from enrich.log_store.coverage import NO_SHARD, Counted, Gaps, cannot_search
 from enrich.log_store.queries import (
     HAS_VECTOR,
     LENIENT_ROW,
@@ -178,7 +178,12 @@ class Finder:
                 "request_cache": "false",
             },
         )
-        unreadable = dict(self._scope.left_out)
+        left_out = dict(self._scope.left_out)
+        gaps = self._scope.gaps(answer)
+        if gaps.unnamed:
+            # Nobody can say whose logs were not counted; none is no answer.
+            raise TransientError("OpenSearch counted the backlog only in part")
+        unreadable = {**gaps.indices, **left_out}
         text_only = caps.indices_with("level", ["text", "match_only_text"])
         for index in sorted(text_only - caps.indices_with("level.keyword")):
             unreadable[index] = (
@@ -197,14 +202,6 @@ class Finder:
                 unreadable[index] = (
                     "timestamp is not mapped as a date, so ENRICH_MAX_AGE_DAYS cannot be applied"
                 )
-        if not answer.shards.complete or answer.timed_out:
-            failing = answer.shards.failing_indices
-            red = self.red_indices()
-            if answer.timed_out or not (failing or red):
-                # Nobody can say whose logs were not counted; none is no answer.
-                raise TransientError("OpenSearch counted the backlog only in part")
-            silent = {index: _refusal(kind) for index, kind in failing.items()}
-            unreadable = {**silent, **dict.fromkeys(red, _NO_SHARD), **unreadable}
         buckets = answer.aggregations["owed"].buckets if answer.aggregations else []
         return Backlog(
             counts={b.key: b.doc_count for b in buckets if b.key not in unreadable},
@@ -214,25 +211,27 @@ class Finder:
 
     def red_indices(self) -> list[str]:
         """Indices of ours of which some shard has no copy that answers."""
-        answer = self._connection.ask(
-            dict[str, Any],
-            "GET",
-            f"/_cluster/health/{in_path(self._scope.expression)}",
-            params={"level": "indices", **LENIENT},
-        )
-        return sorted(n for n, i in answer.get("indices", {}).items() if i["status"] == "red")
+        return self._scope.red_indices()
 
-    def with_vectors(self, indices: Sequence[str]) -> set[str]:
-        """Those of the indices in which some log has a vector."""
+    def with_vectors(self, indices: Sequence[str]) -> Counted[set[str]]:
+        """Those of the indices in which some log has a vector. Of an index in the gaps it is only
+        known where one was found."""
         rows: list[Any] = []
         for name in indices:
             query = {"bool": {"filter": [HAS_VECTOR]}}
             rows.append({"index": name, "ignore_unavailable": True})
             rows.append({"size": 1, "_source": False, "query": query, **NO_PIPELINE})
         if not rows:
-            return set()
-        answers = self._msearch(rows)
-        return {n for n, answer in zip(indices, answers, strict=True) if answer.hits.hits}
+            return Counted(set())
+        answers = dict(zip(indices, self._msearch(rows), strict=True))
+        unknown = {}
+        for name, answer in answers.items():
+            if answer.error is not None:
+                unknown[name] = cannot_search(error_type(answer.error))
+            elif not answer.whole:
+                unknown[name] = NO_SHARD
+        found = {name for name, answer in answers.items() if answer.hits.hits}
+        return Counted(found, Gaps(indices=unknown))
 
     def page(self, targets: Sequence[Target], unsorted: frozenset[str]) -> list[IndexPage]:
         """Read the next logs that are owed of each index, newest first.
@@ -353,9 +352,9 @@ class Finder:
             kind = error_type(answer.error)
             if kind == "index_not_found_exception":
                 return IndexPage(index=index, exhausted=True)
-            return IndexPage(index=index, trouble=_refusal(kind))
-        if not answer.shards.complete or answer.timed_out:
-            return IndexPage(index=index, trouble=_NO_SHARD)
+            return IndexPage(index=index, trouble=cannot_search(kind))
+        if not answer.whole:
+            return IndexPage(index=index, trouble=NO_SHARD)
         hits = [_found(hit) for hit in answer.hits.hits]
         return IndexPage(
             index=index,
@@ -415,18 +414,11 @@ class Finder:
         }
 
 
-#: Why an index is left out when its search is not complete.
-_NO_SHARD = "not every shard answers (red index)"
-
 #: Types of a field that cannot hold a level's name.
 _NO_WORDS = frozenset(
     {"byte", "short", "integer", "long", "unsigned_long", "half_float", "float", "double"}
     | {"scaled_float", "boolean", "date", "date_nanos", "ip", "binary", "object", "nested"}
 )
-
-
-def _refusal(kind: str) -> str:
-    return f"it cannot be searched ({kind})"
 
 
 def _cursors(before: list[Any], hits: Sequence[RawHit]) -> list[list[Any]]:

@@ -100,7 +100,7 @@ class Shards(msgspec.Struct):
     @property
     def complete(self) -> bool:
         # `skipped` shards are counted in `successful`; an unassigned one shows in neither.
-        return self.successful >= self.total
+        return self.successful >= self.total and not self.failures
 
     @property
     def failing_indices(self) -> dict[str, str]:
@@ -113,6 +113,24 @@ class Shards(msgspec.Struct):
         }
 
 
+class Clusters(msgspec.Struct):
+    """Of a search over several clusters; one that `skip_unavailable` lets be away is skipped."""
+
+    skipped: int = 0
+
+
+class Searched(msgspec.Struct, kw_only=True):
+    """What every search answers beside what it found."""
+
+    shards: Shards = msgspec.field(name="_shards")
+    clusters: Clusters = msgspec.field(name="_clusters", default_factory=Clusters)
+    timed_out: bool = False
+
+    @property
+    def whole(self) -> bool:
+        return self.shards.complete and not self.timed_out and not self.clusters.skipped
+
+
 class Bucket(msgspec.Struct):
     key: str
     doc_count: int
@@ -122,10 +140,8 @@ class Buckets(msgspec.Struct):
     buckets: list[Bucket] = []
 
 
-class BacklogAnswer(msgspec.Struct):
-    shards: Shards = msgspec.field(name="_shards")
+class BacklogAnswer(Searched):
     aggregations: dict[str, Buckets] = {}
-    timed_out: bool = False
 
 
 class FieldCaps(msgspec.Struct):
@@ -167,11 +183,16 @@ class HitList(msgspec.Struct):
     hits: list[RawHit] = []
 
 
-class SearchAnswer(msgspec.Struct):
+class HitsAnswer(Searched):
+    hits: HitList
+
+
+class SearchAnswer(Searched):
+    """One of an `_msearch`: an error has no shards."""
+
     hits: HitList = msgspec.field(default_factory=HitList)
     shards: Shards = msgspec.field(name="_shards", default_factory=Shards)
     error: dict[str, Any] | None = None
-    timed_out: bool = False
 
 
 class MsearchAnswer(msgspec.Struct):

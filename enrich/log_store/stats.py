@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from enrich.log_store.connection import LENIENT, Connection, RequestRefused
+from enrich.log_store.coverage import WHOLE, Counted, Gaps
 from enrich.log_store.donors import StoredVector, StoredVectors
 from enrich.log_store.paths import in_path, parts
 from enrich.log_store.queries import (
@@ -20,10 +21,11 @@ from enrich.log_store.queries import (
     MODEL_FIELD,
     NO_PIPELINE,
     FieldCaps,
+    HitsAnswer,
     Queries,
     RawHit,
     SearchAnswer,
-    Shards,
+    Searched,
     of_other_models,
     vector_of_model,
 )
@@ -49,14 +51,12 @@ class Counts:
     #: Of those with a vector, how many have one of another model than EMBEDDING_MODEL, by index;
     #: indices without any are left out.
     of_other_models: dict[str, int] = field(default_factory=dict)
-    #: False where some shard did not answer: there may be more logs than were counted.
-    whole: bool
+    #: What was not counted, so that there may be more logs than these.
+    gaps: Gaps = WHOLE
 
 
-class _CountsAnswer(msgspec.Struct):
-    shards: Shards = msgspec.field(name="_shards")
-    aggregations: dict[str, Any] = {}
-    timed_out: bool = False
+class _CountsAnswer(Searched):
+    aggregations: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 class _Total(msgspec.Struct):
@@ -67,10 +67,8 @@ class _Hits(msgspec.Struct):
     total: _Total
 
 
-class _TotalAnswer(msgspec.Struct):
+class _TotalAnswer(Searched):
     hits: _Hits
-    shards: Shards = msgspec.field(name="_shards")
-    timed_out: bool = False
 
 
 class _Stream(msgspec.Struct):
@@ -122,10 +120,8 @@ class Stats:
 
     def counts(self) -> Counts:
         """Count the ERROR logs. Exact at any size, where every shard answers."""
-        answer = self._scope.ask(
+        counted = self._scope.search(
             _CountsAnswer,
-            "POST",
-            "_search",
             {
                 "size": 0,
                 "query": {"bool": {"filter": self._queries.of_level()}},
@@ -150,7 +146,8 @@ class Stats:
         )
         by_index: dict[str, dict[str, int]] = {}
         of_others: dict[str, int] = {}
-        for bucket in answer.aggregations.get("by_index", {}).get("buckets", []):
+        found = counted.value.aggregations.get("by_index", {})
+        for bucket in found.get("buckets", []):
             with_vector, failed = bucket["with_vector"]["doc_count"], bucket["failed"]["doc_count"]
             by_index[bucket["key"]] = {
                 "with_vector": with_vector,
@@ -159,17 +156,20 @@ class Stats:
             }
             if others := bucket["of_other_models"]["doc_count"]:
                 of_others[bucket["key"]] = others
+        more = int(found.get("sum_other_doc_count", 0))
+        beyond = Gaps(unnamed=f"there are more than {MAX_INDICES:,} indices") if more else WHOLE
         return Counts(
             by_index=dict(sorted(by_index.items())),
             of_other_models=dict(sorted(of_others.items())),
-            whole=answer.shards.complete and not answer.timed_out and not self._scope.left_out,
+            gaps=counted.gaps | beyond,
         )
 
-    def other_models(self, indices: Sequence[str]) -> dict[str, int]:
+    def other_models(self, indices: Sequence[str]) -> Counted[dict[str, int]]:
         """Models of which logs of these indices have vectors, but not ours, and how many logs; as
         far as OpenSearch can say."""
         query = of_other_models(self._model, self._dimensions)
         found: Counter[str] = Counter()
+        gaps = WHOLE
         for names in parts(indices):
             for name in (MODEL_FIELD, f"{MODEL_FIELD}.keyword"):
                 body = {
@@ -184,11 +184,12 @@ class Stats:
                     )
                 except RequestRefused:
                     continue  # a text, which cannot be counted by its words
+                gaps |= self._scope.gaps(answer, index=",".join(names))
                 for bucket in answer.aggregations.get("models", {}).get("buckets", []):
                     found[str(bucket["key"])] += bucket["doc_count"]
-        return dict(found.most_common())
+        return Counted(dict(found.most_common()), gaps)
 
-    def oldest_owed(self) -> str | None:
+    def oldest_pending(self) -> Counted[str | None]:
         """Timestamp of the oldest ERROR log without a vector, ISO 8601, or None."""
         query = {
             "size": 0,
@@ -196,19 +197,18 @@ class Stats:
             "aggs": {"oldest": {"min": {"field": "timestamp"}}},
         }
         try:
-            answer = self._scope.ask(dict[str, Any], "POST", "_search", query)
+            counted = self._scope.search(_CountsAnswer, query)
         except RequestRefused:
-            return None  # no index maps `timestamp` as a date: none is the oldest
+            return Counted(None)  # no index maps `timestamp` as a date: none is the oldest
         # Not `value_as_string`: where one of the indices does not map the field, or has a format of
         # its own, that is no date.
-        return iso_time(answer.get("aggregations", {}).get("oldest", {}).get("value"))
+        oldest = counted.value.aggregations.get("oldest", {}).get("value")
+        return Counted(iso_time(oldest), counted.gaps)
 
-    def failures(self, index: str | None, size: int = 1000) -> list[dict[str, Any]]:
+    def failures(self, index: str | None, size: int = 1000) -> Counted[list[dict[str, Any]]]:
         """Documents marked failed, newest first: where, why, since when; never their text."""
-        answer = self._scope.ask(
-            SearchAnswer,
-            "POST",
-            "_search",
+        counted = self._scope.search(
+            HitsAnswer,
             {
                 "size": size,
                 "query": {"bool": {"filter": [IS_FAILED], "must_not": [HAS_VECTOR]}},
@@ -217,7 +217,7 @@ class Stats:
             },
             index=index,
         )
-        return [
+        rows = [
             {
                 "index": hit.index,
                 "id": hit.id,
@@ -226,17 +226,26 @@ class Stats:
                 "since": hit.source.get("ai_enriched_at", ""),
                 "run": hit.source.get("ai_enrichment_run", ""),
             }
-            for hit in answer.hits.hits
+            for hit in counted.value.hits.hits
         ]
+        return Counted(rows, counted.gaps)
 
     def matching(self, index: str) -> list[str]:
-        """Open indices that an expression names."""
+        """Indices that an expression names, also those that cannot be searched now."""
         caps = self._scope.ask(
             FieldCaps, "GET", "_field_caps", params={"fields": "level"}, index=index
         )
-        return sorted([caps.indices] if isinstance(caps.indices, str) else caps.indices)
+        seen = [caps.indices] if isinstance(caps.indices, str) else caps.indices
+        return sorted({*seen, *self._scope.absent(index).indices})
 
-    def nearest(self, vector: list[float], k: int, index: str | None) -> list[dict[str, Any]]:
+    def closed(self, index: str | None) -> list[str]:
+        """Closed indices that an expression, or else ENRICH_INDEX_PATTERN, takes in: nothing looks
+        at them."""
+        return self._scope.closed(index or self._scope.expression)
+
+    def nearest(
+        self, vector: list[float], k: int, index: str | None
+    ) -> Counted[list[dict[str, Any]]]:
         """The k texts nearest to a vector: cosine (−1 … 1), in how many logs of the index (`logs`),
         where one of them is, and its fields. Those whose vector is
         said to be of another model are left out, see `of_others`.
@@ -252,11 +261,12 @@ class Stats:
             index=index,
         )
         searchable = sorted(caps.indices_with("log_vector", ["knn_vector"]))
-        if not searchable:
-            return []
+        # The answer names no index of which no shard answers.
+        gaps = self._scope.absent(index)
         nearest: list[dict[str, Any]] = []
         for names in parts(searchable):
-            first = self._distinct(names, vector, k)
+            found = self._distinct(names, vector, k)
+            first, gaps = found.value, gaps | found.gaps
             logs = self._logs_of(names, [hit for hit, _ in first])
             stored = self._vectors_of([hit for hit, _ in first])
             for (hit, seen), known, of_hit in zip(first, logs, stored, strict=True):
@@ -270,11 +280,11 @@ class Stats:
                         **hit.source,
                     }
                 )
-        return sorted(nearest, key=lambda hit: -float(hit["cosine"]))[:k]
+        return Counted(sorted(nearest, key=lambda hit: -float(hit["cosine"]))[:k], gaps)
 
     def _distinct(
         self, names: Sequence[str], vector: list[float], k: int
-    ) -> list[tuple[RawHit, int]]:
+    ) -> Counted[list[tuple[RawHit, int]]]:
         """The nearest log of each text and index, up to k, and how many such logs were seen."""
         ours = {"bool": {"must_not": [of_other_models(self._model, self._dimensions)]}}
         for size in (min(_MOST_NEAREST, 10 * k), _MOST_NEAREST):
@@ -292,7 +302,8 @@ class Stats:
                 found.setdefault((hit.index, str(text)), []).append(hit)
             if len(found) >= k or len(answer.hits.hits) < size:
                 break
-        return [(hits[0], len(hits)) for hits in list(found.values())[:k]]
+        gaps = self._scope.gaps(answer, index=",".join(names))
+        return Counted([(hits[0], len(hits)) for hits in list(found.values())[:k]], gaps)
 
     def _logs_of(self, names: Sequence[str], hits: Sequence[RawHit]) -> list[int]:
         """How many logs of its index have the text of a hit; 0 where no digest tells."""
@@ -330,12 +341,10 @@ class Stats:
             LENIENT,
         )
 
-    def of_others(self, index: str | None) -> int:
+    def of_others(self, index: str | None) -> Counted[int]:
         """How many logs have a vector of another model, which `nearest` leaves out."""
-        answer = self._scope.ask(
+        counted = self._scope.search(
             _TotalAnswer,
-            "POST",
-            "_search",
             {
                 "size": 0,
                 "track_total_hits": True,
@@ -343,10 +352,10 @@ class Stats:
             },
             index=index,
         )
-        return answer.hits.total.value
+        return Counted(counted.value.hits.total.value, counted.gaps)
 
     def sample(self, size: int) -> list[str]:
-        """Messages of a few logs that are owed, for `check`."""
+        """Messages of a few logs that are pending, for `check`."""
         answer = self._scope.ask(
             SearchAnswer,
             "POST",
@@ -386,18 +395,14 @@ class Stats:
             if stored is not None
         ]
 
-    def count_of_model(self) -> tuple[int, bool]:
-        """How many logs have a vector of our model, whatever their level, and whether every shard
-        was counted."""
-        answer = self._scope.ask(
+    def count_of_model(self) -> Counted[int]:
+        """How many logs have a vector of our model, whatever their level."""
+        counted = self._scope.search(
             _TotalAnswer,
-            "POST",
-            "_search",
             {"size": 0, "track_total_hits": True, "query": self._of_model()},
             {"request_cache": "false"},
         )
-        whole = answer.shards.complete and not answer.timed_out and not self._scope.left_out
-        return answer.hits.total.value, whole
+        return Counted(counted.value.hits.total.value, counted.gaps)
 
     def _of_model(self) -> dict[str, Any]:
         return vector_of_model(self._model, self._dimensions)

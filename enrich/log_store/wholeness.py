@@ -244,9 +244,9 @@ class Wholeness:
         }
         known = self._finder.with_vectors(list(suspects))
         return {
-            index: NO_TEXT.format(looked_at)
+            index: known.gaps.indices.get(index) or NO_TEXT.format(looked_at)
             for index, looked_at in suspects.items()
-            if index not in known
+            if index not in known.value
         }
 
     def _trials(

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from enrich.models import RunRecord
+from enrich.status.durations import span
 from enrich.status.report import Status
 
 #: An active run in which nothing has begun for so long does not move.
@@ -145,14 +146,23 @@ def as_json(status: Status) -> dict[str, Any]:
 
 def _servers(status: Status) -> list[Reason]:
     reasons = []
+    in_part = status.backlog.problem if status.backlog is not None else ""
+    if in_part:
+        reasons.append(
+            Reason(
+                code="counted_in_part",
+                word=Word.DEGRADED,
+                sentence=in_part,
+                remedy="look at the cluster's health",
+                exit_status=3,
+            )
+        )
     for problem in status.problems:
-        if status.backlog is not None and not status.backlog.whole and "only in part" in problem:
-            code, word, remedy = "counted_in_part", Word.DEGRADED, "look at the cluster's health"
-        elif problem.startswith(("Redis", "REDIS")):
-            code, word, remedy = "redis_unreachable", Word.UNKNOWN, ""
-        else:
-            code, word, remedy = "opensearch_unreachable", Word.UNKNOWN, ""
-        reasons.append(Reason(code=code, word=word, sentence=problem, remedy=remedy, exit_status=3))
+        if problem == in_part:
+            continue
+        redis = problem.startswith(("Redis", "REDIS"))
+        code = "redis_unreachable" if redis else "opensearch_unreachable"
+        reasons.append(Reason(code=code, word=Word.UNKNOWN, sentence=problem, exit_status=3))
     return reasons
 
 
@@ -161,7 +171,7 @@ def _workers(status: Status) -> list[Reason]:
     waiting = _waiting(status)
     work = bool(waiting or (status.active_run and status.active_run.state == "running"))
     if work and _nobody_works(status):
-        what = f"{waiting:,} logs wait" if waiting else "a run is active"
+        what = f"{_told(status, waiting)} logs wait" if waiting else "a run is active"
         reasons.append(
             Reason(
                 code="no_worker",
@@ -246,7 +256,7 @@ def _last_run(status: Status) -> list[Reason]:
                     code="stuck",
                     word=Word.DEGRADED,
                     sentence=f"run #{active.number} has not moved for "
-                    f"{_span(status.quiet_seconds or 0)}, with {active.chunks_open:,} chunks open",
+                    f"{span(status.quiet_seconds or 0)}, with {active.chunks_open:,} chunks open",
                     remedy="see the workers' log",
                     exit_status=1,
                 )
@@ -315,26 +325,29 @@ def _skipped(status: Status) -> list[Reason]:
             Reason(
                 code="other_models",
                 word=Word.DEGRADED,
-                sentence=f"{status.backlog.of_other_models:,} logs have a vector of another model, "
+                sentence=f"{_told(status, status.backlog.of_other_models)} logs have a vector of "
+                "another model, "
                 "which `search` does not find",
                 remedy="`python -m enrich check` names the model; set EMBEDDING_MODEL back, or "
                 "remove log_vector from them so that they are made anew",
                 exit_status=1,
             )
         )
-    owed = _owed_in_skipped(status)
-    if not owed:
+    pending = _pending_in_skipped(status)
+    if not pending:
         return reasons
     run = _telling(status)
     assert run is not None
-    first = next(iter(owed))
-    logs = sum(owed.values())
-    all_of_it = bool(status.backlog) and not _waiting(status)
-    what = "one index" if len(owed) == 1 else f"{len(owed):,} indices"
+    first = next(iter(pending))
+    logs = sum(pending.values())
+    backlog = status.backlog
+    all_of_it = backlog is not None and backlog.whole and not _waiting(status)
+    what = "one index" if len(pending) == 1 else f"{len(pending):,} indices"
     whose = "all that wait" if all_of_it else "which wait"
-    told_logs = f" with {logs:,} logs, {whose}," if status.backlog is not None else ""
-    sentence = f"{what}{told_logs} {'is' if len(owed) == 1 else 'are'} skipped"
-    such = "" if len(owed) == 1 else "the largest, " if logs else "one of them, "
+    number = backlog.gaps.within(pending).at_least(f"{logs:,}") if backlog is not None else ""
+    told_logs = f" with {number} logs, {whose}," if number else ""
+    sentence = f"{what}{told_logs} {'is' if len(pending) == 1 else 'are'} skipped"
+    such = "" if len(pending) == 1 else "the largest, " if logs else "one of them, "
     reasons.append(
         Reason(
             code="skipped",
@@ -369,7 +382,7 @@ def _ticks(status: Status) -> list[Reason]:
                 Reason(
                     code="no_tick",
                     word=Word.LATE,
-                    sentence=f"{waiting:,} logs wait, and no tick has come yet",
+                    sentence=f"{_told(status, waiting)} logs wait, and no tick has come yet",
                     remedy="start `celery -A enrich beat`, or take them now with "
                     "`python -m enrich run`",
                     exit_status=1,
@@ -381,7 +394,7 @@ def _ticks(status: Status) -> list[Reason]:
             Reason(
                 code="late_tick",
                 word=Word.LATE,
-                sentence=f"the last tick was {_span(ago)} ago, two intervals or more",
+                sentence=f"the last tick was {span(ago)} ago, two intervals or more",
                 remedy="see that `celery -A enrich beat` runs, and a worker",
                 exit_status=1,
             )
@@ -391,7 +404,7 @@ def _ticks(status: Status) -> list[Reason]:
             Reason(
                 code="behind",
                 word=Word.LATE,
-                sentence=f"{waiting:,} logs wait, the oldest since "
+                sentence=f"{_told(status, waiting)} logs wait, the oldest{_counted(status)} since "
                 f"{status.backlog.oldest_without_vector if status.backlog else ''}, and no run has "
                 "ended within the last two intervals",
                 remedy="see that `celery -A enrich beat` runs, and a worker",
@@ -420,7 +433,7 @@ def _behind(status: Status, now: datetime) -> bool:
 def _working(status: Status) -> str:
     run = status.active_run
     assert run is not None
-    left = f", {_span(status.seconds_left)} left" if status.seconds_left else ""
+    left = f", {span(status.seconds_left)} left" if status.seconds_left else ""
     slow = f", slowed down {run.rate_limited:,} times by rate limits" if run.rate_limited else ""
     return (
         f"run #{run.number} has done {run.done:,} of the {run.found:,} logs found so far, "
@@ -451,8 +464,17 @@ def _telling(status: Status) -> RunRecord | None:
     return ended[0] if ended else None
 
 
+def _told(status: Status, logs: int) -> str:
+    """A number that was taken from the backlog, as it may be said."""
+    return status.backlog.gaps.at_least(f"{logs:,}") if status.backlog else f"{logs:,}"
+
+
+def _counted(status: Status) -> str:
+    return "" if status.backlog is None or status.backlog.whole else " of those counted"
+
+
 def _waiting(status: Status) -> int:
-    """Logs without a vector that a run would take."""
+    """Logs without a vector that a run would take, as far as they were counted."""
     if status.backlog is None:
         return 0
     if not status.backlog.by_index:
@@ -466,7 +488,7 @@ def _waiting(status: Status) -> int:
     )
 
 
-def _owed_in_skipped(status: Status) -> dict[str, int]:
+def _pending_in_skipped(status: Status) -> dict[str, int]:
     """Skipped indices with their logs without a vector, the most first. Where the backlog is not
     known, all of them, with 0: each had some when the run began."""
     run = _telling(status)
@@ -474,12 +496,12 @@ def _owed_in_skipped(status: Status) -> dict[str, int]:
         return {}
     if status.backlog is None:
         return dict.fromkeys(sorted(run.skipped_indices), 0)
-    owed = {
+    pending = {
         index: status.backlog.by_index[index].without_vector
         for index in run.skipped_indices
         if index in status.backlog.by_index
     }
-    waiting = {index: count for index, count in owed.items() if count}
+    waiting = {index: count for index, count in pending.items() if count}
     return dict(sorted(waiting.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
@@ -487,11 +509,3 @@ def quoted(words: str) -> str:
     """Others' words within a sentence: one line of bounded length."""
     line = " ".join(words.split())
     return line if len(line) <= MAX_QUOTED else line[: MAX_QUOTED - 1] + "…"
-
-
-def _span(seconds: float) -> str:
-    whole = round(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    minutes = whole // 60
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

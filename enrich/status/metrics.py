@@ -18,6 +18,9 @@ from enrich.status.health import CODES, Health, Word, health_of
 from enrich.status.reader import Reading
 from enrich.status.report import Backlog, Status
 
+#: Indices of `enrich_index_not_counted`; a lost node may be missing in thousands.
+MOST_NOT_COUNTED = 100
+
 STATES = ("with_vector", "without_vector", "failed")
 
 
@@ -43,9 +46,11 @@ class EnrichCollector(Collector):
         if reading.redis_up:
             yield from _of_ledger(reading.status)
             yield from _of_health(health_of(reading.status))
-        # In part, a backlog would fall where nothing was done.
-        if reading.status.backlog is not None and reading.status.backlog.whole:
-            yield from _of_backlog(reading.status.backlog, self._now())
+        if reading.status.backlog is not None:
+            yield from _of_coverage(reading.status.backlog)
+            # In part, a backlog would fall where nothing was done.
+            if reading.status.backlog.whole:
+                yield from _of_backlog(reading.status.backlog, self._now())
 
 
 def _of_ledger(status: Status) -> Iterator[Metric]:
@@ -103,6 +108,22 @@ def _of_health(health: Health) -> Iterator[Metric]:
     for word in Word:
         words.add_metric([word.value], int(word is health.word))
     yield words
+
+
+def _of_coverage(backlog: Backlog) -> Iterator[Metric]:
+    yield GaugeMetricFamily(
+        "enrich_backlog_whole",
+        "Whether all ERROR logs were counted; if not, enrich_backlog_logs is left out",
+        int(backlog.whole),
+    )
+    missing = GaugeMetricFamily(
+        "enrich_index_not_counted",
+        "1 for each index of which a part or all was not counted",
+        labels=["index"],
+    )
+    for index in list(backlog.not_counted)[:MOST_NOT_COUNTED]:
+        missing.add_metric([index], 1)
+    yield missing
 
 
 def _of_backlog(backlog: Backlog, now: datetime) -> Iterator[Metric]:

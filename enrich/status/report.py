@@ -9,19 +9,15 @@ from __future__ import annotations
 import socket
 from datetime import UTC, datetime
 
-from pydantic import BaseModel
+from pydantic import BaseModel, computed_field
 
 from enrich.errors import EnrichError
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import disagreements, place_of
 from enrich.log_store import LogStore
+from enrich.log_store.coverage import Gaps
 from enrich.models import RunRecord
 from enrich.settings import Settings
-
-_IN_PART = (
-    "OpenSearch counted the ERROR logs only in part, so there may be more of them: some shard does "
-    "not answer (red index)"
-)
 
 
 class TotalsReport(BaseModel):
@@ -54,10 +50,41 @@ class Backlog(IndexBacklog):
     of_other_models: int = 0
     #: The same by index; indices without any are left out.
     of_other_models_by_index: dict[str, int] = {}
-    #: False where OpenSearch counted only in part: there may be more logs than these.
-    whole: bool = True
-    #: Timestamp of the oldest ERROR log without a vector, ISO 8601.
+    #: Indices of which a part or all was not counted, and why.
+    not_counted: dict[str, str] = {}
+    #: Why something was not counted whose index nobody can tell; "" where there is no such thing.
+    not_counted_unnamed: str = ""
+    #: Remote clusters that were passed over.
+    clusters_not_counted: int = 0
+    #: Timestamp of the oldest ERROR log without a vector, ISO 8601; where `whole` is false, there
+    #: may be older ones.
     oldest_without_vector: str | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def whole(self) -> bool:
+        """False where OpenSearch counted only in part: there are at least these logs."""
+        return self.gaps.whole
+
+    @property
+    def gaps(self) -> Gaps:
+        """What the counts leave out."""
+        return Gaps(
+            indices=self.not_counted,
+            unnamed=self.not_counted_unnamed,
+            clusters=self.clusters_not_counted,
+        )
+
+    @property
+    def problem(self) -> str:
+        """What is not counted, in a sentence; "" where all is."""
+        if self.whole:
+            return ""
+        logs = f"{self.with_vector + self.without_vector + self.failed:,}"
+        return (
+            f"OpenSearch counted the ERROR logs only in part: {self.gaps.at_least(logs)}; "
+            f"{self.gaps.sentence()}"
+        )
 
 
 class EndpointLimitsReport(BaseModel):
@@ -122,16 +149,18 @@ class Status(BaseModel):
     @property
     def seconds_left(self) -> float | None:
         """Until the active run has nothing left at its rate, so without the indices that it skips;
-        None if there is no rate yet."""
+        None if there is no rate yet, or where what is left was counted only in part."""
         if self.active_run is None or self.backlog is None or not self.active_run.rate_per_second:
             return None
+        if not self.backlog.whole:
+            return None
         skipped = self.active_run.skipped_indices
-        owed = sum(
+        pending = sum(
             counts.without_vector
             for name, counts in self.backlog.by_index.items()
             if name not in skipped
         )
-        return owed / self.active_run.rate_per_second
+        return pending / self.active_run.rate_per_second
 
 
 def read_status(
@@ -162,7 +191,7 @@ def read_backlog_or_problem(store: LogStore) -> tuple[Backlog | None, str]:
         backlog = read_backlog(store)
     except EnrichError as error:
         return None, str(error)
-    return backlog, "" if backlog.whole else _IN_PART
+    return backlog, backlog.problem
 
 
 def read_backlog(store: LogStore) -> Backlog:
@@ -170,6 +199,11 @@ def read_backlog(store: LogStore) -> Backlog:
     counted = store.stats.counts()
     by_index = {name: IndexBacklog(**counts) for name, counts in counted.by_index.items()}
     without = sum(index.without_vector for index in by_index.values())
+    gaps = counted.gaps
+    oldest = None
+    if without:
+        found = store.stats.oldest_pending()
+        oldest, gaps = found.value, gaps | found.gaps
     return Backlog(
         with_vector=sum(index.with_vector for index in by_index.values()),
         without_vector=without,
@@ -177,8 +211,10 @@ def read_backlog(store: LogStore) -> Backlog:
         by_index=by_index,
         of_other_models=sum(counted.of_other_models.values()),
         of_other_models_by_index=counted.of_other_models,
-        whole=counted.whole,
-        oldest_without_vector=store.stats.oldest_owed() if without else None,
+        not_counted=dict(sorted(gaps.indices.items())),
+        not_counted_unnamed=gaps.unnamed,
+        clusters_not_counted=gaps.clusters,
+        oldest_without_vector=oldest,
     )
 
 

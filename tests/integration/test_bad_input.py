@@ -121,7 +121,7 @@ def test_a_blocked_index_is_skipped_and_done_later(
     assert_adds_up(record)
     assert reason in record.skipped_indices[BAD]
     assert record.vectors_written == 3, "the other index is done"
-    assert counts.whole == (BAD in counts.by_index)
+    assert counts.gaps.whole == (BAD in counts.by_index)
 
     assert one.run().vectors_written == 3
     assert_right_vectors(search, BAD, model)
@@ -594,11 +594,11 @@ def test_vectors_of_other_models_are_counted_and_not_searched(
     counts = stats.counts()
     assert counts.by_index[BAD]["with_vector"] == 3
     assert counts.of_other_models == {BAD: 3}
-    assert stats.other_models([BAD, INDEX]) == {"text-embedding-3-small": 3}
+    assert stats.other_models([BAD, INDEX]).value == {"text-embedding-3-small": 3}
     backlog = read_backlog(one.store)
     assert (backlog.with_vector, backlog.of_other_models) == (6, 3)
     vector = search.source(INDEX, f"{INDEX}-0")["log_vector"]
-    assert {hit["index"] for hit in stats.nearest(vector, 10, None)} == {INDEX}
+    assert {hit["index"] for hit in stats.nearest(vector, 10, None).value} == {INDEX}
 
 
 def test_another_vector_space_behind_a_new_address_halts(

@@ -33,7 +33,9 @@ def test_long_names_and_letters_of_any_alphabet_are_enriched(
     assert record.vectors_written == 32
     for name in (*LONG, *CYRILLIC):
         assert_right_vectors(search, name, model)
-    near = one.store.stats.nearest(list(map(float, model.embed(["disk is full"])[0])), 40, None)
+    near = one.store.stats.nearest(
+        list(map(float, model.embed(["disk is full"])[0])), 40, None
+    ).value
     assert {hit["index"] for hit in near} == {*LONG, *CYRILLIC}
 
 

@@ -31,12 +31,15 @@ from enrich.errors import AccessRefused, EnrichError, ServerUnavailable
 from enrich.ledger import Ledger, Scan, deployment
 from enrich.ledger.deployment import Configuration, Deployment, WorkerNote
 from enrich.log_store.connection import decode
+from enrich.log_store.coverage import NO_SHARD, WHOLE, Counted, Gaps
 from enrich.log_store.stats import Counts
 from enrich.log_store.wholeness import Item, objection
 from enrich.models import RunRecord
 from enrich.settings import Settings, load_settings
 from enrich.status.report import Backlog, IndexBacklog, Status
 
+IN_PART = Gaps(indices={"a_2026_01": NO_SHARD})
+MISSING = "not counted: index a_2026_01 (not every shard answers (red index))"
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 ROOT = Path(__file__).parent.parent.parent
 
@@ -46,7 +49,7 @@ class Store:
 
     def __init__(self) -> None:
         self.down = False
-        self.whole = True
+        self.gaps = WHOLE
         self.failed: list[dict[str, Any]] = []
         self.by_index = {"p_2026_11": {"with_vector": 3, "without_vector": 2, "failed": 1}}
         self.stats = self
@@ -58,17 +61,21 @@ class Store:
 
     def counts(self) -> Counts:
         self._answer()
-        return Counts(by_index=self.by_index, whole=self.whole)
+        return Counts(by_index=self.by_index, gaps=self.gaps)
 
-    def oldest_owed(self) -> str:
-        return "2026-11-01T00:00:00.000Z"
+    def oldest_pending(self) -> Counted[str]:
+        return Counted("2026-11-01T00:00:00.000Z")
 
-    def failures(self, index: str | None, size: int) -> list[dict[str, Any]]:
+    def failures(self, index: str | None, size: int) -> Counted[list[dict[str, Any]]]:
         self._answer()
-        return [row for row in self.failed if matches(row["index"], index)][:size]
+        rows = [row for row in self.failed if matches(row["index"], index)][:size]
+        return Counted(rows, self.gaps)
 
     def matching(self, index: str) -> list[str]:
         return [name for name in self.by_index if matches(name, index)]
+
+    def closed(self, index: str) -> list[str]:
+        return []
 
     def unmark(self, references: list[Any]) -> int:
         assert len(references) <= 1000
@@ -283,10 +290,40 @@ def test_status_without_a_terminal_is_plain(store: Store) -> None:
 
 
 def test_status_tells_of_counts_in_part(store: Store, ledger: Ledger) -> None:
-    store.whole = False
+    store.gaps = IN_PART
     result = call("status")
     assert result.exit_code == 3
     assert "only in part" in result.stderr and "p_2026_11" in result.stdout
+    assert f"only in part: at least 6; {MISSING}" in result.stderr
+    assert f"Degraded: OpenSearch counted the ERROR logs only in part: at least 6; {MISSING}" in (
+        result.stdout
+    )
+    assert f"at least 6 ERROR logs; {MISSING}" in result.stdout
+    assert "without a vector, of those counted: 2026-11-01" in result.stdout
+
+    told = json.loads(call("status", "--json").stdout)
+    assert told["backlog"]["whole"] is False
+    assert told["backlog"]["not_counted"] == {"a_2026_01": "not every shard answers (red index)"}
+    assert any(MISSING in problem for problem in told["problems"])
+
+
+@pytest.mark.usefixtures("ledger")
+@pytest.mark.parametrize("marked", [0, 2])
+def test_failures_tells_of_counts_in_part(store: Store, marked: int) -> None:
+    store.gaps = IN_PART
+    store.failed = [_failed("p_2026_11", str(n)) for n in range(marked)]
+    result = call("failures")
+    assert (result.exit_code, MISSING in result.stderr) == (3, True)
+    said = f"at least {marked} logs cannot be" if marked else "no log that was counted is marked"
+    assert said in result.stdout
+
+    result = call("failures", "--json")
+    assert (result.exit_code, MISSING in result.stderr) == (3, True)
+    assert len(json.loads(result.stdout)) == marked
+
+    result = call("retry-failed", "--yes")
+    assert (result.exit_code, MISSING in result.stderr) == (3, True)
+    assert "no log is marked failed" not in result.stdout
 
 
 @pytest.mark.usefixtures("store")

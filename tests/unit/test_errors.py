@@ -11,7 +11,13 @@ from enrich import errors
 from enrich.backfill import chunk as backfill
 from enrich.cli import workers
 from enrich.enrichment import writer
-from enrich.log_store.connection import NoAnswerInTime, RequestRefused, RightMissing, TooDeep
+from enrich.log_store.connection import (
+    NoAnswerInTime,
+    NoShardAnswers,
+    RequestRefused,
+    RightMissing,
+    TooDeep,
+)
 
 SAMPLES: list[errors.EnrichError] = [
     errors.EnrichError("a sentence"),
@@ -31,6 +37,7 @@ SAMPLES: list[errors.EnrichError] = [
     errors.TextUnusable("message_empty"),
     RequestRefused("refused (404, index_not_found_exception)", "index_not_found_exception", 404),
     TooDeep("a sentence"),
+    NoShardAnswers("a sentence"),
     NoAnswerInTime("a sentence"),
     writer.IndexSilent("a sentence"),
     RightMissing("not allowed"),

@@ -32,6 +32,7 @@ from enrich.flower.hosts import may_be_answered, watch
 from enrich.flower.mounting import guard, is_loopback, pages, permitted_address
 from enrich.flower.page import INDICES_SHOWN, Templates, View
 from enrich.ledger import Ledger, Scan
+from enrich.log_store.coverage import NO_SHARD, WHOLE, Counted, Gaps
 from enrich.log_store.stats import Counts
 from enrich.models import RunRecord
 from enrich.status.metrics import EnrichCollector
@@ -51,17 +52,17 @@ class Store:
         self.stats = self
         self.asked = 0
         self.down = False
-        self.whole = True
+        self.gaps = WHOLE
         self.by_index = {"a_b_2026_11": {"with_vector": 5, "without_vector": 2, "failed": 1}}
 
     def counts(self) -> Counts:
         self.asked += 1
         if self.down:
             raise ServerUnavailable("OpenSearch cannot be reached")
-        return Counts(by_index=self.by_index, whole=self.whole)
+        return Counts(by_index=self.by_index, gaps=self.gaps)
 
-    def oldest_owed(self) -> str:
-        return "2026-11-22T11:59:00.000Z"
+    def oldest_pending(self) -> Counted[str]:
+        return Counted("2026-11-22T11:59:00.000Z")
 
 
 @pytest.fixture
@@ -256,11 +257,15 @@ def test_servers_are_asked_no_more_often_than_needed(ledger: Ledger) -> None:
 
 def test_counts_in_part_are_shown_as_such_and_are_no_metric(ledger: Ledger) -> None:
     store = Store()
-    store.whole = False
+    store.gaps = Gaps(indices={"a_2026_01": NO_SHARD})
     reading = StatusReader(ledger, store).read()  # type: ignore[arg-type]
     assert reading.opensearch_up and reading.status.backlog is not None
     assert "only in part" in reading.status.problems[0]
-    assert not [name for name, _ in scrape(reading.status) if name == "enrich_backlog_logs"]
+    samples = scrape(reading.status)
+    assert not [name for name, _ in samples if name == "enrich_backlog_logs"]
+    assert samples["enrich_backlog_whole", ""] == 0
+    assert samples["enrich_index_not_counted", "a_2026_01"] == 1
+    assert samples["enrich_health", "counted_in_part"] == 1
 
 
 def test_redis_down_leaves_the_backlog(server: fakeredis.FakeServer, ledger: Ledger) -> None:
@@ -317,7 +322,7 @@ def test_metrics() -> None:
         ("enrich_backlog_logs", "a_2026_11,without_vector"): 2,
         ("enrich_backlog_logs", f"{HOSTILE},failed"): 9,
         ("enrich_oldest_unvectorized_age_seconds", ""): 60,
-        ("enrich_up", "redis"): 1, ("enrich_up", "opensearch"): 1,
+        ("enrich_up", "redis"): 1, ("enrich_up", "opensearch"): 1, ("enrich_backlog_whole", ""): 1,
     }  # fmt: skip
     assert {key: samples.get(key) for key in expected} == expected
 

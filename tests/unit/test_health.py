@@ -222,6 +222,60 @@ def test_each_state_has_its_word(
         assert health.remedy or health.reasons[0].code in ("halted", "retrying", "two_deployments")
 
 
+@pytest.mark.parametrize(
+    "gaps",
+    [
+        {"not_counted": {"z_2026_01": "not every shard answers (red index)"}},
+        {"not_counted_unnamed": "some shard does not answer"},
+        {"clusters_not_counted": 1},
+    ],
+)
+def test_what_was_counted_in_part_is_never_green_and_never_told_as_whole(
+    gaps: dict[str, Any],
+) -> None:
+    counted = backlog(3, LONG_AGO, skip_2026_11=4).model_copy(update=gaps)
+    skipping = run(
+        2, state="running", found=9, embedded=2, vectors_written=2, duration_seconds=1.0,
+        skipped_indices={"skip_2026_11": "it takes no writes"},
+    )  # fmt: skip
+    judged = status(backlog=counted, active_run=skipping, last_runs=[skipping])
+    health = health_of(judged)
+    assert (health.word, health.reasons[0].code) == (Word.DEGRADED, "counted_in_part")
+    assert "at least 12; not counted: " in health.sentence
+    assert health.exit_status == 3
+    assert judged.seconds_left is None
+    assert status(backlog=backlog(3), active_run=skipping).seconds_left == 1.5
+
+    sentences = " ".join(problems_of(status(backlog=counted, last_tick=None)))
+    assert "at least 7 logs wait, and no tick" in sentences
+    told = as_json(judged)
+    assert told["backlog"]["whole"] is False
+    assert health.sentence in told["problems"][0]
+
+
+def test_a_number_of_indices_that_were_counted_is_told_as_it_is() -> None:
+    skipping = run(skipped_indices={"skip_2026_11": "it takes no writes"})
+    counted = backlog(0, None, skip_2026_11=4)
+    missing = {"not_counted": {"z_2026_01": "not every shard answers (red index)"}}
+    (sentence,) = (
+        reason.sentence
+        for reason in health_of(
+            status(backlog=counted.model_copy(update=missing), last_runs=[skipping])
+        ).reasons
+        if reason.code == "skipped"
+    )
+    assert sentence.startswith("one index with 4 logs, which wait, is skipped")
+    missing = {"not_counted": {"skip_2026_11": "not every shard answers (red index)"}}
+    (sentence,) = (
+        reason.sentence
+        for reason in health_of(
+            status(backlog=counted.model_copy(update=missing), last_runs=[skipping])
+        ).reasons
+        if reason.code == "skipped"
+    )
+    assert sentence.startswith("one index with at least 4 logs, which wait, is skipped")
+
+
 def test_the_worst_comes_first_and_nothing_is_left_out() -> None:
     judged = status(
         problems=["OpenSearch cannot be reached"],

@@ -11,6 +11,7 @@ import pytest
 
 from enrich.log_store import wholeness
 from enrich.log_store.connection import RequestRefused, RightMissing, decode
+from enrich.log_store.coverage import NO_SHARD, Counted, Gaps
 from enrich.log_store.documents import Addition, Document, Presence
 from enrich.log_store.pages import Hit, IndexPage
 from enrich.log_store.preflight import Readiness
@@ -238,14 +239,15 @@ class Shelf:
         self.hits = hits
         self.read_ids: list[str] = []
         self.vectors: set[str] = set()
+        self.unread: dict[str, str] = {}
         self.asked: list[int] = []
 
     def newest(self, sizes: dict[str, int], unsorted: frozenset[str]) -> list[IndexPage]:
         self.asked += sizes.values()
         return [IndexPage(index=name, hits=self.hits[name][:n]) for name, n in sizes.items()]
 
-    def with_vectors(self, indices: list[str]) -> set[str]:
-        return self.vectors.intersection(indices)
+    def with_vectors(self, indices: list[str]) -> Counted[set[str]]:
+        return Counted(self.vectors.intersection(indices), Gaps(indices=self.unread))
 
     def read(self, references: list[Reference]) -> list[Document]:
         self.read_ids += [reference.id for reference in references]
@@ -316,6 +318,12 @@ def test_the_wrong_field_is_told_from_wrong_logs(
     told = surveyed(shelf, Cluster(a=healthy), textless=frozenset("a" if textless else ""))
     assert bool(told) is skipped
     assert all("has a text in `message`" in reason for reason in told.values())
+
+
+def test_what_cannot_be_searched_for_vectors_is_not_said_to_have_none() -> None:
+    shelf = Shelf(a=hits("a", 10, None))
+    shelf.unread = {"a": NO_SHARD}
+    assert surveyed(shelf, Cluster(a=healthy)) == {"a": NO_SHARD}
 
 
 def test_small_windows_are_kept() -> None:
