@@ -222,7 +222,7 @@ class Product:
 
     def runs(self) -> list[RunRecord]:
         """The runs since `forget`, oldest first. ProductFailed if one did not end well."""
-        runs = self.ledger.last_runs(100)[::-1]
+        runs = self.ledger.records.last(100)[::-1]
         for run in runs:
             if run.state != "finished" or run.settled != run.found:
                 why = f": {run.halt_reason}" if run.halt_reason else ""

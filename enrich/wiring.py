@@ -112,7 +112,7 @@ def _resolver(
         batching=Batching(
             embedder,
             ApiQuota(redis, settings),
-            SharedLimits(of_space, ledger.endpoint_limits, ledger.remember_endpoint_limits),
+            SharedLimits(of_space, ledger.endpoint.limits, ledger.endpoint.record_limits),
             settings.enrich_max_text_bytes,
             ledger.lone_failures(of_space),
         ),

@@ -229,7 +229,7 @@ class Pipeline:
         self.find_unvectorized(trigger)
         while self.messages:
             self.deliver()
-        return self.ledger.last_runs(1)[0]
+        return self.ledger.records.last(1)[0]
 
 
 @pytest.fixture(scope="session")

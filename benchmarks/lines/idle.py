@@ -44,7 +44,9 @@ def _over(stage: Stage, count: int) -> list[Figure]:
         with stage.product(env=env, flower=False) as product:
             product.begin()
             product.until(
-                lambda: product.ledger.totals().runs >= _TICKS + 1, "some ticks were seen", 120
+                lambda: product.ledger.records.totals().runs >= _TICKS + 1,
+                "some ticks were seen",
+                120,
             )
             product.end_beat()
             product.follow(60)

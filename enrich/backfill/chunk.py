@@ -65,25 +65,27 @@ class Chunks:
         owner = this_process()
         hard = self._hard_limit
         mine = self._configuration
-        claim = self._ledger.begin(chunk.id, owner, hard, configuration=mine)
-        if claim.verdict == "busy" and is_dead(claim.holder):
-            claim = self._ledger.begin(chunk.id, owner, hard, dead=claim.holder, configuration=mine)
+        claim = self._ledger.chunks.begin(chunk.id, owner, hard, configuration=mine)
+        if claim.verdict == "busy" and is_dead(claim.owner):
+            claim = self._ledger.chunks.begin(
+                chunk.id, owner, hard, dead=claim.owner, configuration=mine
+            )
         if claim.verdict == "other":
-            return self._progress.leave(chunk.run, self._ledger.configure(chunk.run, mine))
+            return self._progress.leave(chunk.run, self._ledger.runs.configure(chunk.run, mine))
         if claim.verdict == "closed":
             return self._closed(chunk, hard)
         if claim.verdict == "busy":
-            raise ChunkBusy(claim.value / 1000)
-        if claim.value > MAX_LOSSES:
-            return self._defer_unread(chunk, claim.value)
+            raise ChunkBusy(claim.seconds_left)
+        if claim.workers_lost > MAX_LOSSES:
+            return self._defer_unread(chunk, claim.workers_lost)
         try:
             tally = self._enricher.work(chunk, claim)
         except Halt as error:
             self._progress.halt(chunk.run, str(error))
             return self._settle(chunk, self._accounted(chunk, str(error)))
         except TransientError as error:
-            self._ledger.count_retry(chunk.run, str(error))
-            self._ledger.release(chunk.id, owner)
+            self._ledger.counters.add_retry(chunk.run, str(error))
+            self._ledger.chunks.release(chunk.id, owner)
             raise
         except RequestRefused as error:
             return self._defer(chunk, str(error))
@@ -92,7 +94,7 @@ class Chunks:
     def _closed(self, chunk: Chunk, hard: float) -> str:
         """A delivery after the end: what a lost worker wrote before it could settle counts now."""
         line = f"chunk {chunk.id} was settled before"
-        if not self._ledger.unaccounted(chunk.id, hard):
+        if not self._ledger.chunks.unaccounted(chunk.id, hard):
             return line
         try:
             tally = self._enricher.account(chunk)
@@ -105,8 +107,8 @@ class Chunks:
     def give_up(self, chunk: Chunk, why: str) -> str:
         """Settle a chunk that cannot be finished: what was written counts, the rest is deferred."""
         hard = self._hard_limit
-        claim = self._ledger.begin(chunk.id, this_process(), hard, dead=this_process())
-        if claim.verdict == "closed" and self._ledger.unaccounted(chunk.id, hard):
+        claim = self._ledger.chunks.begin(chunk.id, this_process(), hard, dead=this_process())
+        if claim.verdict == "closed" and self._ledger.chunks.unaccounted(chunk.id, hard):
             # Nobody tries again: what cannot be read even now stays deferred.
             return self._settle(chunk, self._accounted(chunk, why))
         if claim.verdict != "go":
@@ -140,11 +142,11 @@ class Chunks:
 
     def _settle(self, chunk: Chunk, tally: Tally) -> str:
         line = outcome_line(tally.outcomes)
-        verdict, standing = self._ledger.settle(
+        verdict, standing = self._ledger.chunks.settle(
             chunk.id, tally.outcomes, tally.errors, tally.reasons
         )
         log.debug("chunk %s %s: %s", chunk.id, verdict, line, extra={"run": chunk.run})
-        if standing.state:
+        if standing.known:
             self._progress.advance(chunk.run, standing)
         return line
 

@@ -66,12 +66,12 @@ class Scanner:
             Halt: the run cannot go on.
             TransientError: to be tried again; nothing was registered.
         """
-        scan = self._ledger.scan(run)
+        scan = self._ledger.pages.scan(run)
         if scan is None:
-            record = self._ledger.record(run)
+            record = self._ledger.records.of(run)
             log.info("Cycle #%d started (%s)", record.number, record.trigger, extra={"run": run})
             scan = self._survey(run)
-        skipped = self._ledger.skipped(run)
+        skipped = self._ledger.runs.skipped(run)
         skipped |= self._leave_spent_shares(
             run, [index for index, _ in scan.pending if index not in skipped]
         )
@@ -82,7 +82,7 @@ class Scanner:
         stop, most = self._limits(run, page)
         if stop or not pending:
             more = bool(stop and pending)
-            self._ledger.register(
+            self._ledger.pages.register(
                 run, page, scan=replace(scan, pending=pending), scan_done=True, more=more,
                 stopped_by=stop if more else "",
             )  # fmt: skip
@@ -94,11 +94,11 @@ class Scanner:
             page,
             room=room,
             most=most,
-            refused=self._ledger.refused(),
+            refused=self._ledger.refused.all(),
         )
         pending = read.scan.pending
         messages = self._messages(run, page, read, scan.update_only)
-        verdict = self._ledger.register(
+        verdict = self._ledger.pages.register(
             run,
             page,
             scan=read.scan,
@@ -109,12 +109,14 @@ class Scanner:
             scan_done=not pending,
         )
         # Where the outbox is ours, this very call has registered it, and its first answer was lost.
-        if verdict != "registered" and not (messages and _same(self._ledger.outbox(run), messages)):
+        if verdict != "registered" and not (
+            messages and _same(self._ledger.pages.outbox(run), messages)
+        ):
             # Another reader was first: its chunks bear the same names and hold other logs.
             return f"page {page} is {verdict}"
         for message in messages:
             self._publisher.embed_and_update(message)
-        self._ledger.sent(run, page)
+        self._ledger.pages.sent(run, page)
         if not pending:
             self._say_found(run, {**skipped, **read.troubled})
         log.debug(
@@ -161,13 +163,13 @@ class Scanner:
         """Why the scan has to stop ("" if it need not), and how many logs it may still take."""
         settings = self._settings
         # Every run reads a page, so that runs which continue each other always get on.
-        if page > 1 and self._ledger.scan_seconds_left(run) <= 0:
+        if page > 1 and self._ledger.pages.seconds_left(run) <= 0:
             return "time", 0
         if self._resolver.budget.used_up():
             return "budget", 0
         if not settings.enrich_max_logs_per_run:
             return "", math.inf
-        left = settings.enrich_max_logs_per_run - self._ledger.record(run).found
+        left = settings.enrich_max_logs_per_run - self._ledger.records.of(run).found
         return ("", left) if left > 0 else ("cap", 0)
 
     # -- what a run looks at before a token is spent
@@ -175,7 +177,7 @@ class Scanner:
     def _survey(self, run: str) -> Scan:
         backlog = self._store.finder.backlog()
         for index, reason in backlog.unreadable.items():
-            self._ledger.skip(run, index, reason)
+            self._ledger.runs.skip(run, index, reason)
         if not backlog.counts:
             return Scan(pending=[], update_only=[], unsorted=[])
         if objection := self._store.version().objection:
@@ -193,14 +195,14 @@ class Scanner:
         for index, state in states.items():
             if state is IndexState.DEAD:
                 log.warning("index %s is skipped: %s", index, DEAD, extra={"run": run})
-                self._ledger.skip(run, index, DEAD)
+                self._ledger.runs.skip(run, index, DEAD)
         indices = [index for index in indices if states[index] is not IndexState.DEAD]
         ready = self._store.preflight.inspect(indices)
         fit = [index for index in indices if index not in ready.skipped]
         refused = self._store.wholeness.survey(fit, ready, backlog.unsorted)
         for index, reason in (ready.skipped | refused).items():
             log.warning("index %s is skipped: %s", index, reason, extra={"run": run})
-            self._ledger.skip(run, index, reason)
+            self._ledger.runs.skip(run, index, reason)
         pending = [index for index in fit if index not in refused]
         if pending:
             self._check_endpoint(run)
@@ -222,14 +224,14 @@ class Scanner:
         }
         for index, reason in left.items():
             log.warning("index %s is skipped: %s", index, reason, extra={"run": run})
-            self._ledger.skip(run, index, reason)
+            self._ledger.runs.skip(run, index, reason)
         return left
 
     def _check_endpoint(self, run: str) -> None:
         """See that the endpoint's vectors may stand beside those that are there; and, after a
         halt, that it works at all, with one input."""
         self._comparing.look(run)
-        runs = self._ledger.last_runs(2)
+        runs = self._ledger.records.last(2)
         if len(runs) > 1 and runs[1].state == "halted" and runs[1].run_id != run:
             try:
                 self._resolver.probe(RunUsage(self._ledger, run), occasion=run)
@@ -237,7 +239,7 @@ class Scanner:
                 raise Halt(f"{error}: check EMBEDDING_MODEL and OPENAI_BASE_URL") from None
 
     def _say_found(self, run: str, skipped: dict[str, str]) -> None:
-        record = self._ledger.record(run)
+        record = self._ledger.records.of(run)
         log.info(
             "Cycle #%d step 1/3: logs found without vectors: %d%s",
             record.number,

@@ -7,7 +7,7 @@ import logging
 from enrich.backfill.lease import is_dead
 from enrich.backfill.publisher import Publisher
 from enrich.errors import NotHere
-from enrich.ledger import Ledger, Standing
+from enrich.ledger import Ledger, RunState
 from enrich.ledger.deployment import Configuration
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ class Progress:
         self._configuration = configuration
         self._max_chunks = max_chunks_in_flight
 
-    def advance(self, run: str, standing: Standing) -> None:
+    def advance(self, run: str, standing: RunState) -> None:
         """Publish the next move, if one is due. Doubles are harmless, but not free: who reads a
         page looks for the next move when it is read."""
         if standing.over:
@@ -41,7 +41,7 @@ class Progress:
         ):
             self._publisher.scan_page(run, standing.page)
 
-    def free_slots(self, standing: Standing) -> int:
+    def free_slots(self, standing: RunState) -> int:
         """Chunks that may be added; 0 below half of the limit, so that pages stay large."""
         most = self._max_chunks
         free = most - standing.open_chunks
@@ -50,15 +50,15 @@ class Progress:
     def reader(self, run: str, page: int) -> str:
         """Who is reading this page, or "". A lease whose owner is dead is given back; should two
         come to read the page thereby, the ledger registers it once."""
-        owner = self._ledger.page_holder(run, page)
+        owner = self._ledger.pages.owner(run, page)
         if not is_dead(owner):
             return owner
-        self._ledger.release_page(run, page)
+        self._ledger.pages.release(run, page)
         return ""
 
     def halt(self, run: str, reason: str) -> None:
         """End a run that cannot go on; its open work is deferred."""
-        if self._ledger.halt(run, reason):
+        if self._ledger.runs.halt(run, reason):
             log.error("run halted: %s", reason, extra={"run": run})
         self._publisher.finish_run(run)
 
@@ -84,7 +84,7 @@ class Progress:
             for name in wanted.differing(self._configuration)
         )
         reason = f"no worker with the settings of its beginning is left ({changed})"
-        if self._ledger.halt(run, reason, state="abandoned"):
+        if self._ledger.runs.halt(run, reason, state="abandoned"):
             log.warning("run ended: %s; the next takes its logs", reason, extra={"run": run})
         self._publisher.finish_run(run)
         return f"run {run} was ended: {reason}"

@@ -99,62 +99,64 @@ class Backfill:
 
     def tick(self, trigger: str) -> str:
         """Begin a run and read its first page; or, with a run active, recover what stands still."""
-        active = self._ledger.active_run()
+        active = self._ledger.runs.active()
         if active:
             self.recover(active)
         if reason := self._ledger.deployment.odd(self._configuration):
             raise NotHere(f"a tick is left to the other workers: {reason}")
-        opened = self._ledger.open(trigger, self._settings.interval_seconds)
+        opened = self._ledger.runs.open(trigger, self._settings.interval_seconds)
         if opened.verdict != "opened":
             return _SKIPPED[opened.verdict].format(opened.run)
         return self.scan(opened.run, 1)
 
     def recover(self, run: str) -> None:
         """Defer chunks past their deadline and publish whatever the run waits for."""
-        expired, standing = self._ledger.expire(run, self._settings.enrich_chunk_deadline_seconds)
+        expired, standing = self._ledger.chunks.expire(
+            run, self._settings.enrich_chunk_deadline_seconds
+        )
         if expired:
             log.warning(
                 "%d chunks passed their deadline and were deferred", expired, extra={"run": run}
             )
-        if standing.state:
-            wanted = self._ledger.configured(run)
-            others = standing.state == "running" and wanted.differing(self._configuration)
+        if standing.known:
+            wanted = self._ledger.runs.configured(run)
+            others = standing.running and wanted.differing(self._configuration)
             if others and not self._ledger.deployment.served(wanted):
                 self._progress.abandon(run, wanted)
             else:
                 self._progress.advance(run, standing)
         else:
             # Its record was lost while its name stayed.
-            self._ledger.finish(run)
+            self._ledger.runs.finish(run)
 
     # -- page
 
     def scan(self, run: str, page: int) -> str:
         """Read one page of logs that are owed and publish its chunks."""
         try:
-            standing = self._ledger.standing(run)
+            standing = self._ledger.runs.state(run)
         except RunClosed:
             return f"run {run} is over"
-        if standing.state == "running":
-            wanted = self._ledger.configure(run, self._configuration)
+        if standing.running:
+            wanted = self._ledger.runs.configure(run, self._configuration)
             if wanted.differing(self._configuration):
                 return self._progress.leave(run, wanted)
-        if standing.state == "running" and standing.page == page + 1:
+        if standing.running and standing.page == page + 1:
             # Delivered again: some of its messages may never have been sent.
-            for message in self._ledger.outbox(run):
+            for message in self._ledger.pages.outbox(run):
                 self._publisher.embed_and_update(message)
-            self._ledger.sent(run, page)
-        if standing.state != "running" or standing.scan_done:
+            self._ledger.pages.sent(run, page)
+        if not standing.running or standing.scan_done:
             self._progress.advance(run, standing)
             return f"run {run} is not scanning"
         if standing.page != page:
             return f"page {page} was read before"
-        if self._ledger.paused():
+        if self._ledger.controls.paused():
             return "paused"
         free = self._progress.free_slots(standing)
         if not free:
             return "no room for more chunks"
-        if self._progress.reader(run, page) or not self._ledger.claim_page(
+        if self._progress.reader(run, page) or not self._ledger.pages.lease(
             run, page, this_process(), PAGE_LEASE_SECONDS
         ):
             return f"page {page} is being read"
@@ -164,11 +166,11 @@ class Backfill:
             self._progress.halt(run, str(error))
             return f"halted: {error}"
         except TransientError as error:
-            self._ledger.count_retry(run, str(error))
+            self._ledger.counters.add_retry(run, str(error))
             raise
         finally:
-            self._ledger.release_page(run, page)
-        self._progress.advance(run, self._ledger.standing(run))
+            self._ledger.pages.release(run, page)
+        self._progress.advance(run, self._ledger.runs.state(run))
         return line
 
     # -- chunk
@@ -190,19 +192,21 @@ class Backfill:
     def finish(self, run: str) -> str:
         """Close a run that is through, say what it did, and go on where only time ended it."""
         # One that is skipped may not answer, and the others would be waited for in vain.
-        indices = sorted(set(self._ledger.indices(run)).difference(self._ledger.skipped(run)))
+        indices = sorted(
+            set(self._ledger.pages.indices(run)).difference(self._ledger.runs.skipped(run))
+        )
         try:
-            if indices and self._ledger.standing(run).over:
+            if indices and self._ledger.runs.state(run).over:
                 self._store.documents.refresh(indices)
         except RunClosed:
             pass
         except (TransientError, Halt, RequestRefused) as error:
             # The refresh only makes vectors visible sooner; OpenSearch does it by itself later.
             log.warning("indices were not refreshed: %s", error, extra={"run": run})
-        verdict = self._ledger.finish(run)
+        verdict = self._ledger.runs.finish(run)
         if verdict != "finished":
             return f"run {run} is {verdict}"
-        record = self._ledger.record(run)
+        record = self._ledger.records.of(run)
         log_summary(record, self._ledger, self._settings)
         if record.state == "finished" and record.more and record.stopped_by == "time":
             self._publisher.find_unvectorized("continued")

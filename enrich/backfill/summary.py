@@ -46,7 +46,7 @@ def log_summary(record: RunRecord, ledger: Ledger, settings: Settings) -> None:
             "the same indices? Each pays for every text",
             record.number, record.written_by_others, extra=extra,
         )  # fmt: skip
-    totals = ledger.totals()
+    totals = ledger.records.totals()
     if record.settled != record.found:
         log.error(
             "Cycle #%d does not add up: %d found, %d accounted for",
@@ -76,7 +76,7 @@ def next_run(record: RunRecord, ledger: Ledger, interval: float) -> str:
     # Beat ticks at its interval whatever a run lasts; ticks that a run was in the way of are
     # over.
     now = ledger.now()
-    began = (ledger.last_tick() or record.started_at).timestamp()
+    began = (ledger.controls.last_tick() or record.started_at).timestamp()
     due = began + interval * max(1, math.ceil((now - began) / interval))
     return datetime.fromtimestamp(due, UTC).strftime("%H:%M:%S UTC")
 

@@ -153,7 +153,7 @@ def pause() -> None:
     """Take up no more logs until `resume`; what is under way is finished."""
     from enrich import wiring
 
-    wiring.build_ledger(load_settings()).pause()
+    wiring.build_ledger(load_settings()).controls.pause()
     screen.line(screen.out(), "ok", "paused: chunks under way are finished, no new ones are made")
 
 

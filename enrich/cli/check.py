@@ -166,7 +166,7 @@ class Check:
             with self._failing_here():
                 self._look_at_cache()
         ledger = wiring.build_ledger(settings)
-        if ledger.paused():
+        if ledger.controls.paused():
             self._warn("enrichment is paused: `python -m enrich resume` lets it go on")
         self._look_at_deployment(ledger)
         workers = Workers()

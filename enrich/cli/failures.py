@@ -85,7 +85,7 @@ def retry(settings: Settings, index: str | None, *, confirmed: Callable[[str], b
     if not confirmed(f"Put {_number(counted)} logs back in line?"):
         return status
     forgotten = _refused_of(ledger, index)
-    ledger.forget_refused([(row["index"], row["id"]) for row in forgotten])
+    ledger.refused.forget([(row["index"], row["id"]) for row in forgotten])
     changed, stuck = _unmark(store, index)
     screen.line(
         console,
@@ -174,7 +174,7 @@ def _failures(store: LogStore, ledger: Ledger, index: str | None) -> Counted[lis
 def _refused_of(ledger: Ledger, index: str | None) -> list[dict[str, Any]]:
     return [
         {"index": name, "id": id, "routing": None, **told, "run": ""}
-        for (name, id), told in ledger.refused().items()
+        for (name, id), told in ledger.refused.all().items()
         if matches(name, index)
     ]
 

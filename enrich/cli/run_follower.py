@@ -156,7 +156,7 @@ class Following:
         last: object = None
         following: str | None = run
         while following is not None:
-            record = self._ledger.record(following)
+            record = self._ledger.records.of(following)
             self.records[following] = record
             done = sum(r.done for r in self.records.values())
             if done_before is None:
@@ -186,7 +186,11 @@ class Following:
             state = record.model_dump(exclude={"duration_seconds", "rate_per_second"})
             if state != last:
                 last, moved = state, now
-            elif now - moved > PAUSED_SECONDS and not record.chunks_open and self._ledger.paused():
+            elif (
+                now - moved > PAUSED_SECONDS
+                and not record.chunks_open
+                and self._ledger.controls.paused()
+            ):
                 raise Paused
             elif now - moved > QUIET_SECONDS:
                 self._workers.require()
@@ -200,7 +204,7 @@ class Following:
             return None
         if record.stopped_by != "time":
             return None
-        later = [r for r in self._ledger.last_runs() if r.number > record.number]
+        later = [r for r in self._ledger.records.last() if r.number > record.number]
         return later[-1].run_id if later else record.run_id
 
     def _total(self, done_before: int) -> int:

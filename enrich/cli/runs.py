@@ -27,15 +27,15 @@ def begin(settings: Settings, *, wait: bool, as_json: bool) -> int:
     """Open a run, or find the one that is active; follow it if `wait`. The exit status."""
     said = screen.err() if as_json else screen.out()
     ledger = wiring.build_ledger(settings)
-    active = ledger.active_run()
+    active = ledger.runs.active()
     workers = Workers()
     workers.require()
-    if not active and ledger.paused():
+    if not active and ledger.controls.paused():
         screen.line(screen.err(), "bad", PAUSED)
         return 2
     backlog = _backlog(settings) if wait else None
     if not active:
-        opened = ledger.open("manual", settings.interval_seconds)
+        opened = ledger.runs.open("manual", settings.interval_seconds)
         if opened.verdict == "paused":
             screen.line(screen.err(), "bad", PAUSED)
             return 2
@@ -50,7 +50,7 @@ def begin(settings: Settings, *, wait: bool, as_json: bool) -> int:
     if wait:
         return _follow(ledger, workers, active, backlog, as_json=as_json)
     if as_json:
-        screen.print_json(sum_of([ledger.record(active)]).model_dump(mode="json"))
+        screen.print_json(sum_of([ledger.records.of(active)]).model_dump(mode="json"))
     else:
         screen.facts(said, "`python -m enrich status` shows how far it is")
     return 0
@@ -60,10 +60,10 @@ def resume(settings: Settings) -> int:
     """Let work go on: new runs, and the active one if it stands still."""
     said = screen.out()
     ledger = wiring.build_ledger(settings)
-    was_paused = ledger.paused()
-    ledger.resume()
+    was_paused = ledger.controls.paused()
+    ledger.controls.resume()
     screen.line(said, "ok", "enrichment goes on" if was_paused else "enrichment was not paused")
-    active = ledger.active_run()
+    active = ledger.runs.active()
     if active:
         workers = Workers()
         # The tick's own check: publishes whatever the run waits for; doubles are harmless.
@@ -77,11 +77,11 @@ def cancel(settings: Settings) -> int:
     """End the active run; what it had still to do is deferred."""
     said = screen.out()
     ledger = wiring.build_ledger(settings)
-    active = ledger.active_run()
+    active = ledger.runs.active()
     if not active:
         screen.line(said, "ok", "no run is active")
         return 0
-    if not ledger.halt(active, "cancelled", state="abandoned"):
+    if not ledger.runs.halt(active, "cancelled", state="abandoned"):
         screen.line(said, "ok", f"run {active} is ending already")
         return 0
     workers = Workers()
@@ -90,8 +90,8 @@ def cancel(settings: Settings) -> int:
         workers.finish_run(active)
     except NoWorker:
         # Nobody else would close it, and no other run could begin.
-        ledger.finish(active)
-    record = ledger.record(active)
+        ledger.runs.finish(active)
+    record = ledger.records.of(active)
     screen.line(
         said,
         "ok",
@@ -102,7 +102,7 @@ def cancel(settings: Settings) -> int:
 
 
 def _say_active(console: Console, ledger: Ledger, run: str) -> None:
-    record = ledger.record(run)
+    record = ledger.records.of(run)
     screen.line(
         console,
         "ok",

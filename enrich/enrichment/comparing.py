@@ -56,7 +56,7 @@ class Comparing:
 
         def tell(sentence: str) -> None:
             log.info("comparison: %s", sentence, extra={"run": run})
-            self._ledger.note_comparison(run, sentence)
+            self._ledger.runs.note_comparison(run, sentence)
 
         self._guard.look(ask, tell)
 
@@ -70,17 +70,17 @@ class _Memory:
         self._hard_limit = settings.enrich_hard_time_limit_seconds
 
     def compared_space(self, model: str, dimensions: int) -> Space | None:
-        known = self._ledger.compared_endpoint(model, dimensions)
+        known = self._ledger.endpoint.compared(model, dimensions)
         if known is None:
             return None
         url, where = known
         return Space(url=url, model=model, dimensions=dimensions, where=where)
 
     def remember_space(self, space: Space) -> None:
-        self._ledger.remember_compared(space.model, space.dimensions, space.url, space.where)
+        self._ledger.endpoint.record_compared(space.model, space.dimensions, space.url, space.where)
 
     def work_of_others(self) -> bool:
-        return self._ledger.work_of_others(self._configuration, self._hard_limit)
+        return self._ledger.chunks.leased_elsewhere(self._configuration, self._hard_limit)
 
 
 class _StoredSamples:

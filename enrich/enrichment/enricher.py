@@ -18,7 +18,7 @@ from enrich.enrichment.text_groups import TextGroup, text_groups
 from enrich.enrichment.write_trials import DEAD, Sorted, WriteTrials
 from enrich.enrichment.writer import IndexSilent, Writer
 from enrich.errors import NotYet, TransientError, place_of
-from enrich.ledger import Claim, Ledger
+from enrich.ledger import Lease, Ledger
 from enrich.log_store import Document, LogStore, Presence
 from enrich.models import VECTOR_OUTCOMES, Chunk, Outcome, Reference
 from enrich.ratelimit.write_throttle import WriteThrottle
@@ -70,7 +70,7 @@ class Enricher:
         #: The indices of the chunk at work.
         self._sorted = Sorted()
 
-    def work(self, chunk: Chunk, claim: Claim) -> Tally:
+    def work(self, chunk: Chunk, claim: Lease) -> Tally:
         """Do what is still owed of a chunk; every document has one outcome in the answer.
 
         Raises:
@@ -90,13 +90,13 @@ class Enricher:
             raise TransientError(IN_DOUBT)
         if tally.away:
             raise TransientError(UNREADABLE)
-        strangers = self._ledger.strangers(tally.by_others)
+        strangers = self._ledger.runs.unknown(tally.by_others)
         if strangers:
             count = sum(tally.by_others[run] for run in strangers)
-            self._ledger.count(chunk.run, written_by_others=count)
+            self._ledger.counters.add(chunk.run, written_by_others=count)
         return tally
 
-    def _work_on(self, chunk: Chunk, claim: Claim) -> Tally:
+    def _work_on(self, chunk: Chunk, claim: Lease) -> Tally:
         tally = self._left_out(chunk)
         references = [
             reference
@@ -107,18 +107,18 @@ class Enricher:
         references = self._try(chunk, references, reusable, tally)
         if not references:
             return tally
-        if claim.value < LOSSES_BEFORE_ALONE:
+        if claim.workers_lost < LOSSES_BEFORE_ALONE:
             tally.include(self._together(chunk, references, reusable))
         else:
             # Each log is also read alone: reading all of them may be what a worker dies of. Should
             # it die of reading this one, the text before is no suspect.
             for reference in references:
-                self._ledger.suspect(chunk.id, claim.holder, "")
+                self._ledger.chunks.note_alone(chunk.id, claim.owner, "")
                 for group in self._texts(chunk, [reference], tally):
-                    if group.fingerprint == claim.suspect:
+                    if group.fingerprint == claim.alone:
                         group.failure = "worker_lost"
                     else:
-                        self._ledger.suspect(chunk.id, claim.holder, group.fingerprint)
+                        self._ledger.chunks.note_alone(chunk.id, claim.owner, group.fingerprint)
                     self._do(chunk, [group], reusable, tally)
         return tally
 
@@ -126,7 +126,7 @@ class Enricher:
         """What became of logs in indices that are not written to now."""
         tally = Tally(waiting=bool(self._sorted.waiting))
         for index in self._sorted.dead:
-            self._ledger.skip(chunk.run, index, DEAD)
+            self._ledger.runs.skip(chunk.run, index, DEAD)
         dead = [one for one in chunk.references if one.index in self._sorted.dead]
         if not dead:
             return tally
@@ -165,7 +165,7 @@ class Enricher:
             if written and not self._trials.shown_by_refresh(index):
                 self._sorted.dead.add(index)
             if index in self._sorted.dead:
-                self._ledger.skip(chunk.run, index, DEAD)
+                self._ledger.runs.skip(chunk.run, index, DEAD)
                 if of_index:
                     tally.include(self._dead(chunk, of_index))
             else:
@@ -242,7 +242,7 @@ class Enricher:
         owed = self._owed(chunk, zip(found, references, strict=True), tally)
         doubts = self._store.wholeness.doubts(owed)
         for index, reason in doubts.items():
-            self._ledger.skip(chunk.run, index, reason)
+            self._ledger.runs.skip(chunk.run, index, reason)
         safe = [document for document in owed if document.reference.index not in doubts]
         for document in owed:
             if why := doubts.get(document.reference.index):
@@ -252,7 +252,7 @@ class Enricher:
     def _owed(self, chunk: Chunk, pairs: Any, tally: Tally) -> list[Document]:
         owed = []
         # An index that refused the run's writes once is bought nothing more.
-        skipped = self._ledger.skipped(chunk.run)
+        skipped = self._ledger.runs.skipped(chunk.run)
         for document, reference in pairs:
             if document.presence is Presence.UNREADABLE:
                 tally.unreadable = True
@@ -291,6 +291,6 @@ class Enricher:
             reusable=reusable,
         )
         if resolution.out_of_budget:
-            self._ledger.out_of_budget(chunk.run)
+            self._ledger.runs.out_of_budget(chunk.run)
         for group, resolved in zip(groups, resolution.results, strict=True):
             group.take(resolved)

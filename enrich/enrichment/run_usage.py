@@ -17,4 +17,4 @@ class RunUsage:
     def count(
         self, *, micro_usd: int = 0, paid_by: Mapping[str, int] | None = None, **amounts: int
     ) -> None:
-        self._ledger.count(self._run, micro_usd=micro_usd, paid_by=paid_by, **amounts)
+        self._ledger.counters.add(self._run, micro_usd=micro_usd, paid_by=paid_by, **amounts)

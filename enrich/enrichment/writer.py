@@ -135,12 +135,12 @@ class Writer:
             elif verdict is Verdict.BLOCKED:
                 why = _why_blocked(kind)
                 tally.defer(f"{reference.index}: {why}")
-                self._ledger.skip(chunk.run, reference.index, why)
+                self._ledger.runs.skip(chunk.run, reference.index, why)
             elif verdict is Verdict.OVERLOADED:
                 if reference.index in refused:
                     why = _why_blocked(kind)
                     tally.defer(f"{reference.index}: {why}")
-                    self._ledger.skip(chunk.run, reference.index, why)
+                    self._ledger.runs.skip(chunk.run, reference.index, why)
                 else:
                     tally.defer(OVERLOADED)
                     tally.overloaded = True
@@ -150,7 +150,7 @@ class Writer:
             else:
                 tally.add(Outcome.FAILED)
                 code = str(write.addition.fields.get("ai_enrichment_error", kind))
-                self._ledger.remember_refused(reference.index, reference.id, code)
+                self._ledger.refused.record(reference.index, reference.id, code)
         return changed
 
     def _answered(self, batch: Sequence[Write]) -> list[tuple[Verdict, str]]:

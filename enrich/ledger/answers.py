@@ -7,13 +7,23 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 
-class Standing(NamedTuple):
-    """Where a run stands, as every move that may end a wait reports it."""
+class RunState(NamedTuple):
+    """The state of a run, as every move that may end a wait reports it."""
 
     open_chunks: int
+    #: The page that is read next.
     page: int
     scan_done: bool
-    state: str
+    #: `running`, `finished`, `halted` or `abandoned`; "" for a run that Redis does not know.
+    name: str
+
+    @property
+    def known(self) -> bool:
+        return self.name != ""
+
+    @property
+    def running(self) -> bool:
+        return self.name == "running"
 
     @property
     def over(self) -> bool:
@@ -28,18 +38,21 @@ class Opened(NamedTuple):
     number: int
 
 
-class Claim(NamedTuple):
+class Lease(NamedTuple):
     """Answer of `begin`."""
 
+    #: `busy`: another delivery has the lease; `other`: the run's settings are not the caller's.
     verdict: Literal["go", "busy", "closed", "other"]
-    #: Who holds the chunk: the caller for `go`, another delivery for `busy`.
-    holder: str
-    #: For `go`: how often this chunk has lost its worker. For `busy`: milliseconds to wait.
-    value: int
-    #: For `go`: fingerprint of the text that was handled alone when the worker was lost, or "".
-    suspect: str
+    #: Who has the chunk: the caller for `go`, another delivery for `busy`.
+    owner: str
+    #: For `go`: how many workers were lost with this chunk.
+    workers_lost: int = 0
+    #: For `busy`: when the other delivery's lease ends at the latest.
+    seconds_left: float = 0.0
+    #: For `go`: fingerprint of the text that was handled alone when its worker was lost, or "".
+    alone: str = ""
     #: For `go`: whether another delivery had it before, and may have written some of it.
-    tried: bool
+    tried: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -219,7 +219,7 @@ def read_backlog(store: LogStore) -> Backlog:
 
 
 def _read_ledger(status: Status, ledger: Ledger, runs: int, settings: Settings | None) -> None:
-    totals = ledger.totals()
+    totals = ledger.records.totals()
     status.totals = TotalsReport(
         runs=totals.runs,
         ticks_skipped=totals.ticks_skipped,
@@ -228,11 +228,11 @@ def _read_ledger(status: Status, ledger: Ledger, runs: int, settings: Settings |
         messages_dropped=totals.messages_dropped,
         average_rate=totals.average_rate,
     )
-    status.last_runs = ledger.last_runs(runs)
-    active = ledger.active_run()
+    status.last_runs = ledger.records.last(runs)
+    active = ledger.runs.active()
     status.active_run = next((run for run in status.last_runs if run.run_id == active), None)
     if status.active_run is not None:
-        status.quiet_seconds = ledger.quiet_seconds(status.active_run.run_id)
+        status.quiet_seconds = ledger.records.quiet_seconds(status.active_run.run_id)
     workers = ledger.deployment.workers()
     status.workers_alive = sum(note.alive and not note.refuses for note in workers)
     status.workers_note_themselves = ledger.deployment.noted()
@@ -241,9 +241,9 @@ def _read_ledger(status: Status, ledger: Ledger, runs: int, settings: Settings |
         place = place_of(settings, socket.gethostname())
         found = ledger.deployment.neighbours(place, settings.enrich_index_pattern)
         status.neighbours = [neighbour.sentence for neighbour in found]
-    status.paused = ledger.paused()
-    status.last_tick = ledger.last_tick()
-    status.spent_today_usd = ledger.spent_today_usd()
+    status.paused = ledger.controls.paused()
+    status.last_tick = ledger.controls.last_tick()
+    status.spent_today_usd = ledger.spending.today_usd()
     status.endpoint_limits = {
-        space: EndpointLimitsReport(**found) for space, found in ledger.endpoint_limits().items()
+        space: EndpointLimitsReport(**found) for space, found in ledger.endpoint.limits().items()
     }

@@ -129,7 +129,7 @@ def _note_shutdown(**_: Any) -> None:
     from enrich.wiring import build_ledger
 
     try:
-        build_ledger(settings).note_shutdown(
+        build_ledger(settings).controls.note_shutdown(
             socket.gethostname(), settings.enrich_visibility_timeout_seconds
         )
     except EnrichError as error:

@@ -39,7 +39,7 @@ class EnrichmentInfo(bootsteps.StartStopStep):  # type: ignore[misc]
 def counters(ledger: Ledger) -> dict[str, str]:
     """Totals and last run in words; nothing is raised for trouble with Redis."""
     try:
-        totals, runs = ledger.totals(), ledger.last_runs(1)
+        totals, runs = ledger.records.totals(), ledger.records.last(1)
     except EnrichError as error:
         return {"enrichment": str(error)}
     return {

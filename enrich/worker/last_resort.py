@@ -35,17 +35,17 @@ def reason_of(error: BaseException) -> str:
 
 def end_run(ledger: Ledger, run: str, reason: str) -> None:
     """Halt the run and close it, so that the next tick may begin another."""
-    if ledger.halt(run, reason):
+    if ledger.runs.halt(run, reason):
         log.error("run halted: %s", reason, extra={"run": run})
-    ledger.finish(run)
+    ledger.runs.finish(run)
 
 
 def end_before_it_begins(ledger: Ledger, trigger: str, interval: float, reason: str) -> str:
     """Note a run that could not begin as a halted one, so that people see why; the active run,
     where there is one, halts. The run that was ended, or ""."""
-    run = ledger.active_run()
+    run = ledger.runs.active()
     if not run:
-        opened = ledger.open(trigger, interval)
+        opened = ledger.runs.open(trigger, interval)
         if opened.verdict != "opened":
             return ""
         run = opened.run

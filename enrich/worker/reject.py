@@ -20,7 +20,7 @@ def drop(why: str) -> str:
     # A connection of this call's own: a kept one would be inherited by the pool's forks.
     ledger = quick_ledger(load_settings(), TIMEOUT_SECONDS)
     try:
-        ledger.count_dropped()
+        ledger.counters.add_rejected_message()
     except EnrichError as error:
         log.warning("a dropped message was not counted: %s", error)
     finally:

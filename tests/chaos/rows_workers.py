@@ -144,7 +144,7 @@ def late_after_deferred(w: World) -> None:
         return bool(run) and w.redis.hlen(f"{w.prefix}run:{run}:open") > 1
 
     w.until(in_work, "chunks were open")
-    expired, _ = Ledger(w.redis, w.prefix).expire(run, -1)
+    expired, _ = Ledger(w.redis, w.prefix).chunks.expire(run, -1)
     w.met(expired > 0, "no chunk was open")
 
 

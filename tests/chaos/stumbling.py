@@ -32,7 +32,8 @@ from celery.__main__ import main
 
 from enrich.embedding.cache import VectorCache
 from enrich.embedding.client import OpenAIEmbedder
-from enrich.ledger import Ledger
+from enrich.ledger.chunks import Chunks
+from enrich.ledger.pages import Pages
 from enrich.log_store import documents
 from enrich.log_store.connection import Connection
 from enrich.worker import transport
@@ -88,11 +89,11 @@ CACHED = Place(VectorCache, "put", "self vectors")
 ASKED = Place(Connection, "ask", "self type_ method path body params")
 WRITTEN = Place(documents.Documents, "write", "self writes")
 REGISTERED = Place(
-    Ledger,
+    Pages,
     "register",
     "self run page scan scan_done chunks messages indices skipped more stopped_by",
 )
-SETTLED = Place(Ledger, "settle", "self chunk outcomes errors reasons")
+SETTLED = Place(Chunks, "settle", "self chunk outcomes errors reasons")
 
 # Who uses these classes is told by name only, so that a place could be there and never be reached.
 if (

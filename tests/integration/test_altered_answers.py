@@ -69,12 +69,12 @@ def test_a_count_in_part_is_not_an_empty_backlog(
     proxy.alter = altered("/_search", change)
     with pytest.raises(TransientError, match="only in part"):
         one.backfill.tick("beat")
-    assert one.ledger.active_run(), "the run stays, to be tried again"
+    assert one.ledger.runs.active(), "the run stays, to be tried again"
 
     proxy.alter = unaltered
     one.run("beat")
 
-    (record,) = one.ledger.last_runs(2)
+    (record,) = one.ledger.records.last(2)
     assert_adds_up(record)
     assert record.vectors_written == 30
     assert_right_vectors(search, INDEX, model)
@@ -229,9 +229,9 @@ def test_what_a_lost_answer_wrote_counts_though_it_cannot_be_read_at_once(
         answered = forward(asked)
         if asked.path.startswith("/_bulk") and not closed:
             search("POST", f"/{INDEX}/_close")
-            closed.append(one.ledger.active_run())
+            closed.append(one.ledger.runs.active())
             if halted:
-                one.ledger.halt(closed[0], "cancelled", state="abandoned")
+                one.ledger.runs.halt(closed[0], "cancelled", state="abandoned")
             return Answered(status=502, body=b"<html>")
         if asked.path.startswith("/_mget") and b"index_closed_exception" in answered.body:
             search("POST", f"/{INDEX}/_open")
@@ -241,7 +241,7 @@ def test_what_a_lost_answer_wrote_counts_though_it_cannot_be_read_at_once(
     proxy.alter = alter
     one.run()
     (run,) = closed
-    record = one.ledger.record(run)
+    record = one.ledger.records.of(run)
     assert record.found == record.settled == 30
     assert (record.vectors_written, record.deferred) == (30, 0)
     assert embeddings.seen["inputs"] == 30
@@ -262,13 +262,13 @@ def test_what_can_be_read_counts_though_the_rest_of_its_chunk_stays_away(
         if not asked.path.startswith("/_bulk") or closed:
             return answered
         search("POST", f"/{BAD}/_close")
-        closed.append(one.ledger.active_run())
-        one.ledger.halt(closed[0], "cancelled", state="abandoned")
+        closed.append(one.ledger.runs.active())
+        one.ledger.runs.halt(closed[0], "cancelled", state="abandoned")
         return Answered(status=502, body=b"<html>")
 
     proxy.alter = alter
     one.run()
-    record = one.ledger.record(closed[0])
+    record = one.ledger.records.of(closed[0])
     assert record.found == record.settled == 50
     assert (record.vectors_written, record.deferred) == (30, 20)
 

@@ -471,11 +471,11 @@ def test_a_probe_with_an_old_key_does_not_halt_the_others(pipeline: Build, searc
     search.index(INDEX, logs(3, 3))
     good = pipeline(enrich_max_logs_per_run=1)
     good.run()
-    good.ledger.halt(good.ledger.open("manual", 600).run, "whatever it was")
-    good.ledger.finish(good.ledger.active_run())
+    good.ledger.runs.halt(good.ledger.runs.open("manual", 600).run, "whatever it was")
+    good.ledger.runs.finish(good.ledger.runs.active())
     with pytest.raises(TransientError, match="while another key worked"):
         pipeline(openai_api_key="sk-old").backfill.tick("manual")
-    assert good.ledger.record(good.ledger.active_run()).state == "running"
+    assert good.ledger.records.of(good.ledger.runs.active()).state == "running"
 
 
 def test_a_log_that_cannot_be_compared_does_not_end_the_check_of_a_new_address(
@@ -485,7 +485,7 @@ def test_a_log_that_cannot_be_compared_does_not_end_the_check_of_a_new_address(
     search.index(INDEX, logs(3, 3))
     first = pipeline()
     first.run()
-    was = first.ledger.endpoint()["url"]
+    was = first.ledger.endpoint.last()["url"]
     changed = "/_update_by_query?refresh=true"
     script = {"source": "ctx._source.message += ' (changed)'"}
     search("POST", f"/{INDEX}{changed}", {"script": script})
@@ -497,7 +497,7 @@ def test_a_log_that_cannot_be_compared_does_not_end_the_check_of_a_new_address(
         record = one.run()
         assert record.state == "halted" and record.vectors_written == 0
         assert "cannot be compared with the 3 vectors" in record.halt_reason
-        assert one.ledger.endpoint()["url"] == was
+        assert one.ledger.endpoint.last()["url"] == was
     # With one that can be compared, that one decides.
     assert first.run().vectors_written == 1
     search.index(INDEX, [{**logs(1, 1)[0], "_id": "later", "message": "later"}])
@@ -506,7 +506,7 @@ def test_a_log_that_cannot_be_compared_does_not_end_the_check_of_a_new_address(
     search("POST", f"/{INDEX}{changed}", {"script": {"source": "ctx._source.remove('log_vector')"}})
     record = one.run()
     assert (record.state, record.vectors_written) == ("finished", 5)
-    assert one.ledger.endpoint()["url"] == other_space
+    assert one.ledger.endpoint.last()["url"] == other_space
     search.index(INDEX, [{**logs(1, 1)[0], "_id": "last", "message": "last"}])
     assert "gives other vectors" in first.run().halt_reason
 
@@ -526,12 +526,12 @@ def test_no_order_of_ends_lets_two_spaces_mix(
     embeddings.faults({"kind": "status", "status": 401, "times": 100})
     with pytest.raises(TransientError, match="while another key worked"):
         pipeline(openai_api_key="sk-old").run()
-    other.ledger.halt(other.ledger.active_run(), "", "abandoned")
-    other.ledger.finish(other.ledger.active_run())
+    other.ledger.runs.halt(other.ledger.runs.active(), "", "abandoned")
+    other.ledger.runs.finish(other.ledger.runs.active())
     embeddings.reset()
     another = pipeline(openai_base_url=other_space, embedding_model="another")
-    another.ledger.halt(another.ledger.open("manual", 600).run, "", "abandoned")
-    another.ledger.finish(another.ledger.active_run())
+    another.ledger.runs.halt(another.ledger.runs.open("manual", 600).run, "", "abandoned")
+    another.ledger.runs.finish(another.ledger.runs.active())
     search.index(INDEX, [{**logs(1, 1)[0], "_id": "later", "message": "later"}])
     assert another.run().state == "finished", "a model of its own may go beside the other"
 

@@ -209,7 +209,7 @@ def test_a_try_that_cannot_be_published_is_not_lost(
             ENRICH_VISIBILITY_TIMEOUT_SECONDS="400",
             ENRICH_CHUNK_DEADLINE_SECONDS="500",
         )
-        opened = ledger.open("manual", 600)
+        opened = ledger.runs.open("manual", 600)
         publish(deployment, "enrich.scan_page", opened.run, 1)
         wait_for(lambda: embeddings.seen["strikes_left"] == 0, worker)
         valkey.execute_command("REPLICAOF", "127.0.0.1", "1")
@@ -218,7 +218,7 @@ def test_a_try_that_cannot_be_published_is_not_lost(
         api.set("pass")
         valkey.execute_command("REPLICAOF", "NO", "ONE")
 
-        wait_for(lambda: not ledger.active_run(), worker)
+        wait_for(lambda: not ledger.runs.active(), worker)
 
-    record = ledger.record(opened.run)
+    record = ledger.records.of(opened.run)
     assert (record.vectors_written, record.deferred, record.failed) == (20, 0, 0)

@@ -173,7 +173,7 @@ def test_pause_resume_and_cancel(search: Any, worker: Service, enrich: Any, ledg
     search.create(INDEX)
     search.index(INDEX, _logs(20))
     # A run whose first page was never asked for, as after a lost message.
-    run = ledger.open("manual", 600).run
+    run = ledger.runs.open("manual", 600).run
     assert enrich("pause").returncode == 0
     told = enrich("run", "--wait")
     assert told.returncode == 1
@@ -183,14 +183,14 @@ def test_pause_resume_and_cancel(search: Any, worker: Service, enrich: Any, ledg
     assert f"({run}) is active" in resumed.stdout
     followed = enrich("run", "--wait", "--json")
     assert followed.returncode == 0, followed.stderr
-    assert ledger.record(run).vectors_written == 20
+    assert ledger.records.of(run).vectors_written == 20
 
-    stuck = ledger.open("manual", 600).run
+    stuck = ledger.runs.open("manual", 600).run
     cancelled = enrich("cancel")
     assert cancelled.returncode == 0
     assert "was cancelled" in cancelled.stdout
-    assert ledger.record(stuck).state == "abandoned"
-    wait_for(lambda: ledger.active_run() == "", worker)
+    assert ledger.records.of(stuck).state == "abandoned"
+    wait_for(lambda: ledger.runs.active() == "", worker)
     assert "no run is active" in enrich("cancel").stdout
 
 

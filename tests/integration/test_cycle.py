@@ -505,7 +505,10 @@ def test_two_deployments_divide_the_indices(pipeline: Build, search: Search, mod
     for record in records:
         assert_adds_up(record)
         assert record.vectors_written == 60
-    assert [first.ledger.totals().vectors, second.ledger.totals().vectors] == [60, 60]
+    assert [first.ledger.records.totals().vectors, second.ledger.records.totals().vectors] == [
+        60,
+        60,
+    ]
     for index in projects:
         assert assert_right_vectors(search, index, model) == 30
 

@@ -14,7 +14,7 @@ from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from enrich.enrichment.enricher import MAX_LOSSES
 from enrich.errors import ServerUnavailable
-from enrich.ledger import Ledger
+from enrich.ledger.pages import Pages
 from enrich.models import Chunk
 from enrich.text.extract import fingerprint
 from tests.conftest import Pipeline, Search
@@ -52,10 +52,10 @@ def test_every_message_delivered_twice_counts_once(
     one.before = double
     one.run()
 
-    record = one.ledger.last_runs(1)[0]
+    record = one.ledger.records.last(1)[0]
     assert_adds_up(record)
     assert record.found == record.vectors_written == 300
-    assert one.ledger.totals().vectors == 300
+    assert one.ledger.records.totals().vectors == 300
     assert embeddings.seen["inputs"] == 300
     assert_right_vectors(search, INDEX, model)
 
@@ -70,10 +70,10 @@ def test_a_lost_message_is_deferred_by_its_deadline(
     patient.messages.remove(lost)
     while patient.messages:
         patient.deliver()
-    run = patient.ledger.active_run()
+    run = patient.ledger.runs.active()
     assert run, "the run waits for its lost chunk"
     patient.backfill.recover(run)
-    assert patient.ledger.active_run() == run, "its deadline has not passed"
+    assert patient.ledger.runs.active() == run, "its deadline has not passed"
 
     hasty = pipeline(
         enrich_soft_time_limit_seconds=0.01,
@@ -83,7 +83,7 @@ def test_a_lost_message_is_deferred_by_its_deadline(
     )
     record = hasty.run("beat")  # a tick: mends, then is skipped or begins the next
 
-    first = hasty.ledger.record(run)
+    first = hasty.ledger.records.of(run)
     assert_adds_up(first)
     assert (first.vectors_written, first.deferred) == (200, 100)
     assert record.run_id == run
@@ -107,7 +107,7 @@ def test_a_chunk_that_ends_after_its_deadline_corrects_the_record(
             def cancelled(*a: Any, **k: Any) -> Any:
                 tally = work(*a, **k)
                 halted.append(a[0].run)
-                one.ledger.halt(a[0].run, "cancelled", state="abandoned")
+                one.ledger.runs.halt(a[0].run, "cancelled", state="abandoned")
                 one.backfill.finish(a[0].run)
                 return tally
 
@@ -116,7 +116,7 @@ def test_a_chunk_that_ends_after_its_deadline_corrects_the_record(
     one.before = cancel_under_way
     one.run()
 
-    record = one.ledger.record(halted[0])
+    record = one.ledger.records.of(halted[0])
     assert record.state == "abandoned"
     assert record.found == record.settled == 300
     assert (record.vectors_written, record.deferred) == (100, 200)
@@ -133,7 +133,7 @@ def test_a_run_unknown_to_redis_is_dropped(
     redis_emptied()
     while one.messages:
         one.deliver()
-    assert one.ledger.totals().runs == 0
+    assert one.ledger.records.totals().runs == 0
     assert search.count(INDEX, {"exists": {"field": "log_vector"}}) == 0
 
     record = one.run("beat")
@@ -163,12 +163,12 @@ def test_a_page_delivered_again_sends_what_may_never_have_been_sent(
     with monkeypatch.context() as broken, pytest.raises(ServerUnavailable):
         broken.setattr(one, "embed_and_update", lost_after_one)
         one.deliver()
-    run = one.ledger.active_run()
+    run = one.ledger.runs.active()
     assert len(chunks(one)) == 1
     one.scan_page(run, 1)
     while one.messages:
         one.deliver()
-    record = one.ledger.record(run)
+    record = one.ledger.records.of(run)
     assert_adds_up(record)
     assert record.vectors_written == 300
 
@@ -181,7 +181,7 @@ def test_a_page_asked_for_again_sends_no_chunk_twice(
     one.deliver()
     there = len(chunks(one))
     assert there > 1
-    one.backfill.scan(one.ledger.active_run(), 1)
+    one.backfill.scan(one.ledger.runs.active(), 1)
     assert len(chunks(one)) == there
 
 
@@ -191,12 +191,12 @@ def test_a_page_that_is_being_read_is_not_asked_for(
     one = pipeline(enrich_max_chunks_in_flight=2)
     one.find_unvectorized("beat")
     one.deliver()
-    run = one.ledger.active_run()
-    page = one.ledger.standing(run).page
-    assert one.ledger.claim_page(run, page, "another host/1", 60)
+    run = one.ledger.runs.active()
+    page = one.ledger.runs.state(run).page
+    assert one.ledger.pages.lease(run, page, "another host/1", 60)
     one.deliver()
     assert [name for name, _ in one.messages if name == "scan_page"] == []
-    one.ledger.release_page(run, page)
+    one.ledger.pages.release(run, page)
     one.deliver()
     assert [m for m in one.messages if m[0] == "scan_page"] == [("scan_page", [run, page])]
 
@@ -209,12 +209,12 @@ def test_a_page_whose_reader_was_killed_is_read_at_once(
     one = pipeline(enrich_max_chunks_in_flight=1)
     one.find_unvectorized("beat")
     one.deliver()
-    run = one.ledger.active_run()
-    page = one.ledger.standing(run).page
-    assert one.ledger.claim_page(run, page, f"{socket.gethostname()}/{killed.pid}", 60)
+    run = one.ledger.runs.active()
+    page = one.ledger.runs.state(run).page
+    assert one.ledger.pages.lease(run, page, f"{socket.gethostname()}/{killed.pid}", 60)
     while one.messages:
         one.deliver()
-    assert one.ledger.record(run).vectors_written == 300
+    assert one.ledger.records.of(run).vectors_written == 300
 
 
 def test_a_scan_that_stopped_is_restarted_by_the_next_tick(
@@ -227,14 +227,14 @@ def test_a_scan_that_stopped_is_restarted_by_the_next_tick(
     one.messages = type(one.messages)(m for m in one.messages if m[0] != "scan_page")
     while one.messages:
         one.deliver()
-    run = one.ledger.active_run()
+    run = one.ledger.runs.active()
     assert run
 
     one.run("beat")
 
-    assert not one.ledger.active_run()
-    assert one.ledger.record(run).vectors_written == 300
-    assert one.ledger.totals().ticks_skipped == 1
+    assert not one.ledger.runs.active()
+    assert one.ledger.records.of(run).vectors_written == 300
+    assert one.ledger.records.totals().ticks_skipped == 1
 
 
 def test_a_reader_whose_page_another_has_registered_publishes_nothing(
@@ -255,7 +255,7 @@ def test_a_reader_whose_page_another_has_registered_publishes_nothing(
         more = [{**log, "message": f"newer {n}", "_id": f"newer-{n}"} for n, log in
                 enumerate(logs(50, 50))]  # fmt: skip
         search.index(INDEX, more)
-        quick.backfill.scan(slow.ledger.active_run(), 1)
+        quick.backfill.scan(slow.ledger.runs.active(), 1)
         return pages
 
     monkeypatch.setattr(slow.backfill._scanner._store.finder, "page", overtaken)
@@ -267,7 +267,7 @@ def test_a_reader_whose_page_another_has_registered_publishes_nothing(
     assert len(chunks(quick)) == 4
     while quick.messages:
         quick.deliver()
-    record = quick.ledger.last_runs(1)[0]
+    record = quick.ledger.records.last(1)[0]
     assert_adds_up(record)
     assert record.found == record.vectors_written == 350
     assert_right_vectors(search, INDEX, model)
@@ -393,8 +393,8 @@ def test_the_cap_of_logs_a_run(pipeline: Build, search: Search, three_hundred: l
         record = one.run()
         assert_adds_up(record)
         assert record.found == 100
-    assert one.ledger.totals().vectors == 300
-    assert one.ledger.last_runs(3)[2].more
+    assert one.ledger.records.totals().vectors == 300
+    assert one.ledger.records.last(3)[2].more
     assert one.run().found == 0
 
 
@@ -405,7 +405,7 @@ def test_the_cost_of_a_day_is_bounded(
     record = one.run()
     assert (record.more, record.stopped_by) == (True, "budget")
     assert 0 < record.vectors_written < 300
-    spent = one.ledger.spent_today_usd()
+    spent = one.ledger.spending.today_usd()
     assert spent < 0.0002 * 3
     assert one.run().found == 0, "the budget of the day is spent"
     assert embeddings.seen["inputs"] == record.api_inputs
@@ -428,8 +428,8 @@ def test_a_project_that_floods_leaves_the_others_their_part_of_the_day(
     assert search.count(quiet, with_vector) == 20
     # Half of the day's money, and one chunk at most that was under way.
     assert 0 < search.count(flood, with_vector) < 900
-    share, chunk = 0.0003, 100 * one.ledger.spent_today_usd() / record.api_inputs
-    assert share <= one.ledger.spent_today_usd() <= share + 2 * chunk
+    share, chunk = 0.0003, 100 * one.ledger.spending.today_usd() / record.api_inputs
+    assert share <= one.ledger.spending.today_usd() <= share + 2 * chunk
     reasons = {*record.skipped_indices.values(), *record.deferral_reasons}
     assert any("project flood has used its share" in reason for reason in reasons), reasons
 
@@ -451,7 +451,7 @@ def test_a_project_that_is_alone_may_spend_the_whole_day(
     one = pipeline(enrich_max_cost_per_day=0.0002, enrich_max_chunks_in_flight=1)
     record = one.run()
     assert record.stopped_by == "budget"
-    assert one.ledger.spent_today_usd() >= 0.0002
+    assert one.ledger.spending.today_usd() >= 0.0002
 
 
 def test_a_budget_used_up_after_the_last_page_is_told_as_well(
@@ -468,7 +468,7 @@ def test_a_run_gives_way_to_the_next_tick_and_goes_on_at_once(
 ) -> None:
     one = pipeline(enrich_interval_minutes=0.0001, enrich_max_chunks_in_flight=1)
     one.run("beat")
-    runs = one.ledger.last_runs(50)
+    runs = one.ledger.records.last(50)
     assert len(runs) > 1
     assert {run.trigger for run in runs[:-1]} == {"continued"}
     assert all(run.found == run.settled for run in runs)
@@ -490,8 +490,8 @@ def test_open_chunks_stay_within_their_limit_and_a_small_project_is_not_starved(
 
     def watch(name: str, arguments: Any) -> None:
         nonlocal most
-        run = one.ledger.active_run()
-        most = max(most, one.ledger.standing(run).open_chunks if run else 0)
+        run = one.ledger.runs.active()
+        most = max(most, one.ledger.runs.state(run).open_chunks if run else 0)
         if name == "embed_and_update":
             first_chunks.extend(reference[0] for reference in arguments[0]["references"])
 
@@ -522,11 +522,11 @@ def test_paused_work_waits_and_goes_on(
     pipeline: Build, search: Search, three_hundred: list[str]
 ) -> None:
     one = pipeline()
-    one.ledger.pause()
+    one.ledger.controls.pause()
     one.find_unvectorized("beat")
     one.deliver()
-    assert (one.lines, one.ledger.totals().runs) == (["skipped: paused"], 0)
-    one.ledger.resume()
+    assert (one.lines, one.ledger.records.totals().runs) == (["skipped: paused"], 0)
+    one.ledger.controls.resume()
     assert one.run("beat").vectors_written == 300
 
 
@@ -552,10 +552,10 @@ def test_scripts_forbidden_means_smaller_pages_and_the_same_vectors(
 def lose(one: Pipeline, chunk: Chunk, times: int, suspect: str = "") -> None:
     """Begin a chunk and lose the worker, so many times; the last one at a text alone."""
     for n in range(times):
-        claimed = one.ledger.begin(chunk.id, f"lost-host/{n}", 0)
+        claimed = one.ledger.chunks.begin(chunk.id, f"lost-host/{n}", 0)
         assert claimed.verdict == "go"
     if suspect:
-        one.ledger.suspect(chunk.id, f"lost-host/{times - 1}", suspect)
+        one.ledger.chunks.note_alone(chunk.id, f"lost-host/{times - 1}", suspect)
 
 
 def test_a_text_that_takes_its_worker_down_alone_fails_and_no_other(
@@ -583,9 +583,9 @@ def test_a_deploy_is_not_held_against_a_chunk(
     one.find_unvectorized("beat")
     one.deliver()
     chunk = Chunk.from_message(chunks(one)[0][1][0])
-    one.ledger.note_shutdown("lost-host", 60)
+    one.ledger.controls.note_shutdown("lost-host", 60)
     lose(one, chunk, 5)
-    assert one.ledger.begin(chunk.id, "lost-host/9", 0).value == 0
+    assert one.ledger.chunks.begin(chunk.id, "lost-host/9", 0).workers_lost == 0
 
 
 def test_a_chunk_that_no_worker_survives_is_put_off_and_the_run_ends(
@@ -603,7 +603,7 @@ def test_a_chunk_that_no_worker_survives_is_put_off_and_the_run_ends(
     assert embeddings.seen["inputs"] == 0
     while one.messages:
         one.deliver()
-    record = one.ledger.last_runs(1)[0]
+    record = one.ledger.records.last(1)[0]
     assert (record.state, record.deferred, record.vectors_written) == ("finished", 100, 200)
 
 
@@ -611,13 +611,13 @@ def test_a_page_whose_registering_was_answered_twice_is_sent(
     pipeline: Build, search: Search, three_hundred: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Redis carried it out, its answer was lost, and the client asked again."""
-    once = Ledger.register
+    once = Pages.register
 
-    def twice(self: Ledger, *arguments: Any, **options: Any) -> str:
+    def twice(self: Pages, *arguments: Any, **options: Any) -> str:
         once(self, *arguments, **options)
         return once(self, *arguments, **options)
 
-    monkeypatch.setattr(Ledger, "register", twice)
+    monkeypatch.setattr(Pages, "register", twice)
     record = pipeline().run()
     assert (record.state, record.vectors_written, record.deferred) == ("finished", 300, 0)
 
@@ -628,8 +628,8 @@ def test_a_run_whose_sum_differs_says_so(
     one = pipeline()
     one.find_unvectorized("beat")
     one.deliver()
-    run = one.ledger.active_run()
-    one.ledger.count(run, found=1)
+    run = one.ledger.runs.active()
+    one.ledger.counters.add(run, found=1)
     while one.messages:
         one.deliver()
     assert "does not add up: 301 found, 300 accounted for" in caplog.text

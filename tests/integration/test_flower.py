@@ -90,9 +90,9 @@ def test_the_page_the_json_and_the_metrics_tell_of_the_run(
     search.index("a_float_2026_11", some_logs(2))
     line = pipeline(enrich_redis_prefix="enrich:")
     first = line.run("beat")
-    second = line.ledger.open("manual", 600)
+    second = line.ledger.runs.open("manual", 600)
     assert second.verdict == "opened"
-    line.ledger.halt(second.run, HOSTILE)
+    line.ledger.runs.halt(second.run, HOSTILE)
 
     url, _ = flower()
     status = Status.model_validate(httpx2.get(f"{url}/enrichment.json", timeout=30).json())

@@ -102,9 +102,9 @@ def test_worker_and_beat_enrich_everything_from_the_first_moment_on(
     deployment.worker()
     deployment.beat()
 
-    wait_for(lambda: bool(ledger.last_runs(1)) and not ledger.active_run())
+    wait_for(lambda: bool(ledger.records.last(1)) and not ledger.runs.active())
 
-    record = ledger.last_runs(1)[0]
+    record = ledger.records.last(1)[0]
     assert (record.trigger, record.state) == ("beat", "finished")
     assert record.found == record.settled == record.vectors_written == 1200
     assert assert_right_vectors(search, INDEX, model) == 1200
@@ -127,8 +127,8 @@ def test_beat_sends_a_tick_each_interval(
     env = {"ENRICH_INTERVAL_MINUTES": "0.05"}
     deployment.worker(**env)
     deployment.beat(**env)
-    wait_for(lambda: ledger.totals().runs >= 3)
-    assert [run.trigger for run in ledger.last_runs(3)] == ["beat"] * 3
+    wait_for(lambda: ledger.records.totals().runs >= 3)
+    assert [run.trigger for run in ledger.records.last(3)] == ["beat"] * 3
 
 
 def test_a_restart_of_beat_begins_no_second_run(
@@ -138,11 +138,11 @@ def test_a_restart_of_beat_begins_no_second_run(
     search.create(INDEX)
     deployment.worker()
     first = deployment.beat()
-    wait_for(lambda: bool(ledger.last_runs(1)) and not ledger.active_run())
+    wait_for(lambda: bool(ledger.records.last(1)) and not ledger.runs.active())
     first.stop()
     deployment.beat()
-    wait_for(lambda: ledger.totals().ticks_skipped == 1)
-    assert ledger.totals().runs == 1
+    wait_for(lambda: ledger.records.totals().ticks_skipped == 1)
+    assert ledger.records.totals().runs == 1
 
 
 def test_a_worker_killed_in_work_loses_nothing(
@@ -159,16 +159,16 @@ def test_a_worker_killed_in_work_loses_nothing(
         "ENRICH_CHUNK_DEADLINE_SECONDS": "20",
     }
     worker = deployment.worker(**env)
-    opened = ledger.open("manual", 600)
+    opened = ledger.runs.open("manual", 600)
     publish(deployment, "enrich.scan_page", opened.run, 1)
-    wait_for(lambda: ledger.record(opened.run).vectors_written > 0)
+    wait_for(lambda: ledger.records.of(opened.run).vectors_written > 0)
     worker.kill()
-    assert ledger.record(opened.run).chunks_open > 0
+    assert ledger.records.of(opened.run).chunks_open > 0
     deployment.worker(**env)
 
-    wait_for(lambda: not ledger.active_run())
+    wait_for(lambda: not ledger.runs.active())
 
-    record = ledger.record(opened.run)
+    record = ledger.records.of(opened.run)
     assert record.found == record.settled == 600
     assert (record.state, record.vectors_written) == ("finished", 600)
     assert_right_vectors(search, INDEX, model)
@@ -182,16 +182,16 @@ def test_a_deploy_finishes_or_hands_back_its_chunks(
     search.index(INDEX, logs(600, 600))
     embeddings.set(latency_ms=400)
     old = deployment.worker()
-    opened = ledger.open("manual", 600)
+    opened = ledger.runs.open("manual", 600)
     publish(deployment, "enrich.scan_page", opened.run, 1)
-    wait_for(lambda: ledger.record(opened.run).vectors_written > 0)
+    wait_for(lambda: ledger.records.of(opened.run).vectors_written > 0)
     os.kill(old.pid, signal.SIGTERM)
     wait_for(lambda: not old.running)
     deployment.worker()
 
-    wait_for(lambda: not ledger.active_run())
+    wait_for(lambda: not ledger.runs.active())
 
-    record = ledger.record(opened.run)
+    record = ledger.records.of(opened.run)
     assert (record.found, record.vectors_written, record.failed) == (600, 600, 0)
     assert_right_vectors(search, INDEX, model)
     assert record.api_inputs == embeddings.seen["inputs"] == 600
@@ -205,16 +205,16 @@ def test_opensearch_killed_in_work_loses_nothing(
     search.index(INDEX, logs(600, 600))
     embeddings.set(latency_ms=300)
     deployment.worker()
-    opened = ledger.open("manual", 600)
+    opened = ledger.runs.open("manual", 600)
     publish(deployment, "enrich.scan_page", opened.run, 1)
-    wait_for(lambda: ledger.record(opened.run).vectors_written > 0)
+    wait_for(lambda: ledger.records.of(opened.run).vectors_written > 0)
     clean.opensearch.kill()
-    wait_for(lambda: ledger.record(opened.run).retries > 0)
+    wait_for(lambda: ledger.records.of(opened.run).retries > 0)
     clean.opensearch.start()
 
-    wait_for(lambda: not ledger.active_run())
+    wait_for(lambda: not ledger.runs.active())
 
-    record = ledger.record(opened.run)
+    record = ledger.records.of(opened.run)
     assert (record.found, record.failed) == (600, 0)
     assert record.found == record.settled
     assert record.vectors_written + record.deferred == 600
@@ -257,12 +257,12 @@ def test_hostile_messages_are_rejected_and_the_worker_goes_on(
     publish(deployment, "enrich.unknown", 1)
     publish(deployment, "enrich.scan_page", "no-such-run", 7)
     publish(deployment, "enrich.finish_run", "no-such-run")
-    opened = ledger.open("manual", 600)
+    opened = ledger.runs.open("manual", 600)
     publish(deployment, "enrich.scan_page", opened.run, 1)
 
-    wait_for(lambda: not ledger.active_run(), worker)
+    wait_for(lambda: not ledger.runs.active(), worker)
 
-    assert ledger.record(opened.run).vectors_written == 5
+    assert ledger.records.of(opened.run).vectors_written == 5
     assert "a message was dropped: not a chunk" in deployment.log.read_text()
 
 
@@ -291,10 +291,10 @@ def test_no_secret_and_no_log_text_is_left_behind(
                 seen.extend(connection.lrange(queue, 0, -1))
             elif kind == b"hash":
                 seen.extend(connection.hvals(queue))
-        return bool(ledger.last_runs(1)) and not ledger.active_run()
+        return bool(ledger.records.last(1)) and not ledger.runs.active()
 
     wait_for(done)
-    assert ledger.last_runs(1)[0].found == 30
+    assert ledger.records.last(1)[0].found == 30
     processes = "\n".join(
         " ".join(p.info["cmdline"] or ()) for p in psutil.process_iter(["cmdline"])
     )
@@ -304,7 +304,7 @@ def test_no_secret_and_no_log_text_is_left_behind(
         "beat": beat.log.read_text(),
         "broker": b"\n".join(seen).decode(errors="replace"),
         "processes": processes,
-        "ledger": json.dumps([r.model_dump(mode="json") for r in ledger.last_runs(5)]),
+        "ledger": json.dumps([r.model_dump(mode="json") for r in ledger.records.last(5)]),
     }
     connection.close()
     secrets = [mark, "hunter2-secret", clean.environment()["OPENAI_API_KEY"]]
@@ -386,9 +386,9 @@ def test_json_logs_are_one_object_a_line(
     search.create(INDEX)
     search.index(INDEX, logs(5, 5))
     deployment.worker(ENRICH_LOG_FORMAT="json")
-    opened = ledger.open("manual", 600)
+    opened = ledger.runs.open("manual", 600)
     publish(deployment, "enrich.scan_page", opened.run, 1)
-    wait_for(lambda: not ledger.active_run())
+    wait_for(lambda: not ledger.runs.active())
     wait_for(lambda: "Cycle #1 finished" in deployment.log.read_text())
     rows = [json.loads(line) for line in deployment.log.read_text().splitlines()]
     assert any("Cycle #1 finished" in row["message"] for row in rows)

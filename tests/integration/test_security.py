@@ -131,17 +131,17 @@ def test_raw_hostile_message_is_dropped_and_the_worker_goes_on(
     for count, (kind, message) in enumerate(HOSTILE.items(), 1):
         raw.lpush(QUEUE, message(mark))
         try:
-            wait_for(lambda n=count: ledger.totals().messages_dropped == n, worker)  # type: ignore[misc]
+            wait_for(lambda n=count: ledger.records.totals().messages_dropped == n, worker)  # type: ignore[misc]
         except AssertionError as error:
             raise AssertionError(f"{kind}: {error}") from None
 
-    opened = ledger.open("manual", 600)
+    opened = ledger.runs.open("manual", 600)
     publish(deployment, "enrich.scan_page", opened.run, 1)
-    wait_for(lambda: not ledger.active_run(), worker)
-    assert ledger.record(opened.run).vectors_written == 5
+    wait_for(lambda: not ledger.runs.active(), worker)
+    assert ledger.records.of(opened.run).vectors_written == 5
     # Dropped for good: not handed back to be tried by the next worker.
     wait_for(lambda: not raw.hlen(PREFIX + "broker:unacked"), worker)
-    assert ledger.totals().messages_dropped == len(HOSTILE)
+    assert ledger.records.totals().messages_dropped == len(HOSTILE)
     assert "Traceback" not in worker.log.read_text()
     assert not mark.exists()
 
@@ -154,7 +154,7 @@ def test_a_hostile_broadcast_is_dropped_and_the_worker_goes_on(
     channel = PREFIX + "broker:/0.celery.pidbox"
     for count, garbage in enumerate((b"[]", b"null", b'{"properties": 1}', b"[" * 100_000), 1):
         assert raw.publish(channel, garbage) == 1
-        wait_for(lambda n=count: ledger.totals().messages_dropped == n, worker)  # type: ignore[misc]
+        wait_for(lambda n=count: ledger.records.totals().messages_dropped == n, worker)  # type: ignore[misc]
     assert "Traceback" not in worker.log.read_text()
 
 
@@ -237,7 +237,7 @@ def test_a_donor_that_was_masked_otherwise_gives_no_vector(
     # a version that does not note with which settings.
     while found_unmasked.messages:
         if found_unmasked.messages[0][0] == "embed_and_update":
-            run = found_unmasked.ledger.active_run()
+            run = found_unmasked.ledger.runs.active()
             assert raw.hdel(f"{PIPELINES}run:{run}", "configuration")
             works_masked.messages.append(found_unmasked.messages.popleft())
             works_masked.deliver()

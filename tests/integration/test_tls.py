@@ -167,7 +167,7 @@ def test_redis_with_the_right_authority_passes(
     url = f"rediss://localhost:{valkey.port}/0?ssl_ca_certs={certificate}"
     ping(url)
     ledger = build_ledger(settings(redis_url=url))
-    assert ledger.open("manual", 600).verdict == "opened"
+    assert ledger.runs.open("manual", 600).verdict == "opened"
     ledger.close()
 
 

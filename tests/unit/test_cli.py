@@ -233,7 +233,7 @@ def test_screens_without_work_load_neither_celery_nor_openai() -> None:
 
 
 def test_status_json_is_the_report(store: Store, ledger: Ledger) -> None:
-    run = ledger.open("manual", 600).run
+    run = ledger.runs.open("manual", 600).run
     result = call("status", "--json")
     assert result.exit_code == 0
     status = Status.model_validate_json(result.stdout)
@@ -248,16 +248,16 @@ def test_status_json_is_the_report(store: Store, ledger: Ledger) -> None:
 @pytest.mark.usefixtures("store")
 def test_status_tells_of_dropped_messages(ledger: Ledger) -> None:
     assert "none of ours" not in call("status").stdout
-    ledger.count_dropped()
+    ledger.counters.add_rejected_message()
     assert "dropped from the broker, being none of ours: 1 message" in call("status").stdout
-    ledger.count_dropped()
+    ledger.counters.add_rejected_message()
     assert "none of ours: 2 messages" in call("status").stdout
     assert json.loads(call("status", "--json").stdout)["totals"]["messages_dropped"] == 2
 
 
 def test_status_shows_redis_when_opensearch_is_down(store: Store, ledger: Ledger) -> None:
     store.down = True
-    ledger.open("beat", 600)
+    ledger.runs.open("beat", 600)
     result = call("status")
     assert result.exit_code == 3
     assert "OpenSearch cannot be reached" in result.stderr
@@ -336,9 +336,9 @@ def test_status_tells_why_the_last_run_left_logs(
 ) -> None:
     run = _with_open_chunk(ledger, stopped_by=stopped_by)
     assert "left logs" not in call("status").stdout
-    ledger.begin(f"{run}:1:0", "host/1", 120)
-    ledger.settle(f"{run}:1:0", {"embedded": 7})
-    ledger.finish(run)
+    ledger.chunks.begin(f"{run}:1:0", "host/1", 120)
+    ledger.chunks.settle(f"{run}:1:0", {"embedded": 7})
+    ledger.runs.finish(run)
     shown = call("status").stdout
     assert ("#1 left logs" in shown) is bool(says) and says in shown
     assert json.loads(call("status", "--json").stdout)["last_runs"][0]["stopped_by"] == stopped_by
@@ -347,11 +347,11 @@ def test_status_tells_why_the_last_run_left_logs(
 @pytest.mark.usefixtures("store")
 def test_status_names_a_few_skipped_indices_of_the_newest_run(ledger: Ledger) -> None:
     for index in ("older_2026_10", "newer_2026_11"):
-        run = ledger.open("manual", 600).run
+        run = ledger.runs.open("manual", 600).run
         for n in range(MAX_SKIPPED + 5):
-            ledger.skip(run, f"{index}_{n:02}", "index.knn is not set")
-        ledger.halt(run, "")
-        ledger.finish(run)
+            ledger.runs.skip(run, f"{index}_{n:02}", "index.knn is not set")
+        ledger.runs.halt(run, "")
+        ledger.runs.finish(run)
     shown = call("status").stdout
     assert shown.count("index.knn is not set") == MAX_SKIPPED
     assert "older_2026_10" not in shown and "5 more indices were skipped" in shown
@@ -380,7 +380,7 @@ def test_time_left_is_of_what_the_run_does_not_skip() -> None:
 def test_run_opens_and_publishes(ledger: Ledger) -> None:
     result = call("run", "--json")
     assert result.exit_code == 0
-    run = ledger.active_run()
+    run = ledger.runs.active()
     record = json.loads(result.stdout)
     assert record["run_ids"] == [run]
     assert record["trigger"] == "manual"
@@ -393,13 +393,13 @@ def test_run_without_a_worker_ends_with_3_and_opens_nothing(ledger: Ledger) -> N
     result = call("run")
     assert result.exit_code == 3
     assert "no worker answers" in result.stderr
-    assert ledger.active_run() == ""
-    assert ledger.totals().runs == 0
+    assert ledger.runs.active() == ""
+    assert ledger.records.totals().runs == 0
 
 
 @pytest.mark.usefixtures("store")
 def test_run_says_that_one_is_active(ledger: Ledger) -> None:
-    run = ledger.open("beat", 600).run
+    run = ledger.runs.open("beat", 600).run
     result = call("run")
     assert result.exit_code == 0
     assert f"run #1 ({run}) is active" in result.stdout
@@ -412,15 +412,15 @@ def test_run_while_paused_ends_with_2(ledger: Ledger) -> None:
     result = call("run")
     assert result.exit_code == 2
     assert "resume" in result.stderr
-    assert ledger.active_run() == ""
+    assert ledger.runs.active() == ""
 
 
 def test_resume_starts_a_run_that_stands_still(ledger: Ledger) -> None:
-    run = ledger.open("manual", 600).run
-    ledger.pause()
+    run = ledger.runs.open("manual", 600).run
+    ledger.controls.pause()
     result = call("resume")
     assert result.exit_code == 0, result.output
-    assert not ledger.paused()
+    assert not ledger.controls.paused()
     assert Workers.sent == [("scan_page", run, 1)]
 
 
@@ -430,7 +430,7 @@ def test_cancel_defers_what_is_open(ledger: Ledger) -> None:
     assert result.exit_code == 0
     assert "0 of 7 logs were done, 7 are left" in result.stdout
     assert Workers.sent == [("finish_run", run)]
-    record = ledger.record(run)
+    record = ledger.records.of(run)
     assert (record.state, record.halt_reason, record.deferred) == ("abandoned", "cancelled", 7)
 
 
@@ -438,7 +438,7 @@ def test_cancel_without_a_worker_closes_the_run_itself(ledger: Ledger) -> None:
     _with_open_chunk(ledger)
     Workers.present = False
     assert call("cancel").exit_code == 0
-    assert ledger.active_run() == ""
+    assert ledger.runs.active() == ""
     assert "no run is active" in call("cancel").stdout
 
 
@@ -447,7 +447,7 @@ def test_cancel_without_a_worker_closes_the_run_itself(ledger: Ledger) -> None:
 
 def test_failures_as_json(store: Store, ledger: Ledger) -> None:
     store.failed = [_failed("p_2026_11", "1"), _failed("q_2026_11", "2")]
-    ledger.remember_refused("p_2026_11", "3", "mapping_refuses")
+    ledger.refused.record("p_2026_11", "3", "mapping_refuses")
     rows = json.loads(call("failures", "--json").stdout)
     assert {row["id"] for row in rows} == {"1", "2", "3"}
     assert all(row.keys() == {"index", "id", "routing", "error", "since", "run"} for row in rows)
@@ -469,19 +469,19 @@ def test_failures_on_the_screen(store: Store) -> None:
 
 def test_retry_takes_off_more_than_one_round(store: Store, ledger: Ledger) -> None:
     store.failed = [_failed(f"p{n % 2}_2026_11", str(n)) for n in range(4300)]
-    ledger.remember_refused("p_2026_11", "x", "mapping_refuses")
+    ledger.refused.record("p_2026_11", "x", "mapping_refuses")
     result = call("retry-failed", "--yes")
     assert result.exit_code == 0
     assert "4,301 logs are back in line" in result.stdout
-    assert store.failed == [] and ledger.refused() == {}
+    assert store.failed == [] and ledger.refused.all() == {}
 
 
 def test_retry_of_one_index_leaves_the_others(store: Store, ledger: Ledger) -> None:
     store.failed = [_failed("p_2026_11", "1"), _failed("q_2026_11", "2")]
-    ledger.remember_refused("q_2026_11", "3", "mapping_refuses")
+    ledger.refused.record("q_2026_11", "3", "mapping_refuses")
     assert "1 logs are back" in call("retry-failed", "-y", "--index", "p_2026_11").stdout
     assert [row["id"] for row in store.failed] == ["2"]
-    assert len(ledger.refused()) == 1
+    assert len(ledger.refused.all()) == 1
 
 
 @pytest.mark.usefixtures("ledger")
@@ -540,12 +540,12 @@ def test_following_sums_runs_that_continue_each_other(ledger: Ledger) -> None:
     following, shown = _following(
         ledger,
         [
-            lambda: ledger.settle(f"{first}:1:0", {"embedded": 5, "failed": 2}),
-            lambda: ledger.finish(first),
+            lambda: ledger.chunks.settle(f"{first}:1:0", {"embedded": 5, "failed": 2}),
+            lambda: ledger.runs.finish(first),
             lambda: None,
             go_on,
-            lambda: ledger.settle(f"{second[0]}:1:0", {"cached": 7}),
-            lambda: ledger.finish(second[0]),
+            lambda: ledger.chunks.settle(f"{second[0]}:1:0", {"cached": 7}),
+            lambda: ledger.runs.finish(second[0]),
         ],
     )
     total = following.follow(first)
@@ -565,8 +565,10 @@ def test_deferred_logs_are_no_progress(ledger: Ledger) -> None:
         ledger,
         [
             lambda: None,
-            lambda: ledger.settle(chunk, {"embedded": 1, "deferred": 6}, 0, {"no answer": 6}),
-            lambda: ledger.finish(run),
+            lambda: ledger.chunks.settle(
+                chunk, {"embedded": 1, "deferred": 6}, 0, {"no answer": 6}
+            ),
+            lambda: ledger.runs.finish(run),
         ],
     )
     total = following.follow(run)
@@ -600,8 +602,8 @@ def test_reasons_of_runs_that_continue_each_other_are_added() -> None:
 
 def test_following_ends_where_a_cap_ended_the_run(ledger: Ledger) -> None:
     run = _with_open_chunk(ledger, stopped_by="cap")
-    ledger.settle(f"{run}:1:0", {"embedded": 7})
-    ledger.finish(run)
+    ledger.chunks.settle(f"{run}:1:0", {"embedded": 7})
+    ledger.runs.finish(run)
     following, _ = _following(ledger, [])
     total = following.follow(run)
     assert total.more and exit_status(total) == 0
@@ -620,16 +622,16 @@ def test_following_gives_up_without_workers(ledger: Ledger) -> None:
 
 
 def test_following_gives_up_when_paused(ledger: Ledger) -> None:
-    run = ledger.open("manual", 600).run
-    following, _ = _following(ledger, [ledger.pause])
+    run = ledger.runs.open("manual", 600).run
+    following, _ = _following(ledger, [ledger.controls.pause])
     with pytest.raises(Paused):
         following.follow(run)
 
 
 def test_following_does_not_wait_for_ever_for_what_continues(ledger: Ledger) -> None:
     run = _with_open_chunk(ledger, stopped_by="time")
-    ledger.settle(f"{run}:1:0", {"embedded": 7})
-    ledger.finish(run)
+    ledger.chunks.settle(f"{run}:1:0", {"embedded": 7})
+    ledger.runs.finish(run)
     following, _ = _following(ledger, [])
     assert following.follow(run).run_ids == [run]
 
@@ -820,8 +822,8 @@ def _failed(index: str, id: str) -> dict[str, Any]:
 
 def _with_open_chunk(ledger: Ledger, trigger: str = "manual", stopped_by: str = "") -> str:
     """A run that found seven logs in one chunk and searches no further."""
-    run = ledger.open(trigger, 600).run
-    ledger.register(
+    run = ledger.runs.open(trigger, 600).run
+    ledger.pages.register(
         run, 1, scan=Scan(pending=[], update_only=[], unsorted=[]), scan_done=True,
         chunks={f"{run}:1:0": 7}, more=bool(stopped_by), stopped_by=stopped_by,
     )  # fmt: skip

@@ -102,7 +102,7 @@ def test_what_only_one_version_knows_tells_nobody_apart(ledger: Ledger) -> None:
 
 def test_unreadable_notes_harm_nobody(ledger: Ledger, connection: redis.Redis) -> None:
     deployment = ledger.deployment
-    prefix = ledger._prefix
+    prefix = ledger._keys.prefix
     connection.hset(prefix + "workers", "x", b"\xff garbage")
     connection.hset(prefix + "workers", "y", b"1 9999999999999999 {}")
     connection.hset(prefix + "beats", "x", b"[]")
@@ -153,7 +153,7 @@ def test_other_prefixes_on_the_same_indices_are_seen(connection: redis.Redis) ->
     mine.deployment.note_deployment("https://search:9200", ["*_*", "-.*"])
     assert mine.deployment.neighbours("https://search:9200", ["*_*", "-.*"]) == []
     (seen,) = other.deployment.neighbours("https://search:9200", ["shop_*"])
-    assert f"ENRICH_REDIS_PREFIX={mine._prefix} enriches the same OpenSearch" in seen.sentence
+    assert f"ENRICH_REDIS_PREFIX={mine._keys.prefix} enriches the same OpenSearch" in seen.sentence
     assert other.deployment.neighbours("https://elsewhere:9200", ["shop_*"]) == []
 
 

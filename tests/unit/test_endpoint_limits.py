@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enrich.embedding.limits import EndpointLimits, OwnLimits, SharedLimits, limits_of
-from enrich.ledger import LIMITS_KEPT_SECONDS, Ledger
+from enrich.ledger import Ledger
+from enrich.ledger.endpoint import LIMITS_KEPT_SECONDS
 from enrich.status.report import EndpointLimitsReport, read_status
 from enrich.text.extract import CUT_MARK, LEAST_CUT_BYTES, cut
 
@@ -22,7 +23,7 @@ def ledger(connection: redis.Redis) -> Ledger:
 
 
 def shared(ledger: Ledger, space: str = "a") -> SharedLimits:
-    return SharedLimits(space, ledger.endpoint_limits, ledger.remember_endpoint_limits)
+    return SharedLimits(space, ledger.endpoint.limits, ledger.endpoint.record_limits)
 
 
 @REPEATABLE

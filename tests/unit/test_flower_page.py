@@ -80,14 +80,14 @@ def ledger(server: fakeredis.FakeServer) -> Iterator[Ledger]:
 
 def one_run(ledger: Ledger, **outcomes: int) -> str:
     """A finished run of one chunk."""
-    run = ledger.open("beat", 600).run
+    run = ledger.runs.open("beat", 600).run
     scan = Scan(pending=[], update_only=[], unsorted=[])
     chunk = f"{run}:1:0"
     chunks = {chunk: sum(outcomes.values())}
-    assert ledger.register(run, 1, scan=scan, scan_done=True, chunks=chunks) == "registered"
-    assert ledger.begin(chunk, "host/1", 120).verdict == "go"
-    assert ledger.settle(chunk, outcomes)[0] == "settled"
-    assert ledger.finish(run) == "finished"
+    assert ledger.pages.register(run, 1, scan=scan, scan_done=True, chunks=chunks) == "registered"
+    assert ledger.chunks.begin(chunk, "host/1", 120).verdict == "go"
+    assert ledger.chunks.settle(chunk, outcomes)[0] == "settled"
+    assert ledger.runs.finish(run) == "finished"
     return run
 
 
@@ -236,7 +236,7 @@ def test_servers_are_asked_no_more_often_than_needed(ledger: Ledger) -> None:
     one_run(ledger, embedded=3)
     assert reader.read().status.totals.vectors == 3
 
-    ledger.pause()
+    ledger.controls.pause()
     assert not reader.read().status.paused
     time[0] = LEDGER_SECONDS
     assert reader.read().status.paused

@@ -311,8 +311,8 @@ def ledger() -> Ledger:
 
 
 def opened(ledger: Ledger, *sizes: int) -> str:
-    run = ledger.open("beat", 600).run
-    ledger.register(
+    run = ledger.runs.open("beat", 600).run
+    ledger.pages.register(
         run, 1, scan=Scan(pending=[], update_only=[], unsorted=[]), scan_done=True,
         chunks={f"{run}:1:{k}": size for k, size in enumerate(sizes)},
     )  # fmt: skip
@@ -321,32 +321,34 @@ def opened(ledger: Ledger, *sizes: int) -> str:
 
 def test_reasons_of_deferrals_count_documents_and_are_corrected(ledger: Ledger) -> None:
     run = opened(ledger, 5, 4, 3, 2)
-    ledger.settle(f"{run}:1:0", {"embedded": 2, "deferred": 3}, 0, {"no vector": 2, "changed": 1})
-    assert ledger.record(run).deferral_reasons == {"no vector": 2, "changed": 1}
-    ledger.halt(run, "the key\nis refused")
+    ledger.chunks.settle(
+        f"{run}:1:0", {"embedded": 2, "deferred": 3}, 0, {"no vector": 2, "changed": 1}
+    )
+    assert ledger.records.of(run).deferral_reasons == {"no vector": 2, "changed": 1}
+    ledger.runs.halt(run, "the key\nis refused")
     refused = "the key is refused"
-    assert ledger.record(run).deferral_reasons[refused] == 9
+    assert ledger.records.of(run).deferral_reasons[refused] == 9
     # What was under way corrects it: all is written, a part is, or nobody knows why not.
-    ledger.settle(f"{run}:1:1", {"embedded": 4})
-    ledger.settle(f"{run}:1:2", {"embedded": 1, "deferred": 2}, 0, {"changed": 2})
-    ledger.settle(f"{run}:1:3", {"deferred": 2})
-    record = ledger.record(run)
+    ledger.chunks.settle(f"{run}:1:1", {"embedded": 4})
+    ledger.chunks.settle(f"{run}:1:2", {"embedded": 1, "deferred": 2}, 0, {"changed": 2})
+    ledger.chunks.settle(f"{run}:1:3", {"deferred": 2})
+    record = ledger.records.of(run)
     assert record.deferral_reasons == {"changed": 3, "no vector": 2, refused: 2}
     assert sum(record.deferral_reasons.values()) == record.deferred
 
 
 def test_a_chunk_past_its_deadline_says_so(ledger: Ledger) -> None:
     run = opened(ledger, 5)
-    ledger.expire(run, -1)
-    ((sentence, count),) = ledger.record(run).deferral_reasons.items()
+    ledger.chunks.expire(run, -1)
+    ((sentence, count),) = ledger.records.of(run).deferral_reasons.items()
     assert "ENRICH_CHUNK_DEADLINE_SECONDS" in sentence and count == 5
 
 
 def test_reasons_are_bounded_in_number_and_length(ledger: Ledger) -> None:
     run = opened(ledger, 50)
     for n in range(40):
-        ledger.count_retry(run, f"trouble {n} " + "x" * 10_000)
-    record = ledger.record(run)
+        ledger.counters.add_retry(run, f"trouble {n} " + "x" * 10_000)
+    record = ledger.records.of(run)
     assert record.retries == 40 == sum(record.retry_reasons.values())
     assert record.retry_reasons["other reasons"] == 28 and len(record.retry_reasons) == 13
     assert all(len(sentence) <= 300 for sentence in record.retry_reasons)

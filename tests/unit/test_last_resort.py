@@ -50,11 +50,11 @@ def builds(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], None]]:
 
 
 def with_a_chunk(ledger: Ledger) -> tuple[str, dict[str, Any]]:
-    run = ledger.open("beat", 600).run
+    run = ledger.runs.open("beat", 600).run
     chunk = f"{run}:1:0"
     message = {"id": chunk, "references": [["a_b", "1", None, 5, 1]]}
     scan = Scan.from_json('{"pending": [], "update_only": [], "unsorted": []}')
-    ledger.register(run, 1, scan=scan, scan_done=False, chunks={chunk: 1})
+    ledger.pages.register(run, 1, scan=scan, scan_done=False, chunks={chunk: 1})
     return run, message
 
 
@@ -77,10 +77,10 @@ def test_a_tick_whose_parts_cannot_be_built_says_why(
 ) -> None:  # fmt: skip
     builds(error)
     told = enrichment.find_unvectorized.apply(["beat"]).get()
-    (record,) = ledger.last_runs(1)
+    (record,) = ledger.records.last(1)
     assert record.state == "halted"
     assert record.halt_reason and record.halt_reason in told
-    assert not ledger.active_run()
+    assert not ledger.runs.active()
     if isinstance(error, EnrichError):
         assert record.halt_reason == str(error)
     else:
@@ -97,10 +97,10 @@ def test_a_run_whose_worker_cannot_build_its_parts_ends(
     builds(error)
     arguments = {"scan_page": [run, 2], "finish_run": [run], "embed_and_update": [message]}
     getattr(enrichment, move).apply(arguments[move]).get()
-    record = ledger.record(run)
+    record = ledger.records.of(run)
     assert (record.state, record.deferred, record.chunks_open) == ("halted", 1, 0)
     assert record.halt_reason
-    assert not ledger.active_run()
+    assert not ledger.runs.active()
 
 
 class Falling:
@@ -126,7 +126,7 @@ def test_an_unforeseen_error_of_a_scan_halts_the_run_with_its_place(
     run, _ = with_a_chunk(ledger)
     builds(Falling(KeyError(SECRET)))
     enrichment.scan_page.apply([run, 2]).get()
-    reason = ledger.record(run).halt_reason
+    reason = ledger.records.of(run).halt_reason
     assert "KeyError at tasks/enrichment.py:" in reason
     assert SECRET not in reason + caplog.text
 
@@ -139,7 +139,7 @@ def test_an_unforeseen_error_of_a_chunk_is_its_own(
     builds(falling)
     with caplog.at_level(logging.ERROR):
         assert enrichment.embed_and_update.apply([message]).get() == "deferred"
-    assert ledger.record(run).state == "running"
+    assert ledger.records.of(run).state == "running"
     assert "RecursionError" in falling.given_up[0]
     assert "RecursionError" in caplog.text
     assert SECRET not in falling.given_up[0] + caplog.text

@@ -24,7 +24,9 @@ from hypothesis.stateful import (
 )
 
 from enrich.errors import RunClosed
-from enrich.ledger import RECORDS_KEPT, REFUSED_KEPT, Ledger, Scan
+from enrich.ledger import Lease, Ledger, Scan
+from enrich.ledger.refused import REFUSED_KEPT
+from enrich.ledger.runs import RECORDS_KEPT
 from enrich.models import VECTOR_OUTCOMES, Outcome
 
 #: Time is the server's and cannot be moved, so limits are: none has passed, or all have.
@@ -44,7 +46,7 @@ def ledger(connection: redis.Redis, prefix: str) -> Ledger:
 
 
 def opened(ledger: Ledger, trigger: str = "manual") -> str:
-    answer = ledger.open(trigger, 600)
+    answer = ledger.runs.open(trigger, 600)
     assert answer.verdict == "opened"
     return answer.run
 
@@ -53,7 +55,7 @@ def with_chunks(ledger: Ledger, *documents: int, done: bool = True) -> tuple[str
     """A run with one page of chunks of so many documents."""
     run = opened(ledger)
     chunks = {f"{run}:1:{k}": n for k, n in enumerate(documents)}
-    assert ledger.register(run, 1, scan=EMPTY, scan_done=done, chunks=chunks) == "registered"
+    assert ledger.pages.register(run, 1, scan=EMPTY, scan_done=done, chunks=chunks) == "registered"
     return run, list(chunks)
 
 
@@ -65,13 +67,17 @@ def test_runs_of_another_redis_or_prefix_are_strangers(
 ) -> None:
     run = opened(ledger)
     elsewhere = opened(Ledger(connection, next(PREFIXES)))
-    assert ledger.strangers([run, elsewhere, "", "no such run"]) == {elsewhere, "", "no such run"}
-    ledger.finish(run)
-    assert ledger.strangers([run]) == set(), "one that has ended is known all the same"
-    assert ledger.strangers([]) == set()
-    ledger.count(run, written_by_others=3)
-    ledger.count(run, written_by_others=2)
-    assert ledger.record(run).written_by_others == 5
+    assert ledger.runs.unknown([run, elsewhere, "", "no such run"]) == {
+        elsewhere,
+        "",
+        "no such run",
+    }
+    ledger.runs.finish(run)
+    assert ledger.runs.unknown([run]) == set(), "one that has ended is known all the same"
+    assert ledger.runs.unknown([]) == set()
+    ledger.counters.add(run, written_by_others=3)
+    ledger.counters.add(run, written_by_others=2)
+    assert ledger.records.of(run).written_by_others == 5
 
 
 # -- open
@@ -79,46 +85,46 @@ def test_runs_of_another_redis_or_prefix_are_strangers(
 
 def test_one_run_at_a_time(ledger: Ledger) -> None:
     run = opened(ledger)
-    assert ledger.active_run() == run
+    assert ledger.runs.active() == run
     for trigger in ("beat", "manual", "continued"):
-        answer = ledger.open(trigger, 600)
+        answer = ledger.runs.open(trigger, 600)
         assert (answer.verdict, answer.run) == ("active", run)
     # Only beat's ticks are ticks.
-    assert ledger.totals().ticks_skipped == 1
-    assert ledger.totals().runs == 1
+    assert ledger.records.totals().ticks_skipped == 1
+    assert ledger.records.totals().runs == 1
 
 
 def end(ledger: Ledger, run: str) -> None:
-    ledger.register(run, ledger.standing(run).page, scan=EMPTY, scan_done=True)
-    assert ledger.finish(run) == "finished"
+    ledger.pages.register(run, ledger.runs.state(run).page, scan=EMPTY, scan_done=True)
+    assert ledger.runs.finish(run) == "finished"
 
 
 def test_beat_begins_no_run_within_half_an_interval_of_the_last(ledger: Ledger) -> None:
     end(ledger, opened(ledger, "beat"))
-    assert ledger.open("beat", 600).verdict == "too_soon"
-    assert ledger.totals().ticks_skipped == 1
+    assert ledger.runs.open("beat", 600).verdict == "too_soon"
+    assert ledger.records.totals().ticks_skipped == 1
     # A person and a run that goes on need not wait; nor does beat after the time.
     end(ledger, opened(ledger, "manual"))
     end(ledger, opened(ledger, "continued"))
-    assert ledger.open("beat", 0).verdict == "opened"
+    assert ledger.runs.open("beat", 0).verdict == "opened"
 
 
 @pytest.mark.parametrize("trigger", ["beat", "manual", "continued"])
 def test_nothing_begins_while_paused(ledger: Ledger, trigger: str) -> None:
-    ledger.pause()
-    assert ledger.paused()
-    assert ledger.open(trigger, 600).verdict == "paused"
-    assert ledger.active_run() == ""
-    ledger.resume()
-    assert ledger.open(trigger, 600).verdict == "opened"
+    ledger.controls.pause()
+    assert ledger.controls.paused()
+    assert ledger.runs.open(trigger, 600).verdict == "paused"
+    assert ledger.runs.active() == ""
+    ledger.controls.resume()
+    assert ledger.runs.open(trigger, 600).verdict == "opened"
 
 
 def test_ticks_leave_their_time_whether_they_begin_a_run_or_not(ledger: Ledger) -> None:
-    assert ledger.last_tick() is None
+    assert ledger.controls.last_tick() is None
     opened(ledger, "manual")
-    assert ledger.last_tick() is None
-    assert ledger.open("beat", 600).verdict == "active"
-    assert ledger.last_tick() is not None
+    assert ledger.controls.last_tick() is None
+    assert ledger.runs.open("beat", 600).verdict == "active"
+    assert ledger.controls.last_tick() is not None
 
 
 def test_runs_are_numbered_and_old_records_go(
@@ -127,53 +133,52 @@ def test_runs_are_numbered_and_old_records_go(
     runs = []
     for _ in range(RECORDS_KEPT + 5):
         run, _ = with_chunks(ledger, 3)
-        ledger.skip(run, "i", "reason")
-        ledger.expire(run, AT_ONCE)
-        ledger.finish(run)
+        ledger.runs.skip(run, "i", "reason")
+        ledger.chunks.expire(run, AT_ONCE)
+        ledger.runs.finish(run)
         runs.append(run)
-    records = ledger.last_runs(RECORDS_KEPT + 5)
+    records = ledger.records.last(RECORDS_KEPT + 5)
     assert [record.run_id for record in records] == runs[: -RECORDS_KEPT - 1 : -1]
     assert [record.number for record in records[:2]] == [105, 104]
-    assert ledger.totals().runs == 105
+    assert ledger.records.totals().runs == 105
     with pytest.raises(RunClosed):
-        ledger.record(runs[0])
+        ledger.records.of(runs[0])
     left = {key for run in runs[:5] for key in connection.keys(f"{prefix}run:{run}*")}
     assert left == set()
     # Work for a run that is forgotten changes nothing.
-    assert ledger.settle(f"{runs[0]}:1:0", {"embedded": 3})[0] == "closed"
-    assert ledger.totals().vectors == 0
+    assert ledger.chunks.settle(f"{runs[0]}:1:0", {"embedded": 3})[0] == "closed"
+    assert ledger.records.totals().vectors == 0
 
 
 def test_a_move_that_redis_was_asked_twice_is_done_once(
     ledger: Ledger, connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The client asks again where an answer was lost; the second answer must be as good."""
-    once = ledger._move
+    once = ledger._keys.move
 
     def twice(name: str, *arguments: Any) -> Any:
         once(name, *arguments)
         return once(name, *arguments)
 
-    monkeypatch.setattr(ledger, "_move", twice)
-    run, other = ledger.open("beat", 600), ledger.open("beat", 600)
-    assert (run.verdict, run.number, ledger.totals().runs) == ("opened", 1, 1)
+    monkeypatch.setattr(ledger._keys, "move", twice)
+    run, other = ledger.runs.open("beat", 600), ledger.runs.open("beat", 600)
+    assert (run.verdict, run.number, ledger.records.totals().runs) == ("opened", 1, 1)
     assert (other.verdict, other.run) == ("active", run.run)
-    monkeypatch.setattr(ledger, "_move", once)
+    monkeypatch.setattr(ledger._keys, "move", once)
     chunk = f"{run.run}:1:0"
-    ledger.register(run.run, 1, scan=EMPTY, scan_done=True, chunks={chunk: 5})
-    monkeypatch.setattr(ledger, "_move", twice)
-    first = ledger.begin(chunk, "host/1", 60)
-    assert (first.verdict, first.value) == ("go", 0)
-    assert ledger.begin(chunk, "host/1", 60).verdict == "busy"
-    ledger.count(run.run, micro_usd=7, api_inputs=3)
-    ledger.count(run.run, micro_usd=7, api_inputs=3)
-    record = ledger.record(run.run)
+    ledger.pages.register(run.run, 1, scan=EMPTY, scan_done=True, chunks={chunk: 5})
+    monkeypatch.setattr(ledger._keys, "move", twice)
+    first = ledger.chunks.begin(chunk, "host/1", 60)
+    assert (first.verdict, first.workers_lost) == ("go", 0)
+    assert ledger.chunks.begin(chunk, "host/1", 60).verdict == "busy"
+    ledger.counters.add(run.run, micro_usd=7, api_inputs=3)
+    ledger.counters.add(run.run, micro_usd=7, api_inputs=3)
+    record = ledger.records.of(run.run)
     assert (record.api_inputs, record.estimated_cost_usd) == (6, 14e-6)
-    assert ledger.spent_today_usd() == 14e-6
+    assert ledger.spending.today_usd() == 14e-6
     # A claim that has ended was lost, once.
-    assert (ledger.begin(chunk, "host/2", 0).verdict, ledger.begin(chunk, "host/3", 0).value) == (
-        "go", 2,
-    )  # fmt: skip
+    assert ledger.chunks.begin(chunk, "host/2", 0).verdict == "go"
+    assert ledger.chunks.begin(chunk, "host/3", 0).workers_lost == 2
 
 
 # -- register
@@ -182,21 +187,23 @@ def test_a_move_that_redis_was_asked_twice_is_done_once(
 def test_page_is_registered_once_and_in_turn(ledger: Ledger) -> None:
     run = opened(ledger)
     chunks = {f"{run}:1:0": 5}
-    assert ledger.register(run, 2, scan=EMPTY, scan_done=False, chunks=chunks) == "stale"
-    assert ledger.register(run, 1, scan=EMPTY, scan_done=False, chunks=chunks) == "registered"
-    assert ledger.register(run, 1, scan=EMPTY, scan_done=True, chunks=chunks) == "stale"
-    record = ledger.record(run)
+    assert ledger.pages.register(run, 2, scan=EMPTY, scan_done=False, chunks=chunks) == "stale"
+    assert ledger.pages.register(run, 1, scan=EMPTY, scan_done=False, chunks=chunks) == "registered"
+    assert ledger.pages.register(run, 1, scan=EMPTY, scan_done=True, chunks=chunks) == "stale"
+    record = ledger.records.of(run)
     assert (record.found, record.chunks, record.chunks_open) == (5, 1, 1)
-    assert ledger.standing(run) == (1, 2, False, "running")
-    assert ledger.register(run, 2, scan=EMPTY, scan_done=True) == "registered"
-    assert ledger.register(run, 3, scan=EMPTY, scan_done=True, chunks=chunks) == "closed"
-    assert ledger.register("unknown", 1, scan=EMPTY, scan_done=True, chunks=chunks) == "closed"
-    assert ledger.record(run).found == 5
+    assert ledger.runs.state(run) == (1, 2, False, "running")
+    assert ledger.pages.register(run, 2, scan=EMPTY, scan_done=True) == "registered"
+    assert ledger.pages.register(run, 3, scan=EMPTY, scan_done=True, chunks=chunks) == "closed"
+    assert (
+        ledger.pages.register("unknown", 1, scan=EMPTY, scan_done=True, chunks=chunks) == "closed"
+    )
+    assert ledger.records.of(run).found == 5
 
 
 def test_scan_is_handed_to_the_next_page_as_it_was(ledger: Ledger) -> None:
     run = opened(ledger)
-    assert ledger.scan(run) is None
+    assert ledger.pages.scan(run) is None
     scan = Scan(
         pending=[("a_2026_01", None), ("b_2026_01", [1767225600000, 7]), ("é", [None, 2**60])],
         update_only=["b_2026_01"],
@@ -204,10 +211,12 @@ def test_scan_is_handed_to_the_next_page_as_it_was(ledger: Ledger) -> None:
         nodes=3,
         left={"a_2026_01": 10, "b_2026_01": 7},
     )
-    ledger.register(run, 1, scan=scan, scan_done=False, skipped={"c": "red"}, indices=["a_2026_01"])
-    assert ledger.scan(run) == scan
-    assert ledger.skipped(run) == {"c": "red"}
-    assert ledger.indices(run) == ["a_2026_01"]
+    ledger.pages.register(
+        run, 1, scan=scan, scan_done=False, skipped={"c": "red"}, indices=["a_2026_01"]
+    )
+    assert ledger.pages.scan(run) == scan
+    assert ledger.runs.skipped(run) == {"c": "red"}
+    assert ledger.pages.indices(run) == ["a_2026_01"]
 
 
 def test_scan_of_another_version_is_read_as_far_as_it_is_known() -> None:
@@ -219,28 +228,28 @@ def test_outbox_keeps_what_is_open_of_the_last_page_until_it_is_sent(ledger: Led
     run = opened(ledger)
     messages = [{"id": f"{run}:1:{k}", "references": [["i", "ü", None, 1, 1]]} for k in range(2)]
     chunks = {str(message["id"]): 1 for message in messages}
-    ledger.register(run, 1, scan=EMPTY, scan_done=False, chunks=chunks, messages=messages)
-    assert ledger.outbox(run) == messages
-    ledger.settle(f"{run}:1:0", {"gone": 1})
-    assert ledger.outbox(run) == messages[1:]
-    ledger.sent(run, 2)  # late, of another page: changes nothing
-    assert ledger.outbox(run) == messages[1:]
-    ledger.sent(run, 1)
-    assert ledger.outbox(run) == []
-    ledger.register(run, 2, scan=EMPTY, scan_done=True, messages=messages)
-    ledger.sent(run, 1)
-    assert ledger.outbox(run) == messages[1:]
+    ledger.pages.register(run, 1, scan=EMPTY, scan_done=False, chunks=chunks, messages=messages)
+    assert ledger.pages.outbox(run) == messages
+    ledger.chunks.settle(f"{run}:1:0", {"gone": 1})
+    assert ledger.pages.outbox(run) == messages[1:]
+    ledger.pages.sent(run, 2)  # late, of another page: changes nothing
+    assert ledger.pages.outbox(run) == messages[1:]
+    ledger.pages.sent(run, 1)
+    assert ledger.pages.outbox(run) == []
+    ledger.pages.register(run, 2, scan=EMPTY, scan_done=True, messages=messages)
+    ledger.pages.sent(run, 1)
+    assert ledger.pages.outbox(run) == messages[1:]
 
 
 def test_one_caller_reads_a_page(ledger: Ledger) -> None:
     run = opened(ledger)
-    assert ledger.page_holder(run, 1) == ""
-    assert ledger.claim_page(run, 1, "a/1", 60)
-    assert not ledger.claim_page(run, 1, "b/2", 60)
-    assert ledger.page_holder(run, 1) == "a/1"
-    assert ledger.claim_page(run, 2, "b/2", 60)
-    ledger.release_page(run, 1)
-    assert ledger.claim_page(run, 1, "b/2", 60)
+    assert ledger.pages.owner(run, 1) == ""
+    assert ledger.pages.lease(run, 1, "a/1", 60)
+    assert not ledger.pages.lease(run, 1, "b/2", 60)
+    assert ledger.pages.owner(run, 1) == "a/1"
+    assert ledger.pages.lease(run, 2, "b/2", 60)
+    ledger.pages.release(run, 1)
+    assert ledger.pages.lease(run, 1, "b/2", 60)
 
 
 # -- begin
@@ -248,117 +257,117 @@ def test_one_caller_reads_a_page(ledger: Ledger) -> None:
 
 def test_claim_is_for_one_delivery(ledger: Ledger) -> None:
     _, (chunk,) = with_chunks(ledger, 3)
-    assert ledger.begin(chunk, "host/1", NEVER) == ("go", "host/1", 0, "", False)
-    busy = ledger.begin(chunk, "host/2", NEVER)
-    assert (busy.verdict, busy.holder) == ("busy", "host/1")
-    assert 0 < busy.value <= NEVER * 1000
+    assert ledger.chunks.begin(chunk, "host/1", NEVER) == Lease("go", "host/1", 0)
+    busy = ledger.chunks.begin(chunk, "host/2", NEVER)
+    assert (busy.verdict, busy.owner) == ("busy", "host/1")
+    assert 0 < busy.seconds_left <= NEVER
     # The same process, too: it may have taken the message twice.
-    assert ledger.begin(chunk, "host/1", NEVER).verdict == "busy"
+    assert ledger.chunks.begin(chunk, "host/1", NEVER).verdict == "busy"
 
 
 def test_claim_ends_with_the_hard_limit_and_counts_as_a_loss(ledger: Ledger) -> None:
     _, (chunk,) = with_chunks(ledger, 3)
     for losses in range(4):
-        assert ledger.begin(chunk, f"host/{losses}", AT_ONCE) == (
-            "go",
-            f"host/{losses}",
-            losses,
-            "",
-            losses > 0,
+        assert ledger.chunks.begin(chunk, f"host/{losses}", AT_ONCE) == Lease(
+            "go", f"host/{losses}", losses, tried=losses > 0
         )
 
 
 def test_holder_known_to_be_dead_is_taken_over_at_once(ledger: Ledger) -> None:
     _, (chunk,) = with_chunks(ledger, 3)
-    ledger.begin(chunk, "host/1", NEVER)
-    assert ledger.begin(chunk, "host/3", NEVER, dead="host/2").verdict == "busy"
-    assert ledger.begin(chunk, "host/2", NEVER, dead="host/1") == ("go", "host/2", 1, "", True)
+    ledger.chunks.begin(chunk, "host/1", NEVER)
+    assert ledger.chunks.begin(chunk, "host/3", NEVER, dead="host/2").verdict == "busy"
+    assert ledger.chunks.begin(chunk, "host/2", NEVER, dead="host/1") == Lease(
+        "go", "host/2", 1, tried=True
+    )
 
 
 def test_claim_given_back_is_no_loss(ledger: Ledger) -> None:
     _, (chunk,) = with_chunks(ledger, 3)
     for n in range(3):
-        claim = ledger.begin(chunk, f"host/{n}", NEVER)
-        assert (claim.value, claim.tried) == (0, n > 0)
-        ledger.release(chunk, "host/of another")
-        assert ledger.begin(chunk, "host/x", NEVER).verdict == "busy"
-        ledger.release(chunk, f"host/{n}")
+        claim = ledger.chunks.begin(chunk, f"host/{n}", NEVER)
+        assert (claim.workers_lost, claim.tried) == (0, n > 0)
+        ledger.chunks.release(chunk, "host/of another")
+        assert ledger.chunks.begin(chunk, "host/x", NEVER).verdict == "busy"
+        ledger.chunks.release(chunk, f"host/{n}")
 
 
 def test_claim_given_back_on_a_deferred_chunk_leaves_it_to_the_next_delivery(
     ledger: Ledger,
 ) -> None:
     run, (chunk,) = with_chunks(ledger, 3)
-    ledger.begin(chunk, "host/1", NEVER)
-    ledger.halt(run, "why")
-    ledger.release(chunk, "host/of another")
-    assert not ledger.unaccounted(chunk, NEVER)
-    ledger.release(chunk, "host/1")
-    assert ledger.unaccounted(chunk, NEVER)
+    ledger.chunks.begin(chunk, "host/1", NEVER)
+    ledger.runs.halt(run, "why")
+    ledger.chunks.release(chunk, "host/of another")
+    assert not ledger.chunks.unaccounted(chunk, NEVER)
+    ledger.chunks.release(chunk, "host/1")
+    assert ledger.chunks.unaccounted(chunk, NEVER)
 
 
 def test_worker_lost_to_a_shutdown_is_not_held_against_its_text(ledger: Ledger) -> None:
     _, (chunk,) = with_chunks(ledger, 3)
-    ledger.begin(chunk, "web-1/7", NEVER)
-    ledger.suspect(chunk, "web-1/7", "f00d")
-    ledger.note_shutdown("web-1", 300)
-    assert ledger.begin(chunk, "web-2/8", AT_ONCE) == ("go", "web-2/8", 0, "", True)
-    ledger.suspect(chunk, "web-2/8", "beef")
+    ledger.chunks.begin(chunk, "web-1/7", NEVER)
+    ledger.chunks.note_alone(chunk, "web-1/7", "f00d")
+    ledger.controls.note_shutdown("web-1", 300)
+    assert ledger.chunks.begin(chunk, "web-2/8", AT_ONCE) == Lease("go", "web-2/8", 0, tried=True)
+    ledger.chunks.note_alone(chunk, "web-2/8", "beef")
     # Another host's shutdown excuses nothing.
-    assert ledger.begin(chunk, "web-3/9", AT_ONCE) == ("go", "web-3/9", 1, "beef", True)
+    assert ledger.chunks.begin(chunk, "web-3/9", AT_ONCE) == Lease(
+        "go", "web-3/9", 1, alone="beef", tried=True
+    )
 
 
 def test_text_handled_alone_is_known_after_its_worker_was_lost(ledger: Ledger) -> None:
     _, (chunk,) = with_chunks(ledger, 3)
-    ledger.begin(chunk, "host/1", NEVER)
-    ledger.suspect(chunk, "host/of another", "beef")
-    ledger.suspect(chunk, "host/1", "f00d")
-    assert ledger.begin(chunk, "host/2", AT_ONCE).suspect == "f00d"
-    ledger.release(chunk, "host/2")
-    assert ledger.begin(chunk, "host/3", NEVER).suspect == ""
+    ledger.chunks.begin(chunk, "host/1", NEVER)
+    ledger.chunks.note_alone(chunk, "host/of another", "beef")
+    ledger.chunks.note_alone(chunk, "host/1", "f00d")
+    assert ledger.chunks.begin(chunk, "host/2", AT_ONCE).alone == "f00d"
+    ledger.chunks.release(chunk, "host/2")
+    assert ledger.chunks.begin(chunk, "host/3", NEVER).alone == ""
 
 
 def test_begin_is_closed_for_what_is_settled_or_unknown(ledger: Ledger) -> None:
     run, (chunk, other) = with_chunks(ledger, 3, 4)
-    ledger.settle(chunk, {"cached": 3})
-    assert ledger.begin(chunk, "host/1", NEVER).verdict == "closed"
-    assert ledger.begin(f"{run}:1:9", "host/1", NEVER).verdict == "closed"
-    assert ledger.begin("unknown:1:0", "host/1", NEVER).verdict == "closed"
-    ledger.halt(run, "why")
-    assert ledger.begin(other, "host/1", NEVER).verdict == "closed"
+    ledger.chunks.settle(chunk, {"cached": 3})
+    assert ledger.chunks.begin(chunk, "host/1", NEVER).verdict == "closed"
+    assert ledger.chunks.begin(f"{run}:1:9", "host/1", NEVER).verdict == "closed"
+    assert ledger.chunks.begin("unknown:1:0", "host/1", NEVER).verdict == "closed"
+    ledger.runs.halt(run, "why")
+    assert ledger.chunks.begin(other, "host/1", NEVER).verdict == "closed"
 
 
 # -- settle, expire, halt
 
 
 def outcomes_of(ledger: Ledger, run: str) -> dict[str, int]:
-    record = ledger.record(run)
+    record = ledger.records.of(run)
     return {o.value: n for o in Outcome if (n := getattr(record, o.value))}
 
 
 def test_chunk_is_settled_once(ledger: Ledger) -> None:
     run, (chunk, _) = with_chunks(ledger, 5, 1)
     outcomes = {"embedded": 2, "duplicate": 1, "failed": 1, "gone": 1}
-    verdict, standing = ledger.settle(chunk, outcomes, errors=2)
+    verdict, standing = ledger.chunks.settle(chunk, outcomes, errors=2)
     assert (verdict, standing) == ("settled", (1, 2, True, "running"))
     assert not standing.over
-    assert ledger.settle(chunk, outcomes, errors=2)[0] == "closed"
-    record = ledger.record(run)
+    assert ledger.chunks.settle(chunk, outcomes, errors=2)[0] == "closed"
+    record = ledger.records.of(run)
     assert outcomes_of(ledger, run) == outcomes
     assert (record.vectors_written, record.errors, record.chunks_open) == (3, 3, 1)
-    assert (ledger.totals().vectors, ledger.totals().errors) == (3, 3)
+    assert (ledger.records.totals().vectors, ledger.records.totals().errors) == (3, 3)
 
 
 @pytest.mark.parametrize("outcomes", [{}, {"embedded": 4}, {"embedded": 5, "failed": 1}])
 def test_outcomes_that_do_not_add_up_are_refused(ledger: Ledger, outcomes: dict[str, int]) -> None:
     run, (chunk,) = with_chunks(ledger, 5)
     with pytest.raises(redis.ResponseError, match="registered were 5"):
-        ledger.settle(chunk, outcomes)
+        ledger.chunks.settle(chunk, outcomes)
     assert outcomes_of(ledger, run) == {}
-    assert ledger.standing(run).open_chunks == 1
-    ledger.expire(run, AT_ONCE)
+    assert ledger.runs.state(run).open_chunks == 1
+    ledger.chunks.expire(run, AT_ONCE)
     with pytest.raises(redis.ResponseError, match="registered were 5"):
-        ledger.settle(chunk, outcomes)
+        ledger.chunks.settle(chunk, outcomes)
     assert outcomes_of(ledger, run) == {"deferred": 5}
 
 
@@ -366,22 +375,22 @@ def test_chunk_past_its_deadline_is_deferred_and_corrected_when_it_ends_late(
     ledger: Ledger,
 ) -> None:
     run, (late, lost) = with_chunks(ledger, 5, 2)
-    ledger.begin(late, "host/1", NEVER)
-    assert ledger.expire(run, NEVER)[0] == 0
-    expired, standing = ledger.expire(run, AT_ONCE)
+    ledger.chunks.begin(late, "host/1", NEVER)
+    assert ledger.chunks.expire(run, NEVER)[0] == 0
+    expired, standing = ledger.chunks.expire(run, AT_ONCE)
     assert expired == 2
     assert standing.over
     assert outcomes_of(ledger, run) == {"deferred": 7}
-    assert ledger.expire(run, AT_ONCE)[0] == 0
-    assert ledger.begin(late, "host/2", NEVER).verdict == "closed"
+    assert ledger.chunks.expire(run, AT_ONCE)[0] == 0
+    assert ledger.chunks.begin(late, "host/2", NEVER).verdict == "closed"
     # Late even for its run.
-    assert ledger.finish(run) == "finished"
-    assert ledger.settle(late, {"embedded": 4, "deferred": 1})[0] == "corrected"
-    assert ledger.settle(late, {"embedded": 4, "deferred": 1})[0] == "closed"
+    assert ledger.runs.finish(run) == "finished"
+    assert ledger.chunks.settle(late, {"embedded": 4, "deferred": 1})[0] == "corrected"
+    assert ledger.chunks.settle(late, {"embedded": 4, "deferred": 1})[0] == "closed"
     assert outcomes_of(ledger, run) == {"embedded": 4, "deferred": 3}
-    record = ledger.record(run)
+    record = ledger.records.of(run)
     assert record.settled == record.found == 7
-    assert record.vectors_written == ledger.totals().vectors == 4
+    assert record.vectors_written == ledger.records.totals().vectors == 4
     assert lost
 
 
@@ -392,24 +401,24 @@ def test_waiting_chunk_does_not_expire_while_others_are_begun(
     registered = ledger.now()
     while ledger.now() < registered + 0.06:
         connection.ping()  # by the server's clock, which the deadline is measured with
-    assert ledger.begin(first, "host/1", NEVER).verdict == "go"
+    assert ledger.chunks.begin(first, "host/1", NEVER).verdict == "go"
     # A slow API must not turn waiting in the queue into loss.
-    assert ledger.expire(run, 0.05)[0] == 0
-    assert ledger.begin(waiting, "host/2", NEVER).verdict == "go"
+    assert ledger.chunks.expire(run, 0.05)[0] == 0
+    assert ledger.chunks.begin(waiting, "host/2", NEVER).verdict == "go"
 
 
 def test_halt_defers_what_is_open_and_stops_the_scan(ledger: Ledger) -> None:
     run, (done, working, waiting) = with_chunks(ledger, 1, 2, 4, done=False)
-    ledger.settle(done, {"reused": 1})
-    ledger.begin(working, "host/1", NEVER)
-    assert ledger.halt(run, "the key was refused")
-    assert not ledger.halt(run, "another reason")
-    assert ledger.standing(run) == (0, 2, True, "halted")
-    assert ledger.register(run, 2, scan=EMPTY, scan_done=False, chunks={"x": 1}) == "closed"
-    assert ledger.settle(working, {"cached": 2})[0] == "corrected"
+    ledger.chunks.settle(done, {"reused": 1})
+    ledger.chunks.begin(working, "host/1", NEVER)
+    assert ledger.runs.halt(run, "the key was refused")
+    assert not ledger.runs.halt(run, "another reason")
+    assert ledger.runs.state(run) == (0, 2, True, "halted")
+    assert ledger.pages.register(run, 2, scan=EMPTY, scan_done=False, chunks={"x": 1}) == "closed"
+    assert ledger.chunks.settle(working, {"cached": 2})[0] == "corrected"
     assert outcomes_of(ledger, run) == {"reused": 1, "cached": 2, "deferred": 4}
-    assert ledger.finish(run) == "finished"
-    record = ledger.record(run)
+    assert ledger.runs.finish(run) == "finished"
+    record = ledger.records.of(run)
     assert (record.state, record.halt_reason, record.more) == (
         "halted",
         "the key was refused",
@@ -417,50 +426,50 @@ def test_halt_defers_what_is_open_and_stops_the_scan(ledger: Ledger) -> None:
     )
     assert record.settled == record.found == 7
     assert record.stopped_by == "halt"
-    assert not ledger.halt(run, "too late")
+    assert not ledger.runs.halt(run, "too late")
     assert waiting
 
 
 def test_run_ends_once_when_its_last_chunk_is_settled(ledger: Ledger) -> None:
     run, (chunk,) = with_chunks(ledger, 1, done=False)
-    assert ledger.finish(run) == "unfinished"
-    ledger.register(run, 2, scan=EMPTY, scan_done=True, more=True, stopped_by="time")
-    assert ledger.finish(run) == "unfinished"
-    assert ledger.settle(chunk, {"gone": 1})[1].over
-    assert ledger.finish(run) == "finished"
-    assert ledger.finish(run) == "over"
-    assert ledger.finish("unknown") == "over"
-    record = ledger.record(run)
+    assert ledger.runs.finish(run) == "unfinished"
+    ledger.pages.register(run, 2, scan=EMPTY, scan_done=True, more=True, stopped_by="time")
+    assert ledger.runs.finish(run) == "unfinished"
+    assert ledger.chunks.settle(chunk, {"gone": 1})[1].over
+    assert ledger.runs.finish(run) == "finished"
+    assert ledger.runs.finish(run) == "over"
+    assert ledger.runs.finish("unknown") == "over"
+    record = ledger.records.of(run)
     assert (record.state, record.more) == ("finished", True)
     assert record.finished_at is not None
     assert record.duration_seconds >= 0
     assert record.stopped_by == "time"
-    assert ledger.active_run() == ""
+    assert ledger.runs.active() == ""
 
 
 def test_run_lasts_until_its_last_chunk_is_settled_not_until_somebody_closes_it(
     ledger: Ledger,
 ) -> None:
     run, (first, last) = with_chunks(ledger, 1, 1)
-    ledger.settle(first, {"gone": 1})
-    ledger.settle(last, {"gone": 1})
+    ledger.chunks.settle(first, {"gone": 1})
+    ledger.chunks.settle(last, {"gone": 1})
     settled = ledger.now()
     while ledger.now() < settled + 0.05:
         pass
-    assert ledger.finish(run) == "finished"
-    record = ledger.record(run)
+    assert ledger.runs.finish(run) == "finished"
+    record = ledger.records.of(run)
     assert record.started_at is not None and record.finished_at is not None
     assert record.started_at.timestamp() <= record.finished_at.timestamp() <= settled
-    assert ledger.totals().seconds == record.duration_seconds
+    assert ledger.records.totals().seconds == record.duration_seconds
 
 
 def test_old_finish_does_not_end_the_next_run(ledger: Ledger) -> None:
     first, (chunk,) = with_chunks(ledger, 1)
-    ledger.settle(chunk, {"gone": 1})
-    ledger.finish(first)
+    ledger.chunks.settle(chunk, {"gone": 1})
+    ledger.runs.finish(first)
     second = opened(ledger)
-    assert ledger.finish(first) == "over"
-    assert ledger.active_run() == second
+    assert ledger.runs.finish(first) == "over"
+    assert ledger.runs.active() == second
 
 
 # -- a Redis that forgot
@@ -470,20 +479,20 @@ def test_nothing_is_counted_into_a_run_that_is_unknown(
     ledger: Ledger, connection: redis.Redis, prefix: str
 ) -> None:
     run, (chunk,) = with_chunks(ledger, 5)
-    ledger.begin(chunk, "host/1", NEVER)
+    ledger.chunks.begin(chunk, "host/1", NEVER)
     connection.delete(*connection.keys(f"{prefix}*"))
-    ledger.release(chunk, "host/1")
-    ledger.suspect(chunk, "host/1", "f00d")
-    ledger.count(run, retries=1, errors=3, api_requests=1)
-    assert ledger.begin(chunk, "host/2", NEVER).verdict == "closed"
-    assert ledger.settle(chunk, {"embedded": 5}, errors=1) == ("closed", (0, 0, False, ""))
-    assert ledger.expire(run, AT_ONCE) == (0, (0, 0, False, ""))
-    assert ledger.register(run, 2, scan=EMPTY, scan_done=True, chunks={chunk: 5}) == "closed"
-    assert not ledger.halt(run, "why")
-    assert ledger.finish(run) == "over"
+    ledger.chunks.release(chunk, "host/1")
+    ledger.chunks.note_alone(chunk, "host/1", "f00d")
+    ledger.counters.add(run, retries=1, errors=3, api_requests=1)
+    assert ledger.chunks.begin(chunk, "host/2", NEVER).verdict == "closed"
+    assert ledger.chunks.settle(chunk, {"embedded": 5}, errors=1) == ("closed", (0, 0, False, ""))
+    assert ledger.chunks.expire(run, AT_ONCE) == (0, (0, 0, False, ""))
+    assert ledger.pages.register(run, 2, scan=EMPTY, scan_done=True, chunks={chunk: 5}) == "closed"
+    assert not ledger.runs.halt(run, "why")
+    assert ledger.runs.finish(run) == "over"
     # What tells one call from its repetition goes by itself.
     assert [key for key in connection.keys(f"{prefix}*") if connection.pttl(key) < 0] == []
-    for question in (ledger.standing, ledger.record):
+    for question in (ledger.runs.state, ledger.records.of):
         with pytest.raises(RunClosed):
             question(run)
 
@@ -493,8 +502,8 @@ def test_run_whose_record_was_lost_gives_way(
 ) -> None:
     run = opened(ledger)
     connection.delete(f"{prefix}run:{run}")
-    assert ledger.finish(run) == "over"
-    assert ledger.active_run() == ""
+    assert ledger.runs.finish(run) == "over"
+    assert ledger.runs.active() == ""
 
 
 def test_last_runs_leave_out_what_was_lost(
@@ -504,7 +513,7 @@ def test_last_runs_leave_out_what_was_lost(
     end(ledger, kept)
     lost = opened(ledger)
     connection.delete(f"{prefix}run:{lost}")
-    assert [record.run_id for record in ledger.last_runs()] == [kept]
+    assert [record.run_id for record in ledger.records.last()] == [kept]
 
 
 # -- counters, money, what is kept in mind
@@ -513,33 +522,33 @@ def test_last_runs_leave_out_what_was_lost(
 def test_counters_add_up_and_money_is_counted_by_day(ledger: Ledger) -> None:
     run = opened(ledger)
     for _ in range(3):
-        ledger.count(run, micro_usd=1_500_000, api_requests=1, api_inputs=100, api_tokens=7)
-    ledger.count(run, retries=2, rate_limited=1, errors=4)
-    ledger.count(run, api_requests=0)
-    record = ledger.record(run)
+        ledger.counters.add(run, micro_usd=1_500_000, api_requests=1, api_inputs=100, api_tokens=7)
+    ledger.counters.add(run, retries=2, rate_limited=1, errors=4)
+    ledger.counters.add(run, api_requests=0)
+    record = ledger.records.of(run)
     assert (record.api_requests, record.api_inputs, record.api_tokens) == (3, 300, 21)
     assert (record.retries, record.rate_limited, record.errors) == (2, 1, 4)
-    assert record.estimated_cost_usd == ledger.spent_today_usd() == 4.5
+    assert record.estimated_cost_usd == ledger.spending.today_usd() == 4.5
     # Money is spent whether the run is known or not.
-    ledger.count("unknown", micro_usd=500_000, api_requests=1)
-    assert ledger.spent_today_usd() == 5
-    assert ledger.totals().errors == 4
+    ledger.counters.add("unknown", micro_usd=500_000, api_requests=1)
+    assert ledger.spending.today_usd() == 5
+    assert ledger.records.totals().errors == 4
 
 
 def test_scan_leaves_time_before_the_next_tick_for_what_it_found(ledger: Ledger) -> None:
-    assert 400 < ledger.scan_seconds_left(ledger.open("manual", 600).run) <= 450
-    assert ledger.scan_seconds_left("unknown") < 0
+    assert 400 < ledger.pages.seconds_left(ledger.runs.open("manual", 600).run) <= 450
+    assert ledger.pages.seconds_left("unknown") < 0
 
 
 def test_refused_documents_are_kept_in_mind_until_forgotten(ledger: Ledger) -> None:
-    ledger.remember_refused("i_2026_01", "a/b", "mapping_refused")
-    ledger.remember_refused("i_2026_01", "c", "text_refused")
-    refused = ledger.refused()
+    ledger.refused.record("i_2026_01", "a/b", "mapping_refused")
+    ledger.refused.record("i_2026_01", "c", "text_refused")
+    refused = ledger.refused.all()
     assert refused.keys() == {("i_2026_01", "a/b"), ("i_2026_01", "c")}
     assert refused["i_2026_01", "c"]["error"] == "text_refused"
-    ledger.forget_refused([])
-    ledger.forget_refused([("i_2026_01", "a/b")])
-    assert ledger.refused().keys() == {("i_2026_01", "c")}
+    ledger.refused.forget([])
+    ledger.refused.forget([("i_2026_01", "a/b")])
+    assert ledger.refused.all().keys() == {("i_2026_01", "c")}
 
 
 def test_refused_documents_are_bounded(
@@ -547,7 +556,7 @@ def test_refused_documents_are_bounded(
 ) -> None:
     full = {f"i/{n}": "{}" for n in range(REFUSED_KEPT)}
     connection.hset(f"{prefix}refused", mapping=full)  # type: ignore[arg-type]
-    ledger.remember_refused("i", "one more", "x")
+    ledger.refused.record("i", "one more", "x")
     assert connection.hlen(f"{prefix}refused") == REFUSED_KEPT
 
 
@@ -559,19 +568,19 @@ def test_keys_are_told_apart(ledger: Ledger) -> None:
 
 
 def test_endpoint_is_remembered(ledger: Ledger) -> None:
-    assert ledger.endpoint() == {}
-    ledger.remember_endpoint(url="u", model="m")
-    ledger.remember_endpoint(url="v")
-    assert ledger.endpoint() == {"url": "v", "model": "m"}
+    assert ledger.endpoint.last() == {}
+    ledger.endpoint.record_compared("m", 8, "u", "here")
+    ledger.endpoint.record_compared("m", 8, "v", "here")
+    assert ledger.endpoint.last() == {"url": "v", "model": "m", "dimensions": "8"}
 
 
 def test_ledgers_with_other_prefixes_know_nothing_of_each_other(connection: redis.Redis) -> None:
     one, other = Ledger(connection, next(PREFIXES)), Ledger(connection, next(PREFIXES))
     run = opened(one)
-    assert other.active_run() == ""
-    assert other.open("beat", 600).verdict == "opened"
+    assert other.runs.active() == ""
+    assert other.runs.open("beat", 600).verdict == "opened"
     with pytest.raises(RunClosed):
-        other.record(run)
+        other.records.of(run)
 
 
 # -- any order, repetition and loss
@@ -628,7 +637,7 @@ class Runs(RuleBasedStateMachine):
     def advance(self, run: str, standing: Any) -> None:
         if standing.over:
             self.broker.append(("finish", run))
-        elif not standing.scan_done and standing.state:
+        elif not standing.scan_done and standing.known:
             self.broker.append(("scan", (run, standing.page)))
 
     def publish_chunks(self, chunks: list[str]) -> None:
@@ -662,7 +671,7 @@ class Runs(RuleBasedStateMachine):
         self.tick(self.random.choice(["beat", "manual", "continued"]), self.random.random() < 0.2)
 
     def tick(self, trigger: str, crash: bool) -> None:
-        answer = self.ledger.open(trigger, 0)
+        answer = self.ledger.runs.open(trigger, 0)
         assert answer.verdict == "opened"
         assert answer.run not in self.known
         self.active = answer.run
@@ -691,7 +700,7 @@ class Runs(RuleBasedStateMachine):
     def scan(self, run: str, page: int, sizes: list[int], done: bool, crash: bool) -> None:
         chunks = {f"{run}:{page}:{k}": n for k, n in enumerate(sizes)}
         messages = [{"id": chunk} for chunk in chunks]
-        verdict = self.ledger.register(
+        verdict = self.ledger.pages.register(
             run, page, scan=EMPTY, scan_done=done, chunks=chunks, messages=messages
         )
         if run not in self.known or run in self.halted or run in self.scanned:
@@ -699,7 +708,7 @@ class Runs(RuleBasedStateMachine):
         elif page != self.pages[run]:
             assert verdict == "stale"
             if self.pages[run] == page + 1 and not crash:
-                self.publish_chunks([message["id"] for message in self.ledger.outbox(run)])
+                self.publish_chunks([message["id"] for message in self.ledger.pages.outbox(run)])
         else:
             assert verdict == "registered"
             self.documents |= chunks
@@ -709,20 +718,20 @@ class Runs(RuleBasedStateMachine):
                 self.scanned.add(run)
             if not crash:
                 self.publish_chunks(list(chunks))
-                self.advance(run, self.ledger.standing(run))
+                self.advance(run, self.ledger.runs.state(run))
 
     def begin(self, chunk: str, host: str, claim_ended: bool, crash: bool) -> None:
         claimant = f"{host}/{next(self.claimants)}"
-        claim = self.ledger.begin(chunk, claimant, AT_ONCE if claim_ended else NEVER)
+        claim = self.ledger.chunks.begin(chunk, claimant, AT_ONCE if claim_ended else NEVER)
         run = chunk.split(":")[0]
         if self.state.get(chunk) != "open" or run in self.halted:
             assert claim.verdict == "closed"
         elif chunk in self.holder and not claim_ended:
-            assert (claim.verdict, claim.holder) == ("busy", self.holder[chunk])
+            assert (claim.verdict, claim.owner) == ("busy", self.holder[chunk])
         else:
             if chunk in self.holder and self.holder[chunk].split("/")[0] not in self.shut:
                 self.losses[chunk] += 1
-            assert (claim.verdict, claim.value) == ("go", self.losses[chunk])
+            assert (claim.verdict, claim.workers_lost) == ("go", self.losses[chunk])
             self.holder[chunk] = claimant
             if not crash:
                 self.at_work.append((chunk, claimant))
@@ -737,7 +746,7 @@ class Runs(RuleBasedStateMachine):
             self.settle(chunk, crash)
             return
         if how == "tried again":
-            self.ledger.release(chunk, claimant)
+            self.ledger.chunks.release(chunk, claimant)
             if self.holder.get(chunk) == claimant:
                 del self.holder[chunk]
         if not crash:
@@ -746,32 +755,32 @@ class Runs(RuleBasedStateMachine):
     def settle(self, chunk: str, crash: bool) -> None:
         size = self.documents.get(chunk, 3)
         drawn = self.random.choices(NAMES, k=size)
-        verdict, standing = self.ledger.settle(chunk, Counter(drawn))
+        verdict, standing = self.ledger.chunks.settle(chunk, Counter(drawn))
         expected = {"open": "settled", "late": "corrected"}.get(self.state.get(chunk, ""), "closed")
         assert verdict == expected
         if verdict != "closed":
             self.state[chunk] = "settled"
             self.outcomes[chunk] = Counter(drawn)
-        if not crash and standing.state:
+        if not crash and standing.known:
             self.advance(chunk.split(":")[0], standing)
 
     def trouble(self) -> None:
         kind = self.random.choice(TROUBLES)
         if kind == "tick":
-            answer = self.ledger.open("beat", 0)
+            answer = self.ledger.runs.open("beat", 0)
             assert (answer.verdict, answer.run) == ("active", self.active)
         elif kind.startswith("deadline"):
             passed = kind == "deadlines pass"
             self.look_at_deadlines(passed=passed, crash=self.random.random() < 0.3)
         elif kind == "shutdown":
             host = self.random.choice(HOSTS)
-            self.ledger.note_shutdown(host, 300)
+            self.ledger.controls.note_shutdown(host, 300)
             self.shut.add(host)
         elif kind == "finish out of turn":
             self.finish(self.random.choice(self.known))
         elif kind == "old deliveries" and self.documents:
             chunk = self.random.choice(list(self.documents))
-            self.ledger.release(chunk, "a/of another")
+            self.ledger.chunks.release(chunk, "a/of another")
             if self.state[chunk] != "open":
                 self.settle(chunk, crash=False)
                 self.settle(chunk, crash=False)
@@ -783,7 +792,7 @@ class Runs(RuleBasedStateMachine):
 
     def look_at_deadlines(self, *, passed: bool, crash: bool) -> None:
         due = self.open_of(self.active) if passed else []
-        expired, standing = self.ledger.expire(self.active, AT_ONCE if passed else NEVER)
+        expired, standing = self.ledger.chunks.expire(self.active, AT_ONCE if passed else NEVER)
         assert expired == len(due)
         self.defer(due)
         if not crash:
@@ -791,14 +800,14 @@ class Runs(RuleBasedStateMachine):
 
     def halt(self, run: str) -> None:
         running = run not in self.halted | self.finished
-        assert self.ledger.halt(run, "why") is running
+        assert self.ledger.runs.halt(run, "why") is running
         if running:
             self.halted.add(run)
             self.scanned.add(run)
             self.defer(self.open_of(run))
 
     def finish(self, run: str) -> None:
-        verdict = self.ledger.finish(run)
+        verdict = self.ledger.runs.finish(run)
         if run != self.active:
             assert verdict == "over"
         elif run not in self.scanned or self.open_of(run):
@@ -812,10 +821,10 @@ class Runs(RuleBasedStateMachine):
 
     @invariant()
     def books_agree(self) -> None:
-        assert self.ledger.active_run() == self.active
+        assert self.ledger.runs.active() == self.active
         vectors = 0
         for run in self.known:
-            record = self.ledger.record(run)
+            record = self.ledger.records.of(run)
             mine = [c for c in self.documents if c.startswith(run + ":")]
             sums: Counter[str] = Counter()
             for chunk in mine:
@@ -831,7 +840,7 @@ class Runs(RuleBasedStateMachine):
             assert (record.state in ("halted", "abandoned")) == (run in self.halted)
             assert (record.finished_at is not None) == (run in self.finished)
             vectors += record.vectors_written
-        totals = self.ledger.totals()
+        totals = self.ledger.records.totals()
         assert totals.runs == len(self.known)
         assert totals.vectors == vectors
 
@@ -853,7 +862,7 @@ class Runs(RuleBasedStateMachine):
         assert not self.active
         self.books_agree()
         for run in self.known:
-            record = self.ledger.record(run)
+            record = self.ledger.records.of(run)
             assert record.settled == record.found
         self.redis.delete(*self.redis.keys(f"{self.prefix}*"), "none")
 

@@ -224,14 +224,14 @@ class _Memory:
         self._configuration = configuration
 
     def compared_space(self, model: str, dimensions: int) -> Space | None:
-        known = self._ledger.compared_endpoint(model, dimensions)
+        known = self._ledger.endpoint.compared(model, dimensions)
         return known and Space(url=known[0], model=model, dimensions=dimensions, where=known[1])
 
     def remember_space(self, space: Space) -> None:
-        self._ledger.remember_compared(space.model, space.dimensions, space.url, space.where)
+        self._ledger.endpoint.record_compared(space.model, space.dimensions, space.url, space.where)
 
     def work_of_others(self) -> bool:
-        return self._ledger.work_of_others(self._configuration, HARD)
+        return self._ledger.chunks.leased_elsewhere(self._configuration, HARD)
 
 
 class Machine(RuleBasedStateMachine):
@@ -260,7 +260,7 @@ class Machine(RuleBasedStateMachine):
         self.url, self.model = url, model
 
     def end_by_force(self, state: str) -> None:
-        self.ledger.halt(self.run, "whatever it was", state)
+        self.ledger.runs.halt(self.run, "whatever it was", state)
         self.finish()
 
     @rule(model=st.sampled_from(["m1", "m2", "", "", ""]))
@@ -272,7 +272,7 @@ class Machine(RuleBasedStateMachine):
     def lose_redis(self, really: bool) -> None:
         if not really:
             return
-        prefix = self.ledger._prefix
+        prefix = self.ledger._keys.prefix
         for key in self.connection.scan_iter(prefix + "*", count=1000):
             self.connection.delete(key)
         self.run, self.waiting = "", []
@@ -293,8 +293,8 @@ class Machine(RuleBasedStateMachine):
         if self.run:
             return
         self.url, self.model = url, model
-        self.run = self.ledger.open("manual", 600).run
-        wanted = self.ledger.configure(self.run, self.configuration())
+        self.run = self.ledger.runs.open("manual", 600).run
+        wanted = self.ledger.runs.configure(self.run, self.configuration())
         assert not wanted.differing(self.configuration())
         guard = SpaceGuard(
             Space(url=self.url, model=self.model, dimensions=8, where="here"),
@@ -311,15 +311,15 @@ class Machine(RuleBasedStateMachine):
             return {} if fault == "refused" else {d: vector(space, t) for d, t in texts.items()}
 
         try:
-            guard.look(ask, lambda sentence: self.ledger.note_comparison(self.run, sentence))
+            guard.look(ask, lambda sentence: self.ledger.runs.note_comparison(self.run, sentence))
         except (Halt, TransientError) as error:
             # What passes is tried again, and at last ends the run as well.
-            self.ledger.halt(self.run, str(error))
+            self.ledger.runs.halt(self.run, str(error))
             self.finish()
             return
         chunks = {f"{self.run}:1:{k}": 1 for k in range(2)}
         scan = Scan(pending=[], update_only=[], unsorted=[])
-        assert self.ledger.register(self.run, 1, scan=scan, scan_done=True, chunks=chunks)
+        assert self.ledger.pages.register(self.run, 1, scan=scan, scan_done=True, chunks=chunks)
         self.waiting += chunks
 
     @precondition(lambda self: self.waiting)
@@ -328,7 +328,7 @@ class Machine(RuleBasedStateMachine):
         """Put last where another worker has to do it."""
         chunk = self.waiting.pop(0)
         who = f"host/{next(self.numbers)}"
-        claim = self.ledger.begin(chunk, who, HARD, configuration=self.configuration())
+        claim = self.ledger.chunks.begin(chunk, who, HARD, configuration=self.configuration())
         if claim.verdict == "go":
             self.claimed.append((chunk, self.url, self.model))
         elif claim.verdict == "other":
@@ -342,7 +342,7 @@ class Machine(RuleBasedStateMachine):
         self.claimed.remove(work)
         chunk, url, model = work
         self.logs.write(model, TRUTH[url] + model)
-        self.ledger.settle(chunk, {"embedded": 1})
+        self.ledger.chunks.settle(chunk, {"embedded": 1})
         self.finish()
 
     @precondition(lambda self: self.waiting)
@@ -354,11 +354,11 @@ class Machine(RuleBasedStateMachine):
         while self.claimed:
             chunk, url, model = self.claimed.pop()
             self.logs.write(model, TRUTH[url] + model)
-            self.ledger.settle(chunk, {"embedded": 1})
+            self.ledger.chunks.settle(chunk, {"embedded": 1})
         self.finish()
 
     def finish(self) -> None:
-        if self.run and self.ledger.finish(self.run) != "unfinished":
+        if self.run and self.ledger.runs.finish(self.run) != "unfinished":
             self.run = ""
 
     # -- the logs as the guard sees them
@@ -409,55 +409,57 @@ ONE, OTHER = Configuration({"EMBEDDING_MODEL": "a"}), Configuration({"EMBEDDING_
 
 
 def opened(ledger: Ledger, chunks: int = 1) -> tuple[str, list[str]]:
-    run = ledger.open("manual", 600).run
+    run = ledger.runs.open("manual", 600).run
     names = [f"{run}:1:{k}" for k in range(chunks)]
     scan = Scan(pending=[], update_only=[], unsorted=[])
-    ledger.register(run, 1, scan=scan, scan_done=True, chunks=dict.fromkeys(names, 1))
+    ledger.pages.register(run, 1, scan=scan, scan_done=True, chunks=dict.fromkeys(names, 1))
     return run, names
 
 
 def test_a_run_belongs_to_the_settings_that_were_named_first(ledger: Ledger) -> None:
     run, (chunk, another) = opened(ledger, 2)
-    assert ledger.configured(run) == Configuration({})
+    assert ledger.runs.configured(run) == Configuration({})
     # A run that an older version opened has none: the first delivery names its own.
-    assert ledger.begin(chunk, "h/1", HARD, configuration=ONE).verdict == "go"
-    assert ledger.configured(run) == ledger.configure(run, OTHER) == ONE
-    assert ledger.begin(another, "h/2", HARD, configuration=OTHER).verdict == "other"
+    assert ledger.chunks.begin(chunk, "h/1", HARD, configuration=ONE).verdict == "go"
+    assert ledger.runs.configured(run) == ledger.runs.configure(run, OTHER) == ONE
+    assert ledger.chunks.begin(another, "h/2", HARD, configuration=OTHER).verdict == "other"
     # Who writes nothing may claim; what another version does not know tells nobody apart.
-    assert ledger.begin(another, "h/2", HARD).verdict == "go"
+    assert ledger.chunks.begin(another, "h/2", HARD).verdict == "go"
     newer = Configuration({**ONE.values, "ENRICH_SCHEMA": "x"})
-    assert ledger.begin(another, "h/3", HARD, dead="h/2", configuration=newer).verdict == "go"
+    assert (
+        ledger.chunks.begin(another, "h/3", HARD, dead="h/2", configuration=newer).verdict == "go"
+    )
 
 
 def test_a_run_that_is_gone_gets_no_settings(ledger: Ledger, connection: redis.Redis) -> None:
-    assert ledger.configure("nosuchrun", ONE) == ONE
-    assert not connection.exists(f"{ledger._prefix}run:nosuchrun")
+    assert ledger.runs.configure("nosuchrun", ONE) == ONE
+    assert not connection.exists(f"{ledger._keys.prefix}run:nosuchrun")
 
 
 def test_work_of_others_is_seen_until_it_ends(ledger: Ledger) -> None:
     run, (chunk,) = opened(ledger)
-    ledger.begin(chunk, "h/1", HARD, configuration=ONE)
-    assert ledger.work_of_others(OTHER, HARD)
-    assert not ledger.work_of_others(ONE, HARD)
-    ledger.halt(run, "why", "abandoned")
-    ledger.finish(run)
-    assert ledger.work_of_others(OTHER, HARD), "it ends late"
-    assert not ledger.work_of_others(OTHER, -1.0), "the hard limit has ended it"
-    ledger.settle(chunk, {"embedded": 1})
-    assert not ledger.work_of_others(OTHER, HARD)
+    ledger.chunks.begin(chunk, "h/1", HARD, configuration=ONE)
+    assert ledger.chunks.leased_elsewhere(OTHER, HARD)
+    assert not ledger.chunks.leased_elsewhere(ONE, HARD)
+    ledger.runs.halt(run, "why", "abandoned")
+    ledger.runs.finish(run)
+    assert ledger.chunks.leased_elsewhere(OTHER, HARD), "it ends late"
+    assert not ledger.chunks.leased_elsewhere(OTHER, -1.0), "the hard limit has ended it"
+    ledger.chunks.settle(chunk, {"embedded": 1})
+    assert not ledger.chunks.leased_elsewhere(OTHER, HARD)
 
 
 def test_each_model_is_remembered_with_its_own_endpoint(ledger: Ledger) -> None:
-    assert ledger.compared_endpoint("m", 8) is None
-    ledger.remember_compared("m", 8, "u1", "here")
-    ledger.remember_compared("m", 16, "u2", "here")
-    ledger.remember_compared("n", 8, "u3", "there")
-    assert ledger.compared_endpoint("m", 8) == ("u1", "here")
-    assert ledger.compared_endpoint("n", 8) == ("u3", "there")
-    assert ledger.endpoint()["url"] == "u3"
+    assert ledger.endpoint.compared("m", 8) is None
+    ledger.endpoint.record_compared("m", 8, "u1", "here")
+    ledger.endpoint.record_compared("m", 16, "u2", "here")
+    ledger.endpoint.record_compared("n", 8, "u3", "there")
+    assert ledger.endpoint.compared("m", 8) == ("u1", "here")
+    assert ledger.endpoint.compared("n", 8) == ("u3", "there")
+    assert ledger.endpoint.last()["url"] == "u3"
 
 
 def test_runs_that_this_redis_does_not_know(ledger: Ledger) -> None:
     run, _ = opened(ledger)
-    assert ledger.strangers([]) == set()
-    assert ledger.strangers([run, "a", "a"]) == {"a"}
+    assert ledger.runs.unknown([]) == set()
+    assert ledger.runs.unknown([run, "a", "a"]) == {"a"}

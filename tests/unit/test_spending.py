@@ -27,8 +27,8 @@ def test_what_projects_pay_is_counted_also_for_a_run_that_is_over(
 ) -> None:
     ledger = Ledger(connection, "money:")
     ledger.spending.saw({"pay", "shop"})
-    ledger.count("gone", micro_usd=1_000_000, paid_by={"pay": 900_000, "shop": 100_000})
-    ledger.count("gone", micro_usd=100_000, paid_by={"pay": 100_000})
+    ledger.counters.add("gone", micro_usd=1_000_000, paid_by={"pay": 900_000, "shop": 100_000})
+    ledger.counters.add("gone", micro_usd=100_000, paid_by={"pay": 100_000})
     assert ledger.spending.today_usd() == 1.1
     asked = {"pay", "shop", "new"}
     assert ledger.spending.over_share(asked, 1.0) == {"pay"}
@@ -57,5 +57,5 @@ def test_a_text_is_paid_by_a_project_that_may_still_spend() -> None:
 def test_a_project_that_is_alone_has_no_share(connection: redis.Redis, seen: set[str]) -> None:
     ledger = Ledger(connection, "money:")
     ledger.spending.saw(seen)
-    ledger.count("r", micro_usd=5_000_000, paid_by={"pay": 5_000_000})
+    ledger.counters.add("r", micro_usd=5_000_000, paid_by={"pay": 5_000_000})
     assert ledger.spending.over_share({"pay"}, 1.0) == set()
