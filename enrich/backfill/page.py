@@ -89,19 +89,26 @@ class Scanner:
             self._say_found(run, skipped)
             return f"nothing more to find{f' now ({stop})' if more else ''}"
 
+        # An index in trouble is read behind the others: no chunk holds logs of both, and chunks
+        # that are tried again take no slot that another index needs.
+        troubled = self._ledger.index_states.in_trouble([index for index, _ in pending])
+        behind = [p for p in pending if p[0] in troubled]
+        if len(behind) == len(pending):
+            behind = []
+        now = [p for p in pending if p not in behind]
         read = self._pager.read(
-            replace(scan, pending=pending),
+            replace(scan, pending=now),
             page,
             room=room,
             most=most,
             refused=self._ledger.refused.all(),
         )
-        pending = read.scan.pending
+        pending = [*read.scan.pending, *behind]
         messages = self._messages(run, page, read, scan.update_only)
         verdict = self._ledger.pages.register(
             run,
             page,
-            scan=read.scan,
+            scan=replace(read.scan, pending=pending),
             chunks={m["id"]: len(m["references"]) for m in messages},
             messages=messages,
             indices=sorted({found.reference.index for found in read.found}),

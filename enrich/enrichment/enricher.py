@@ -69,6 +69,8 @@ class Enricher:
         self._writer = Writer(settings, store, ledger, throttle, trials, self._judge)
         #: The indices of the chunk at work.
         self._sorted = Sorted()
+        #: Those of them that were in trouble before it.
+        self._troubled: set[str] = set()
 
     def work(self, chunk: Chunk, claim: Lease) -> Tally:
         """Do what is still owed of a chunk; every document has one outcome in the answer.
@@ -77,9 +79,12 @@ class Enricher:
             TransientError: try the chunk again later; what was written stays written.
             Halt: nothing can go on.
         """
-        with self._trials.sort({reference.index for reference in chunk.references}) as sorted_:
+        indices = {reference.index for reference in chunk.references}
+        self._troubled = self._ledger.index_states.in_trouble(sorted(indices))
+        with self._trials.sort(indices) as sorted_:
             self._sorted = sorted_
             tally = self._work_on(chunk, claim)
+        self._ledger.index_states.note_trouble(sorted(tally.troubled))
         if tally.overloaded:
             raise TransientError(OVERLOADED)
         if tally.waiting:
@@ -257,6 +262,8 @@ class Enricher:
             if document.presence is Presence.UNREADABLE:
                 tally.unreadable = True
                 tally.away |= not document.closed
+                if not document.closed:
+                    tally.troubled.add(reference.index)
             outcome = self._judge.settled(document, reference, chunk.run)
             if outcome is None and reference.index in skipped:
                 outcome = Outcome.DEFERRED
@@ -271,7 +278,7 @@ class Enricher:
 
     def _do(self, chunk: Chunk, groups: list[TextGroup], reusable: Reusable, tally: Tally) -> None:
         self._resolve(chunk, [group for group in groups if not group.failure], reusable)
-        self._writer.write(chunk, groups, tally, tried=self._sorted.to_try)
+        self._writer.write(chunk, groups, tally, tried=self._sorted.to_try, troubled=self._troubled)
         self._resolver.remember(
             {
                 group.fingerprint: VectorLocation.of(

@@ -31,6 +31,8 @@ class Tally:
     unreadable: bool = False
     #: Whether that is so for a reason that passes, as while a node starts.
     away: bool = False
+    #: Indices that refused writes for now, or could not be read.
+    troubled: set[str] = field(default_factory=set)
     #: Why documents are deferred, in sentences, and how many.
     reasons: Counter[str] = field(default_factory=Counter)
     #: Logs that another run had given a vector meanwhile, by that run.
@@ -47,6 +49,7 @@ class Tally:
         self.waiting |= other.waiting
         self.unreadable |= other.unreadable
         self.away |= other.away
+        self.troubled |= other.troubled
         self.reasons.update(other.reasons)
         self.by_others.update(other.by_others)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from datetime import UTC, datetime
 from typing import Any
 
@@ -57,12 +57,19 @@ class Writer:
         self._tried: Set[str] = frozenset()
 
     def write(
-        self, chunk: Chunk, groups: list[TextGroup], tally: Tally, *, tried: Set[str] = frozenset()
+        self,
+        chunk: Chunk,
+        groups: list[TextGroup],
+        tally: Tally,
+        *,
+        tried: Set[str] = frozenset(),
+        troubled: Set[str] = frozenset(),
     ) -> None:
         """Write the vectors and failures of texts, and count what became of their documents.
 
         Args:
             tried: indices that get their first log by this.
+            troubled: indices that are written behind the others, in requests of their own.
 
         Raises:
             IndexSilent: one of these did not answer.
@@ -100,9 +107,11 @@ class Writer:
                     planned += [
                         (source, self._write_of(chunk, document, added)) for document in documents
                     ]
-        again = self._write_once(chunk, planned, tally)
-        if again:
-            self._write_again(chunk, again, tally)
+        # A request lasts as long as the slowest index in it.
+        for written_now in _healthy_first(planned, troubled):
+            again = self._write_once(chunk, written_now, tally)
+            if again:
+                self._write_again(chunk, again, tally)
 
     def _marks(self, run: str, now: str) -> dict[str, Any]:
         return {
@@ -144,6 +153,7 @@ class Writer:
                 else:
                     tally.defer(OVERLOADED)
                     tally.overloaded = True
+                    tally.troubled.add(reference.index)
             elif write.addition.vector is not None:
                 # The mapping refuses the document with its vector; the mark alone may pass.
                 self._mark_refused(chunk, write, tally)
@@ -197,6 +207,18 @@ class Writer:
                 planned.append((outcome, self._write_of(chunk, document, write.addition)))
         for _ in self._write_once(chunk, planned, tally):
             tally.defer(CHANGED)
+
+
+def _healthy_first(
+    planned: Sequence[tuple[Outcome, Write]], troubled: Set[str]
+) -> Iterator[list[tuple[Outcome, Write]]]:
+    """The writes to healthy indices, and behind them those to indices in trouble."""
+    healthy: list[tuple[Outcome, Write]] = []
+    others: list[tuple[Outcome, Write]] = []
+    for one in planned:
+        in_trouble = one[1].document.reference.index in troubled
+        (others if in_trouble else healthy).append(one)
+    return (some for some in (healthy, others) if some)
 
 
 def _refused_as_a_whole(

@@ -7,7 +7,7 @@ one log, while the others put that index off. Losing these keys costs another tr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import Enum
 from typing import Any
 
@@ -21,6 +21,8 @@ WORKS_SECONDS = 24 * 3600
 DEAD_SECONDS = 300
 #: A try whose worker was lost is given to another one after so long.
 TRIAL_SECONDS = 120
+#: An index that refused writes for now, or could not be read, comes behind the others for so long.
+TROUBLE_SECONDS = 60
 
 
 class IndexState(Enum):
@@ -71,10 +73,24 @@ class IndexStates:
 
     def tried_now(self, indices: Sequence[str]) -> set[str]:
         """Those of the indices that some worker is trying."""
+        return self._with("trial:", indices)
+
+    def note_trouble(self, indices: Iterable[str]) -> None:
+        """These refused writes for now, or could not be read."""
+        with translated():
+            for index in indices:
+                self._redis.set(self._key(index, "trouble:"), "1", ex=TROUBLE_SECONDS)
+
+    def in_trouble(self, indices: Sequence[str]) -> set[str]:
+        """Those of the indices that were in trouble a short while ago."""
+        return self._with("trouble:", indices)
+
+    def _with(self, part: str, indices: Sequence[str]) -> set[str]:
+        """Those of the indices that have such a key."""
         if not indices:
             return set()
         with translated():
-            stored = self._redis.mget([self._key(index, "trial:") for index in indices])
+            stored = self._redis.mget([self._key(index, part) for index in indices])
         return {index for index, value in zip(indices, stored, strict=True) if value}
 
     def _key(self, index: str, part: str = "") -> str:

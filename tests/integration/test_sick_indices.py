@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from dev.http_proxy import Answered, Asked, Forward, HttpProxy
+from dev.services import Services
 from enrich.ledger import IndexState
 from enrich.log_store import index_template
+from enrich.models import Chunk
 from tests.conftest import DIMENSIONS, Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, logs
 
@@ -71,3 +75,90 @@ def test_a_native_engine_that_runs_is_tried_once(
     assert record.vectors_written == 250
     assert one.ledger.index_states.of([INDEX]) == {INDEX: IndexState.WORKS}
     assert one.ledger.index_states.tried_now([INDEX]) == set()
+
+
+def refusing(index: str, bodies: list[set[str]]) -> Callable[[Asked, Forward], Answered]:
+    """Every bulk item of one index is refused for now; which indices each bulk of vectors held."""
+
+    def alter(asked: Asked, forward: Forward) -> Answered:
+        answered = forward(asked)
+        if not asked.path.partition("?")[0].endswith("/_bulk"):
+            return answered
+        rows = [json.loads(row) for row in asked.body.splitlines()]
+        named = [next(iter(row.values()))["_index"] for row in rows[::2]]
+        # Without a vector it is a trial write.
+        if b'"log_vector"' in asked.body:
+            bodies.append(set(named))
+        answer = json.loads(answered.body)
+        error = {"type": "opensearch_rejected_execution_exception", "reason": "queue is full"}
+        for item, of_index in zip(answer["items"], named, strict=True):
+            if of_index == index:
+                item["index"] = {"status": 429, "error": error}
+        return Answered(body=json.dumps(answer).encode())
+
+    return alter
+
+
+def test_what_refuses_writes_for_now_shares_no_request_with_others(
+    pipeline: Build, search: Search, clean: Services
+) -> None:
+    """429 for all items of one index: the others are neither held up in its requests nor behind
+    it, once it has shown so."""
+    for index in (INDEX, SICK, OTHER):
+        search.create(index)
+    search.index(SICK, logs(20, 20))
+    search.index(INDEX, logs(150, 150))
+    search.index(OTHER, logs(150, 150))
+    bodies: list[set[str]] = []
+    chunks: list[set[str]] = []
+    with HttpProxy(clean.opensearch.url) as proxy:
+        one = pipeline(opensearch_port=proxy.port)
+        one.ledger.index_states.note_trouble([SICK])
+
+        def look(name: str, arguments: Any) -> None:
+            if name == "embed_and_update":
+                # Only now: an index that refuses writes at a run's start is skipped.
+                proxy.alter = refusing(SICK, bodies)
+                message = Chunk.from_message(arguments[0])
+                chunks.append({reference.index for reference in message.references})
+
+        one.before = look
+        record = one.run()
+
+    assert_adds_up(record)
+    assert search.count(INDEX, {"exists": {"field": "log_vector"}}) == 150
+    assert search.count(OTHER, {"exists": {"field": "log_vector"}}) == 150
+    assert {SICK} in chunks
+    assert all(SICK not in held for held in chunks[: chunks.index({SICK})])
+    assert all(held == {SICK} or SICK not in held for held in (*chunks, *bodies))
+    assert one.ledger.index_states.in_trouble([INDEX, SICK, OTHER]) == {SICK}
+
+
+def test_chunks_that_were_sent_before_write_what_is_in_trouble_behind_the_others(
+    pipeline: Build, search: Search, clean: Services
+) -> None:
+    for index in (INDEX, SICK):
+        search.create(index)
+        search.index(index, logs(20, 20))
+    bodies: list[set[str]] = []
+    with HttpProxy(clean.opensearch.url) as proxy:
+        one = pipeline(opensearch_port=proxy.port)
+        mixed: list[str] = []
+
+        def note(name: str, arguments: Any) -> None:
+            if name == "embed_and_update":
+                chunk = Chunk.from_message(arguments[0])
+                if {reference.index for reference in chunk.references} == {INDEX, SICK}:
+                    mixed.append(chunk.id)
+                one.ledger.index_states.note_trouble([SICK])
+                proxy.alter = refusing("", bodies)
+
+        one.before = note
+        record = one.run()
+
+    assert mixed, "or nothing is shown"
+    assert_adds_up(record)
+    assert (record.vectors_written, record.retries) == (40, 0)
+    with_logs = [held for held in bodies if held & {INDEX, SICK}]
+    assert {INDEX, SICK} not in with_logs
+    assert with_logs.index({INDEX}) < with_logs.index({SICK})
