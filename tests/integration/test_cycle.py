@@ -16,6 +16,7 @@ from dev.embedding_model import Model
 from enrich.log_store.connection import Connection
 from enrich.log_store.documents import OUR_FIELDS
 from enrich.models import MAX_CHUNK_BYTES, RunRecord
+from enrich.ratelimit import write_throttle
 from enrich.text.extract import fingerprint
 from tests.conftest import PREFIX, Pipeline, Search
 
@@ -641,16 +642,22 @@ def test_api_inputs_stay_near_the_distinct_texts(
 
 
 def test_a_pace_too_slow_for_one_delivery_writes_all_in_several_and_counts_each_log_once(
-    pipeline: Build, search: Search, embeddings: ApiControl, model: Model
+    pipeline: Build,
+    search: Search,
+    embeddings: ApiControl,
+    model: Model,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     search.create(INDEX)
-    search.index(INDEX, logs(100, 40))
+    search.index(INDEX, logs(5, 3))
 
-    # Nobody waits for longer than ten seconds, in which 70 can be written.
-    record = pipeline(enrich_write_pace=7).run()
+    # Two can be written while a delivery waits, one a second; each takes OpenSearch some
+    # milliseconds, so that a slow machine waits as well.
+    monkeypatch.setattr(write_throttle, "MAX_WAIT_SECONDS", 2.0)
+    record = pipeline(enrich_write_pace=1).run()
 
     assert_adds_up(record)
-    assert assert_right_vectors(search, INDEX, model) == 100
-    assert (record.vectors_written, record.deferred) == (100, 0)
+    assert assert_right_vectors(search, INDEX, model) == 5
+    assert (record.vectors_written, record.deferred) == (5, 0)
     assert record.retries >= 1
-    assert embeddings.seen["inputs"] == 40
+    assert embeddings.seen["inputs"] == 3
