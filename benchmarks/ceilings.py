@@ -12,10 +12,10 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import orjson
+from more_itertools import sliced
 
 from benchmarks.cluster import Cluster
 from benchmarks.corpus import Corpus, Log, Version
-from enrich.slices import slices
 
 Way = Literal["index", "update"]
 
@@ -63,7 +63,7 @@ def _bodies(
 ) -> Iterator[bytes]:
     row = _index_row if way == "index" else _update_row
     pairs = list(zip(logs, versions, strict=True))
-    for some in slices(pairs, BODY):
+    for some in sliced(pairs, BODY):
         yield b"".join(row(log, version, vectors[log.text]) for log, version in some)
 
 

@@ -14,13 +14,13 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 import orjson
+from more_itertools import sliced
 
 from benchmarks.cluster import Cluster
 from dev.embedding_model import Model
 from dev.failures import Failure, capture_all
 from dev.sample_logs import generate
 from enrich.log_store import index_template
-from enrich.slices import slices
 from enrich.text.extract import text_of
 
 DIMENSIONS = 1536
@@ -116,7 +116,7 @@ def make_corpus(
 
 def _embedded(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     # In slices, because the pooling's temporaries are twice as large as the result.
-    return np.concatenate([model().embed(list(some)) for some in slices(texts, 1000)])
+    return np.concatenate([model().embed(list(some)) for some in sliced(texts, 1000)])
 
 
 def create_indices(cluster: Cluster, names: Sequence[str], **settings: str) -> None:
@@ -155,7 +155,7 @@ def fresh(cluster: Cluster, corpus: Corpus) -> list[Version]:
 
 
 def _bodies(logs: Sequence[Log]) -> Iterator[bytes]:
-    for some in slices(logs, _BODY):
+    for some in sliced(logs, _BODY):
         rows: list[bytes] = []
         for log in some:
             rows.append(orjson.dumps({"index": {"_index": log.index, "_id": log.id}}))

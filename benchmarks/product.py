@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import redis
+from more_itertools import sliced
 
 from benchmarks.background import Background
 from benchmarks.cluster import Cluster
@@ -26,7 +27,6 @@ from dev.service import Service
 from dev.services import CHECKOUT, Services, free_ports
 from enrich.models import RunRecord
 from enrich.settings import Settings, load_settings
-from enrich.slices import slices
 from enrich.wiring import build_ledger
 
 PREFIX = "enrich:"
@@ -187,7 +187,7 @@ class Product:
             for key in self.redis.scan_iter(PREFIX + "*", count=1000)
             if not key.startswith(kept)
         ]
-        for some in slices(keys, 1000):
+        for some in sliced(keys, 1000):
             self.redis.unlink(*some)
 
     def until(

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from more_itertools import constrained_batches
+
 from enrich.embedding.client import Embedded, Embedder
 from enrich.embedding.limits import LEAST_TEXT_BYTES, EndpointLimits, LimitStore, OwnLimits
 from enrich.embedding.lone_failures import (
@@ -36,7 +38,6 @@ from enrich.models import LoneFailure
 from enrich.ratelimit.api_quota import Limits
 from enrich.ratelimit.gcra import MAX_WAIT_SECONDS
 from enrich.settings import MAX_INPUTS_PER_REQUEST
-from enrich.slices import bounded
 from enrich.text.extract import LEAST_CUT_BYTES, MAX_TEXT_BYTES, cut
 from enrich.vectors import Vector
 
@@ -455,9 +456,10 @@ def requests_of(
     texts: Iterable[tuple[str, str]], max_bytes: int, max_inputs: int = MAX_INPUTS_PER_REQUEST
 ) -> list[Texts]:
     """Cut texts into requests within the provider's limits, in order."""
-    return list(
-        bounded(texts, lambda text: len(text[1].encode()), size=max_bytes, count=max_inputs)
+    batches = constrained_batches(
+        texts, max_bytes, max_inputs, get_len=lambda text: len(text[1].encode()), strict=False
     )
+    return [list(batch) for batch in batches]
 
 
 def shortened(text: str, sent: str, refused: RequestTooLarge) -> str:

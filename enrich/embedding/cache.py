@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import redis
+from more_itertools import sliced
 
 from enrich.redis_client import translated
 from enrich.settings import Settings
-from enrich.slices import slices
 from enrich.vectors import BYTES, Vector, is_usable
 
 # Each move on many texts is one script with one argument for all of them, joined by commas: of what
@@ -183,7 +183,7 @@ class VectorCache:
     def known(self, fingerprints: Sequence[str]) -> set[str]:
         """Those that are known, without reading their vectors."""
         known: set[str] = set()
-        for some in slices(fingerprints if self._max_entries else [], NAMES_AT_ONCE):
+        for some in sliced(fingerprints if self._max_entries else [], NAMES_AT_ONCE):
             with translated():
                 found = self._known(keys=[self._uses, self._vectors], args=[",".join(some)])
             known.update(some[position - 1] for position in found)

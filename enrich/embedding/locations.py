@@ -15,12 +15,12 @@ from typing import Any
 import msgspec
 import numpy as np
 import redis
+from more_itertools import sliced
 
 from enrich.embedding.cache import NAMES_AT_ONCE, space
 from enrich.models import Donor, Reference
 from enrich.redis_client import translated
 from enrich.settings import Settings
-from enrich.slices import slices
 from enrich.vectors import BYTES, Vector
 
 #: Places for each vector that the cache has room for. One takes 170 bytes, a vector 7 kB.
@@ -114,7 +114,7 @@ class VectorLocations:
     def find(self, fingerprints: Sequence[str]) -> dict[str, VectorLocation]:
         """The places of those that are known; what stands there now is for the caller to see."""
         places: dict[str, VectorLocation] = {}
-        for some in slices(fingerprints if self._half else [], NAMES_AT_ONCE):
+        for some in sliced(fingerprints if self._half else [], NAMES_AT_ONCE):
             with translated():
                 found = self._find(keys=self._keys, args=[",".join(some)])
             for position, place in zip(found[::2], found[1::2], strict=True):

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 
 import msgspec
 import orjson
+from more_itertools import constrained_batches, sliced
 
 from enrich.errors import TransientError
 from enrich.log_store.connection import (
@@ -29,7 +30,6 @@ from enrich.log_store.connection import (
 )
 from enrich.log_store.paths import in_path, parts
 from enrich.models import Donor, Reference
-from enrich.slices import bounded, slices
 from enrich.vectors import Vector
 
 log = logging.getLogger(__name__)
@@ -259,7 +259,7 @@ class Documents:
         """Take the failure marks off documents; how many were changed."""
         changed = 0
         script = {"script": {"source": _UNMARK, "lang": "painless"}}
-        for some in slices(references, 1000):
+        for some in sliced(references, 1000):
             rows: list[bytes] = []
             for reference in some:
                 rows.append(orjson.dumps({"update": address(reference)}))
@@ -385,7 +385,9 @@ def _without_ours(document: Document, raw: bytes) -> bytes:
 
 def _bodies(writes: Sequence[Write], most: int) -> Iterator[tuple[bytes, int]]:
     """Bodies of at most so many bytes, or of one document, and how many each has."""
-    for rows in bounded(map(encode_write, writes), _length, size=most, count=MAX_BODY_DOCUMENTS):
+    for rows in constrained_batches(
+        map(encode_write, writes), most, MAX_BODY_DOCUMENTS, get_len=_length, strict=False
+    ):
         yield b"".join(chain.from_iterable(rows)), len(rows)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
+from more_itertools import sliced
 
 from enrich.errors import TransientError, place_of
 from enrich.log_store.connection import Connection, TooDeep, error_type, ndjson
@@ -33,7 +34,6 @@ from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import MISSHAPEN, translates_shapes
 from enrich.models import MAX_CHUNK_BYTES, Donor, Reference
 from enrich.settings import Settings
-from enrich.slices import slices
 from enrich.text.extract import MAX_TEXT_BYTES, TAIL_BYTES
 
 log = logging.getLogger(__name__)
@@ -379,7 +379,7 @@ class Finder:
         ]
         rows: list[Any] = []
         for target, texts in searches:
-            for some in slices(sorted(texts), 1000):
+            for some in sliced(sorted(texts), 1000):
                 rows.append({"index": target, **LENIENT_ROW})
                 rows.append(self._donor_query(some))
         if not rows:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
+from more_itertools import constrained_batches
+
 from enrich.errors import Halt
-from enrich.slices import bounded
 
 #: Of the 4,096 bytes that OpenSearch takes as a request's first line by default
 #: (http.max_initial_line_length); the rest is for the operation, its parameters and a proxy's path.
@@ -36,7 +37,10 @@ def in_path(*names: str) -> str:
 
 def parts(names: Sequence[str]) -> Iterator[list[str]]:
     """`names` in order, in parts of which each fits into one path."""
-    return bounded(names, lambda name: len(_encoded(name)) + 1, size=MOST_BYTES, count=MOST_NAMES)
+    batches = constrained_batches(
+        names, MOST_BYTES, MOST_NAMES, get_len=lambda name: len(_encoded(name)) + 1, strict=False
+    )
+    return map(list, batches)
 
 
 def holds(pattern: str, name: str) -> bool:

@@ -23,6 +23,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+from more_itertools import constrained_batches, sliced
 
 from enrich.errors import TransientError
 from enrich.log_store.connection import (
@@ -48,7 +49,6 @@ from enrich.log_store.preflight import APPEND_ONLY, Readiness
 from enrich.log_store.shapes import translates_shapes
 from enrich.models import METHOD, Outcome, Reference
 from enrich.settings import Settings
-from enrich.slices import bounded, slices
 from enrich.vectors import BYTES
 
 log = logging.getLogger(__name__)
@@ -223,7 +223,7 @@ class Wholeness:
             TransientError, AccessRefused
         """
         refused: dict[str, str] = {}
-        for names in slices(indices, _ABREAST):
+        for names in sliced(indices, _ABREAST):
             sizes = {name: min(LOOKED_AT, ready.windows.get(name, LOOKED_AT)) for name in names}
             pages = self._finder.newest(sizes, unsorted)
             refused |= self._without_text({page.index: page.hits for page in pages}, ready)
@@ -323,7 +323,9 @@ class Wholeness:
         told: defaultdict[str, list[str]] = defaultdict(list)
         for attempt in range(1, _ATTEMPTS + 1):
             told.clear()
-            for some in bounded(trials, _size, size=_BODY_BYTES, count=_ABREAST * TRIED):
+            for some in constrained_batches(
+                trials, _BODY_BYTES, _ABREAST * TRIED, get_len=_size, strict=False
+            ):
                 for trial, said in zip(some, self._tried(some), strict=True):
                     told[trial.document.reference.index].append(said)
             busy = {i for i, objections in told.items() if not _PASSING.isdisjoint(objections)}

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from more_itertools import sliced
+
 from enrich.errors import TextUnusable
 from enrich.log_store import LogStore, Presence, Readiness, RequestRefused, Target, Trial
 from enrich.log_store.connection import RightMissing, ndjson, role_advice
 from enrich.log_store.paths import in_path
 from enrich.log_store.queries import NO_PIPELINE
 from enrich.models import Reference
-from enrich.slices import slices
 from enrich.text.extract import text_of
 
 #: Indices tried: a role or a block usually concerns all of one pattern.
@@ -75,7 +76,7 @@ def without_text(
 ) -> tuple[int, int]:
     """How many waiting logs were looked at, and how many of them have no usable text."""
     looked_at = unusable = 0
-    for names in slices(indices[:_INDICES_LOOKED_AT], _ABREAST):
+    for names in sliced(indices[:_INDICES_LOOKED_AT], _ABREAST):
         targets = [
             Target(name, None, min(MOST_LOOKED_AT, ready.windows.get(name, MOST_LOOKED_AT)))
             for name in names

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 import redis
+from more_itertools import sliced
 
 from enrich.ratelimit.gcra import MAX_WAIT_SECONDS, Permits
 from enrich.settings import Settings
-from enrich.slices import slices
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class WriteThrottle:
             return
         size = max(1, self._per_second // BODIES_PER_SECOND)
         timeout = MAX_WAIT_SECONDS
-        for batch in slices(writes, size):
+        for batch in sliced(writes, size):
             timeout -= self._permits.acquire(self._limits, len(batch), timeout)
             yield batch
 
