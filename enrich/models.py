@@ -110,8 +110,23 @@ _LEFT = {
 }
 
 
+@dataclass(frozen=True)
+class Counted:
+    """Marks a field of `RunRecord` that the ledger counts, in Redis under the field's name."""
+
+    #: The field of `Totals` to which it is added as well; "" for none.
+    total: str = ""
+
+
+Count = Annotated[int, Counted()]
+
+
 class RunRecord(BaseModel):
-    """One run, as stored, shown and printed. Counters are documents unless named otherwise."""
+    """One run, as stored, shown and printed. Counters are documents unless named otherwise.
+
+    A counter is added here alone: the ledger, its Lua, the metrics and the sums of runs that
+    continue each other know it from `COUNTERS`.
+    """
 
     run_id: str
     number: int = 0
@@ -124,28 +139,28 @@ class RunRecord(BaseModel):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     duration_seconds: float = 0.0
-    found: int = 0
-    embedded: int = 0
-    duplicate: int = 0
-    cached: int = 0
-    reused: int = 0
-    already_vectorized: int = 0
+    found: Count = 0
+    embedded: Count = 0
+    duplicate: Count = 0
+    cached: Count = 0
+    reused: Count = 0
+    already_vectorized: Count = 0
     #: Of those, how many were given their vector by runs that this Redis does not know.
-    written_by_others: int = 0
-    gone: int = 0
-    failed: int = 0
-    deferred: int = 0
-    vectors_written: int = 0
-    api_requests: int = 0
-    api_inputs: int = 0
-    api_tokens: int = 0
+    written_by_others: Count = 0
+    gone: Count = 0
+    failed: Count = 0
+    deferred: Count = 0
+    vectors_written: Annotated[int, Counted(total="vectors")] = 0
+    api_requests: Count = 0
+    api_inputs: Count = 0
+    api_tokens: Count = 0
     #: Places masked in the texts that were sent and answered, see masking.py.
-    masked: int = 0
+    masked: Count = 0
     estimated_cost_usd: float = 0.0
-    retries: int = 0
-    rate_limited: int = 0
-    errors: int = 0
-    chunks: int = 0
+    retries: Count = 0
+    rate_limited: Count = 0
+    errors: Annotated[int, Counted(total="errors")] = 0
+    chunks: Count = 0
     chunks_open: int = 0
     skipped_indices: dict[str, str] = {}
     halt_reason: str = ""
@@ -177,6 +192,15 @@ class RunRecord(BaseModel):
     def settled(self) -> int:
         """Documents whose outcome is known; equal to `found` once the run is over."""
         return sum(int(getattr(self, outcome.value)) for outcome in Outcome)
+
+
+#: Every counter of a run by its name.
+COUNTERS: dict[str, Counted] = {
+    name: mark
+    for name, declared in RunRecord.model_fields.items()
+    for mark in declared.metadata
+    if isinstance(mark, Counted)
+}
 
 
 @dataclass(frozen=True, kw_only=True)

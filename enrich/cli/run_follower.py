@@ -15,7 +15,7 @@ from typing import Protocol
 from pydantic import Field
 
 from enrich.ledger import Ledger
-from enrich.models import RunRecord
+from enrich.models import COUNTERS, RunRecord
 
 #: Between two looks at the ledger.
 LOOK_SECONDS = 0.2
@@ -29,12 +29,7 @@ CONTINUED_SECONDS = 60.0
 #: Paused and nothing moved for so long: nothing will.
 PAUSED_SECONDS = 2.0
 
-_SUMMED = (
-    "duration_seconds", "found", "embedded", "duplicate", "cached", "reused",
-    "already_vectorized", "written_by_others", "gone", "failed", "deferred", "vectors_written",
-    "api_requests", "api_inputs", "api_tokens", "masked", "estimated_cost_usd", "retries",
-    "rate_limited", "errors", "chunks", "chunks_open",
-)  # fmt: skip
+_SUMMED = ("duration_seconds", "estimated_cost_usd", "chunks_open", *COUNTERS)
 
 
 class RunSum(RunRecord):

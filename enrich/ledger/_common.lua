@@ -1,4 +1,4 @@
--- Put before every move. KEYS[1] is the key prefix: a ledger lives on one Redis (as Celery's broker
+-- Put before every move, after the names of counters (keyspace.py). KEYS[1] is the key prefix: a ledger lives on one Redis (as Celery's broker
 -- must), so that the other keys may be derived. Time is Redis TIME in milliseconds, never a host's.
 local prefix = KEYS[1]
 
@@ -13,9 +13,15 @@ end
 local function number(value) return tonumber(value or 0) or 0 end
 
 -- State a caller needs to decide what to publish next: open chunks, next page, scan done, run state.
-local function standing(run)
+local function run_state(run)
   local fields = redis.call('HMGET', run_key(run), 'page', 'scan_done', 'state')
   return {redis.call('HLEN', run_key(run, 'open')), number(fields[1]), number(fields[2]), fields[3] or ''}
+end
+
+-- Add to a counter of the run, and to the total that it is a part of.
+local function count(run, name, n)
+  redis.call('HINCRBY', run_key(run), name, n)
+  if TOTAL_OF[name] then redis.call('HINCRBY', key('totals'), TOTAL_OF[name], n) end
 end
 
 -- Count why documents were deferred (kind 'deferred') or work was tried again ('retried'): a field of
@@ -39,6 +45,6 @@ local function defer(run, chunk, entry, why)
   redis.call('HDEL', run_key(run, 'open'), chunk)
   redis.call('HSET', run_key(run, 'late'), chunk,
     cjson.encode({n = entry.n, by = entry.by, claimed = entry.claimed, why = why}))
-  redis.call('HINCRBY', run_key(run), 'deferred', entry.n)
+  count(run, 'deferred', entry.n)
   because(run, 'deferred', why, entry.n)
 end

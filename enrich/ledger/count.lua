@@ -26,8 +26,7 @@ for _, pair in ipairs(amounts) do
   if kind then
     because(run, kind, sentence, amount)
   else
-    redis.call('HINCRBY', run_key(run), field, amount)
+    count(run, field, amount)
   end
-  if field == 'errors' then redis.call('HINCRBY', key('totals'), 'errors', amount) end
 end
 return 1

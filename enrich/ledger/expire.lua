@@ -14,9 +14,6 @@ for i = 1, #open, 2 do
     expired = expired + 1
   end
 end
-if expired > 0 then
-  redis.call('HINCRBY', run_key(run), 'errors', expired)
-  redis.call('HINCRBY', key('totals'), 'errors', expired)
-end
-local s = standing(run)
+if expired > 0 then count(run, 'errors', expired) end
+local s = run_state(run)
 return {expired, s[1], s[2], s[3], s[4]}

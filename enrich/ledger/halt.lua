@@ -6,8 +6,5 @@ local open = redis.call('HGETALL', run_key(run, 'open'))
 for i = 1, #open, 2 do defer(run, open[i], cjson.decode(open[i + 1]), ARGV[4]) end
 redis.call('HSET', run_key(run), 'state', ARGV[2], 'halt_reason', ARGV[3], 'scan_done', 1, 'more', 1,
   'stopped_by', 'halt')
-if ARGV[2] == 'halted' then
-  redis.call('HINCRBY', run_key(run), 'errors', 1)
-  redis.call('HINCRBY', key('totals'), 'errors', 1)
-end
+if ARGV[2] == 'halted' then count(run, 'errors', 1) end
 return 1

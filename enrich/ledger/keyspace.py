@@ -12,6 +12,7 @@ from typing import Any
 
 import redis
 
+from enrich.models import COUNTERS, VECTOR_OUTCOMES
 from enrich.redis_client import translated
 
 _MOVES = (
@@ -28,7 +29,7 @@ class Keyspace:
         self.redis = connection
         self.prefix = prefix
         room = files(__package__)
-        common = room.joinpath("_common.lua").read_text()
+        common = _counters_in_lua() + room.joinpath("_common.lua").read_text()
         self._scripts = {
             name: connection.register_script(common + room.joinpath(f"{name}.lua").read_text())
             for name in _MOVES
@@ -61,6 +62,13 @@ class Keyspace:
         with translated():
             seconds, micros = self.redis.time()
         return float(seconds + micros / 1e6)
+
+
+def _counters_in_lua() -> str:
+    """What the scripts know of counters: into which total one goes, which outcomes are vectors."""
+    totals = ", ".join(f"{name} = '{mark.total}'" for name, mark in COUNTERS.items() if mark.total)
+    vectors = ", ".join(f"{outcome.value} = true" for outcome in VECTOR_OUTCOMES)
+    return f"local TOTAL_OF = {{{totals}}}\nlocal IS_VECTOR = {{{vectors}}}\n"
 
 
 def text(value: Any) -> str:

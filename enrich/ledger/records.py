@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import fields
 from datetime import UTC, datetime
 
 from enrich.errors import RunClosed
 from enrich.ledger.counters import DEFERRED, RETRIED
 from enrich.ledger.keyspace import Keyspace, text
-from enrich.models import Outcome, RunRecord, Totals
+from enrich.models import COUNTERS, RunRecord, Totals
 from enrich.redis_client import translated
 
 
@@ -31,34 +32,27 @@ class Records:
             raw, open_chunks, skipped, (seconds, micros) = pipe.execute()
         if not raw:
             raise RunClosed(f"run {run} is unknown to Redis")
-        fields = {text(name): text(value) for name, value in raw.items()}
-        started = float(fields["started_at"]) / 1000
-        ended = float(fields.get("finished_at", 0)) / 1000 or seconds + micros / 1e6
-        counters = {
-            name: int(fields[name])
-            for name in (
-                *(outcome.value for outcome in Outcome),
-                "number", "found", "vectors_written", "api_requests", "api_inputs", "api_tokens",
-                "masked", "written_by_others", "retries", "rate_limited", "errors", "chunks",
-            )
-            if name in fields
-        }  # fmt: skip
+        stored = {text(name): text(value) for name, value in raw.items()}
+        started = float(stored["started_at"]) / 1000
+        ended = float(stored.get("finished_at", 0)) / 1000 or seconds + micros / 1e6
+        counters = {name: int(stored[name]) for name in COUNTERS if name in stored}
         return RunRecord(
             run_id=run,
-            trigger=fields["trigger"],
-            state=fields["state"],
-            more=fields.get("more") == "1",
-            stopped_by=fields.get("stopped_by", ""),
+            number=int(stored.get("number", 0)),
+            trigger=stored["trigger"],
+            state=stored["state"],
+            more=stored.get("more") == "1",
+            stopped_by=stored.get("stopped_by", ""),
             started_at=datetime.fromtimestamp(started, UTC),
-            finished_at=(datetime.fromtimestamp(ended, UTC) if "finished_at" in fields else None),
+            finished_at=(datetime.fromtimestamp(ended, UTC) if "finished_at" in stored else None),
             duration_seconds=round(max(0.0, ended - started), 3),
-            estimated_cost_usd=int(fields.get("cost_micro_usd", 0)) / 1e6,
+            estimated_cost_usd=int(stored.get("cost_micro_usd", 0)) / 1e6,
             chunks_open=open_chunks,
             skipped_indices={text(index): text(reason) for index, reason in skipped.items()},
-            halt_reason=fields.get("halt_reason", ""),
-            deferral_reasons=_reasons(fields, DEFERRED),
-            retry_reasons=_reasons(fields, RETRIED),
-            comparison=fields.get("comparison", ""),
+            halt_reason=stored.get("halt_reason", ""),
+            deferral_reasons=_reasons(stored, DEFERRED),
+            retry_reasons=_reasons(stored, RETRIED),
+            comparison=stored.get("comparison", ""),
             **counters,
         )
 
@@ -90,14 +84,8 @@ class Records:
         if active:
             with suppress(RunClosed):
                 under_way = self.of(active).duration_seconds
-        return Totals(
-            runs=stored.get("runs", 0),
-            ticks_skipped=stored.get("ticks_skipped", 0),
-            vectors=stored.get("vectors", 0),
-            errors=stored.get("errors", 0),
-            messages_dropped=stored.get("messages_dropped", 0),
-            seconds=stored.get("milliseconds", 0) / 1000 + under_way,
-        )
+        counted = {each.name: stored[each.name] for each in fields(Totals) if each.name in stored}
+        return Totals(seconds=stored.get("milliseconds", 0) / 1000 + under_way, **counted)
 
 
 def _reasons(fields: Mapping[str, str], kind: str) -> dict[str, int]:

@@ -7,15 +7,15 @@ if fields[1] ~= 'running' or fields[3] == '1' then return 'closed' end
 if number(fields[2]) ~= page then return 'stale' end
 
 local time = now()
-local found, count = 0, 0
+local found, chunks = 0, 0
 for chunk, n in pairs(cjson.decode(ARGV[3])) do
   redis.call('HSET', run_key(run, 'open'), chunk,
     cjson.encode({n = n, losses = 0, by = '', claimed = 0, registered = time, suspect = ''}))
   found = found + n
-  count = count + 1
+  chunks = chunks + 1
 end
-redis.call('HINCRBY', run_key(run), 'found', found)
-redis.call('HINCRBY', run_key(run), 'chunks', count)
+count(run, 'found', found)
+count(run, 'chunks', chunks)
 redis.call('HSET', run_key(run), 'page', page + 1, 'scan', ARGV[4], 'scan_done', ARGV[5])
 -- A chunk may have said before that the run leaves logs.
 if ARGV[8] == '1' then redis.call('HSET', run_key(run), 'more', 1, 'stopped_by', ARGV[9]) end

@@ -9,7 +9,7 @@ for _, n in pairs(outcomes) do sum = sum + n end
 local raw = redis.call('HGET', run_key(run, 'open'), chunk)
 local late = not raw and redis.call('HGET', run_key(run, 'late'), chunk)
 if not raw and not late then
-  local s = standing(run)
+  local s = run_state(run)
   return {'closed', s[1], s[2], s[3], s[4]}
 end
 local entry = cjson.decode(late or raw)
@@ -20,7 +20,7 @@ end
 
 if late then
   redis.call('HDEL', run_key(run, 'late'), chunk)
-  redis.call('HINCRBY', run_key(run), 'deferred', -expected)
+  count(run, 'deferred', -expected)
   because(run, 'deferred', entry.why or '', -expected)
 else
   redis.call('HDEL', run_key(run, 'open'), chunk)
@@ -28,10 +28,8 @@ end
 local vectors = 0
 for name, n in pairs(outcomes) do
   if n > 0 then
-    redis.call('HINCRBY', run_key(run), name, n)
-    if name == 'embedded' or name == 'duplicate' or name == 'cached' or name == 'reused' then
-      vectors = vectors + n
-    end
+    count(run, name, n)
+    if IS_VECTOR[name] then vectors = vectors + n end
   end
 end
 local unexplained = number(outcomes['deferred'])
@@ -41,12 +39,9 @@ for sentence, n in pairs(cjson.decode(ARGV[5] or '{}')) do
 end
 -- What stays deferred keeps the reason that it was deferred for.
 if unexplained > 0 then because(run, 'deferred', entry.why or '', unexplained) end
-local errors = number(ARGV[4]) + number(outcomes['failed'])
-redis.call('HINCRBY', run_key(run), 'vectors_written', vectors)
-redis.call('HINCRBY', run_key(run), 'errors', errors)
-redis.call('HINCRBY', key('totals'), 'vectors', vectors)
-redis.call('HINCRBY', key('totals'), 'errors', errors)
-local s = standing(run)
+count(run, 'vectors_written', vectors)
+count(run, 'errors', number(ARGV[4]) + number(outcomes['failed']))
+local s = run_state(run)
 if not late and s[1] == 0 and s[3] == 1 then
   redis.call('HSET', run_key(run), 'settled_at', now())
 end

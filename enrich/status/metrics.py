@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from enrich.models import Outcome
+from enrich.models import COUNTERS, Outcome
 from enrich.status.health import CODES, Health, Word, health_of
 from enrich.status.reader import Reading
 from enrich.status.report import Backlog, Status
@@ -89,6 +89,12 @@ def _of_ledger(status: Status) -> Iterator[Metric]:
         for outcome in Outcome:
             outcomes.add_metric([outcome.value], getattr(run, outcome.value))
         yield outcomes
+        counts = GaugeMetricFamily(
+            "enrich_run_counts", "What the last run has counted so far", labels=["counter"]
+        )
+        for name in COUNTERS:
+            counts.add_metric([name], getattr(run, name))
+        yield counts
         yield GaugeMetricFamily(
             "enrich_run_halted", "Whether the last run was halted", int(run.state == "halted")
         )

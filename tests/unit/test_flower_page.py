@@ -34,7 +34,7 @@ from enrich.flower.page import INDICES_SHOWN, Templates, View
 from enrich.ledger import Ledger, Scan
 from enrich.log_store.coverage import NO_SHARD, WHOLE, Counted, Gaps
 from enrich.log_store.stats import Counts
-from enrich.models import RunRecord
+from enrich.models import COUNTERS, RunRecord
 from enrich.status.metrics import EnrichCollector
 from enrich.status.reader import BACKLOG_SECONDS, LEDGER_SECONDS, Reading, StatusReader
 from enrich.status.report import Backlog, IndexBacklog, Status, TotalsReport
@@ -317,6 +317,7 @@ def test_metrics() -> None:
         ("enrich_active_run", ""): 0, ("enrich_paused", ""): 0, ("enrich_run_halted", ""): 1,
         ("enrich_run_outcomes", "embedded"): 7, ("enrich_run_outcomes", "deferred"): 1,
         ("enrich_run_outcomes", "gone"): 0, ("enrich_spent_today_usd", ""): 0.25,
+        **{("enrich_run_counts", name): getattr(status.last_runs[0], name) for name in COUNTERS},
         ("enrich_last_tick_timestamp_seconds", ""): NOW.timestamp(),
         ("enrich_backlog_logs", "a_2026_11,with_vector"): 5,
         ("enrich_backlog_logs", "a_2026_11,without_vector"): 2,

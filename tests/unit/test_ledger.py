@@ -27,7 +27,7 @@ from enrich.errors import RunClosed
 from enrich.ledger import Lease, Ledger, Scan
 from enrich.ledger.refused import REFUSED_KEPT
 from enrich.ledger.runs import RECORDS_KEPT
-from enrich.models import VECTOR_OUTCOMES, Outcome
+from enrich.models import COUNTERS, VECTOR_OUTCOMES, Outcome, RunRecord
 
 #: Time is the server's and cannot be moved, so limits are: none has passed, or all have.
 NEVER, AT_ONCE = 3600.0, -1.0
@@ -533,6 +533,35 @@ def test_counters_add_up_and_money_is_counted_by_day(ledger: Ledger) -> None:
     ledger.counters.add("unknown", micro_usd=500_000, api_requests=1)
     assert ledger.spending.today_usd() == 5
     assert ledger.records.totals().errors == 4
+
+
+@pytest.mark.parametrize("name", COUNTERS)
+def test_each_counter_of_the_record_is_counted_read_and_added_to_its_total(
+    ledger: Ledger, name: str
+) -> None:
+    run = opened(ledger)
+    ledger.counters.add(run, **{name: 3})
+    ledger.counters.add(run, **{name: 2})
+    record = ledger.records.of(run)
+    assert {each: getattr(record, each) for each in COUNTERS if getattr(record, each)} == {name: 5}
+    totals, total = ledger.records.totals(), COUNTERS[name].total
+    assert (totals.vectors, totals.errors) == (5 * (total == "vectors"), 5 * (total == "errors"))
+
+
+def test_whole_numbers_of_the_record_are_counters_or_named_here() -> None:
+    """A number that is added to the record is counted without a line elsewhere."""
+    numbers = {
+        name for name, declared in RunRecord.model_fields.items() if declared.annotation is int
+    }
+    assert numbers - COUNTERS.keys() == {"number", "chunks_open"}
+    assert {outcome.value for outcome in Outcome} <= COUNTERS.keys()
+
+
+def test_what_the_record_does_not_have_is_not_counted(ledger: Ledger) -> None:
+    run = opened(ledger)
+    with pytest.raises(ValueError, match="no field of RunRecord counts api_request"):
+        ledger.counters.add(run, api_request=1, errors=1)
+    assert ledger.records.of(run).errors == 0
 
 
 def test_scan_leaves_time_before_the_next_tick_for_what_it_found(ledger: Ledger) -> None:
