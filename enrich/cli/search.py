@@ -69,7 +69,9 @@ def show(settings: Settings, words: str, index: str | None, k: int, *, as_json: 
         return status
     for hit in hits:
         time, service, message = _shown(hit)
-        logs = plural(int(hit.get("logs", 1)), "log")
+        logs = gaps.at_least(plural(int(hit["logs"]), "log"))
+        if len(hit["indices"]) > 1:
+            logs += f" in {plural(len(hit['indices']), 'index')}"
         facts = "  ".join(part for part in (time, service[:MAX_SERVICE], logs) if part)
         head = Text(f"  {hit['cosine']:.3f}  ", style="bold") + Text(facts)
         body = Text(f"         {message}")

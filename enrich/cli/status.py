@@ -70,6 +70,12 @@ def _print(console: Console, status: Status, settings: Settings) -> None:
             f"{plural(totals.errors, 'error')}, {plural(totals.ticks_skipped, 'skipped tick')}, "
             f"{screen.dollars(status.spent_today_usd)} spent today (UTC)",
         )
+        if status.spent_today_by_project:
+            spent = (
+                f"{name} {screen.dollars(usd)}"
+                for name, usd in status.spent_today_by_project.items()
+            )
+            screen.facts(console, f"spent most today: {', '.join(spent)}")
         if totals.messages_dropped:
             dropped = plural(totals.messages_dropped, "message")
             screen.line(console, "warn", f"dropped from the broker, being none of ours: {dropped}")

@@ -37,6 +37,14 @@ class Spending:
         with translated():
             return int(self._redis.get(f"{self._prefix}spent:{today()}") or 0) / 1e6
 
+    def today_by_project(self, most: int) -> dict[str, float]:
+        """USD of the projects that spent most, the greatest first."""
+        with translated():
+            spent = self._redis.hgetall(f"{self._prefix}spent:{today()}:projects")
+        named = {_name(project): int(micro) for project, micro in spent.items()}
+        greatest = sorted(named.items(), key=lambda one: (-one[1], one[0]))[:most]
+        return {name: micro / 1e6 for name, micro in greatest if micro}
+
     def saw(self, projects: Collection[str]) -> None:
         """Remember projects that have logs without a vector."""
         if not projects:
@@ -69,3 +77,7 @@ class Spending:
     @property
     def _seen(self) -> str:
         return f"{self._prefix}projects"
+
+
+def _name(project: bytes | str) -> str:
+    return project if isinstance(project, str) else project.decode(errors="replace")

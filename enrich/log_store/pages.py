@@ -146,7 +146,7 @@ class Finder:
         self._unscripted: set[str] = set()
 
     def backlog(self) -> Backlog:
-        """Count what is owed, by index, in two requests however many indices there are.
+        """Count what is pending, by index, in two requests however many indices there are.
 
         Raises:
             TransientError: a part of the indices was not counted, and which cannot be told.
@@ -167,7 +167,7 @@ class Finder:
             "_search",
             {
                 "size": 0,
-                "query": self._queries.owed(),
+                "query": self._queries.pending(),
                 "aggs": {"owed": {"terms": {"field": "_index", "size": MAX_INDICES}}},
             },
             {
@@ -234,7 +234,7 @@ class Finder:
         return Counted(found, Gaps(indices=unknown))
 
     def page(self, targets: Sequence[Target], unsorted: frozenset[str]) -> list[IndexPage]:
-        """Read the next logs that are owed of each index, newest first.
+        """Read the next pending logs of each index, newest first.
 
         Args:
             unsorted: those of the indices that are read by their order of change.
@@ -242,7 +242,7 @@ class Finder:
         return self._read(targets, unsorted)
 
     def newest(self, sizes: Mapping[str, int], unsorted: frozenset[str]) -> list[IndexPage]:
-        """The newest logs that are owed of each index, so many of each; as `page`."""
+        """The newest pending logs of each index, so many of each; as `page`."""
         targets = [Target(name, None, size) for name, size in sizes.items()]
         return self._read(targets, unsorted)
 
@@ -328,7 +328,7 @@ class Finder:
         values = 1 if unsorted else 2
         query: dict[str, Any] = {
             "size": target.size,
-            "query": self._queries.owed(),
+            "query": self._queries.pending(),
             "sort": [*([] if unsorted else [by_time]), {"_seq_no": "desc"}],
             "seq_no_primary_term": True,
             "track_total_hits": False,

@@ -1,4 +1,4 @@
-"""What is owed, in OpenSearch's query language, and the shapes of its answers."""
+"""What is pending, in OpenSearch's query language, and the shapes of its answers."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Queries:
             clauses.append({"range": {"timestamp": {"gte": f"now-{self._max_age_days * 24:.0f}h"}}})
         return clauses
 
-    def owed(self) -> dict[str, Any]:
+    def pending(self) -> dict[str, Any]:
         """ERROR logs without a vector that are not marked failed."""
         return {
             "bool": {

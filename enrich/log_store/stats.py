@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from enrich.errors import TextUnusable
 from enrich.log_store.connection import LENIENT, Connection, RequestRefused
 from enrich.log_store.coverage import WHOLE, Counted, Gaps
 from enrich.log_store.donors import StoredVector, StoredVectors
@@ -33,6 +34,8 @@ from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import translates_shapes
 from enrich.models import Donor
 from enrich.settings import Settings, without_exclusions
+from enrich.text.extract import fingerprint, text_of
+from enrich.text.masking import masker_of
 from enrich.vectors import cosine
 
 #: Indices of which vectors are compared, and logs of each.
@@ -41,6 +44,9 @@ SAMPLES = 4
 
 #: Most models that are named.
 MAX_MODELS = 10
+
+#: Most indices that are named for one text.
+MAX_INDICES_OF_TEXT = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +77,15 @@ class _TotalAnswer(Searched):
     hits: _Hits
 
 
+@dataclass
+class _Text:
+    """A text that was found: its key, the nearest log that has it, and logs seen of each index."""
+
+    key: str
+    hit: RawHit
+    logs: Counter[str] = field(default_factory=Counter)
+
+
 class _Stream(msgspec.Struct):
     name: str
     backing_indices: list[str]
@@ -96,6 +111,7 @@ class Stats:
         self._patterns = ",".join([*without_exclusions(settings.enrich_index_pattern), "-.*"])
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
+        self._mask = masker_of(settings.enrich_mask)
 
     def names(self) -> list[str]:
         """Open indices that a run would search."""
@@ -193,7 +209,7 @@ class Stats:
         """Timestamp of the oldest ERROR log without a vector, ISO 8601, or None."""
         query = {
             "size": 0,
-            "query": self._queries.owed(),
+            "query": self._queries.pending(),
             "aggs": {"oldest": {"min": {"field": "timestamp"}}},
         }
         try:
@@ -246,9 +262,9 @@ class Stats:
     def nearest(
         self, vector: list[float], k: int, index: str | None
     ) -> Counted[list[dict[str, Any]]]:
-        """The k texts nearest to a vector: cosine (−1 … 1), in how many logs of the index (`logs`),
-        where one of them is, and its fields. Those whose vector is
-        said to be of another model are left out, see `of_others`.
+        """The k texts nearest to a vector: cosine (−1 … 1), in how many logs (`logs`) of which
+        indices (`indices`, MAX_INDICES_OF_TEXT at most), where the nearest of them is, and its
+        fields. Those whose vector is said to be of another model are left out, see `of_others`.
 
         The cosine is computed here: OpenSearch's score is another in each space that an index may
         have.
@@ -263,29 +279,32 @@ class Stats:
         searchable = sorted(caps.indices_with("log_vector", ["knn_vector"]))
         # The answer names no index of which no shard answers.
         gaps = self._scope.absent(index)
-        nearest: list[dict[str, Any]] = []
+        found: list[tuple[float, _Text]] = []
         for names in parts(searchable):
-            found = self._distinct(names, vector, k)
-            first, gaps = found.value, gaps | found.gaps
-            logs = self._logs_of(names, [hit for hit, _ in first])
-            stored = self._vectors_of([hit for hit, _ in first])
-            for (hit, seen), known, of_hit in zip(first, logs, stored, strict=True):
-                hit.source.pop(_DIGEST, None)
-                nearest.append(
-                    {
-                        "cosine": round(_cosine(vector, hit, of_hit), 4),
-                        "logs": max(seen, known),
-                        "index": hit.index,
-                        "id": hit.id,
-                        **hit.source,
-                    }
-                )
-        return Counted(sorted(nearest, key=lambda hit: -float(hit["cosine"]))[:k], gaps)
+            texts = self._distinct(names, vector, k)
+            gaps |= texts.gaps
+            stored = self._vectors_of([text.hit for text in texts.value])
+            found += [
+                (_cosine(vector, text.hit, of_hit), text)
+                for text, of_hit in zip(texts.value, stored, strict=True)
+            ]
+        nearest: dict[str, tuple[float, _Text]] = {}
+        for cosine_of_it, text in sorted(found, key=lambda one: -one[0]):
+            first = nearest.setdefault(text.key, (cosine_of_it, text))[1]
+            if first is not text:
+                first.logs.update(text.logs)
+        rows = list(nearest.values())[:k]
+        counted = self._logs_of(searchable, [text.hit for _, text in rows])
+        return Counted(
+            [
+                _row(cosine_of_it, text.hit, text.logs | logs)
+                for (cosine_of_it, text), logs in zip(rows, counted.value, strict=True)
+            ],
+            gaps | counted.gaps,
+        )
 
-    def _distinct(
-        self, names: Sequence[str], vector: list[float], k: int
-    ) -> Counted[list[tuple[RawHit, int]]]:
-        """The nearest log of each text and index, up to k, and how many such logs were seen."""
+    def _distinct(self, names: Sequence[str], vector: list[float], k: int) -> Counted[list[_Text]]:
+        """The nearest log of each text, up to k."""
         ours = {"bool": {"must_not": [of_other_models(self._model, self._dimensions)]}}
         for size in (min(_MOST_NEAREST, 10 * k), _MOST_NEAREST):
             plain = {"vector": vector, "k": size}
@@ -296,41 +315,53 @@ class Stats:
                 answer = self._nearest_of(names, size, filtered)
             except RequestRefused:
                 answer = self._nearest_of(names, size, after)
-            found: dict[tuple[str, str], list[RawHit]] = {}
+            found: dict[str, _Text] = {}
             for hit in answer.hits.hits:
-                text = hit.source.get(_DIGEST) or hit.source.get("message")
-                found.setdefault((hit.index, str(text)), []).append(hit)
+                key = self._key(hit)
+                found.setdefault(key, _Text(key, hit)).logs[hit.index] += 1
             if len(found) >= k or len(answer.hits.hits) < size:
                 break
         gaps = self._scope.gaps(answer, index=",".join(names))
-        return Counted([(hits[0], len(hits)) for hits in list(found.values())[:k]], gaps)
+        return Counted(list(found.values())[:k], gaps)
 
-    def _logs_of(self, names: Sequence[str], hits: Sequence[RawHit]) -> list[int]:
-        """How many logs of its index have the text of a hit; 0 where no digest tells."""
+    def _key(self, hit: RawHit) -> str:
+        """The text of a log. Its digest is only what somebody wrote beside it: taken for the text,
+        one log could hide another project's."""
+        try:
+            return fingerprint(text_of({"message": hit.source.get("message")}, self._mask))
+        except TextUnusable:
+            return str(hit.source.get(_DIGEST))
+
+    def _logs_of(self, names: Sequence[str], hits: Sequence[RawHit]) -> Counted[list[Counter[str]]]:
+        """In how many logs of each index the text of a hit is; none where no digest tells."""
         told = {
             str(n): {
-                "bool": {
-                    "filter": [
-                        {"term": {"_index": hit.index}},
-                        {"term": {_DIGEST: str(hit.source[_DIGEST])}},
-                        HAS_VECTOR,
-                    ]
-                }
+                "bool": {"filter": [{"term": {_DIGEST: str(hit.source[_DIGEST])}}, HAS_VECTOR]}
             }
             for n, hit in enumerate(hits)
             if hit.source.get(_DIGEST)
         }
-        buckets: dict[str, Any] = {}
-        if told:
+        logs: list[Counter[str]] = [Counter() for _ in hits]
+        gaps = WHOLE
+        by_index = {"by_index": {"terms": {"field": "_index", "size": MAX_INDICES_OF_TEXT}}}
+        for some in parts(names) if told else ():
             answer = self._connection.ask(
                 _CountsAnswer,
                 "POST",
-                f"/{in_path(*names)}/_search",
-                {"size": 0, "aggs": {"texts": {"filters": {"filters": told}}}, **NO_PIPELINE},
+                f"/{in_path(*some)}/_search",
+                {
+                    "size": 0,
+                    "aggs": {"texts": {"filters": {"filters": told}, "aggs": by_index}},
+                    **NO_PIPELINE,
+                },
                 LENIENT,
             )
-            buckets = answer.aggregations.get("texts", {}).get("buckets", {})
-        return [int(buckets.get(str(n), {}).get("doc_count", 0)) for n in range(len(hits))]
+            gaps |= self._scope.gaps(answer, index=",".join(some))
+            texts = answer.aggregations.get("texts", {}).get("buckets", {})
+            for n, bucket in texts.items():
+                for of_index in bucket["by_index"]["buckets"]:
+                    logs[int(n)][of_index["key"]] += int(of_index["doc_count"])
+        return Counted(logs, gaps)
 
     def _nearest_of(self, names: Sequence[str], k: int, query: dict[str, Any]) -> SearchAnswer:
         return self._connection.ask(
@@ -360,7 +391,7 @@ class Stats:
             SearchAnswer,
             "POST",
             "_search",
-            {"size": size, "query": self._queries.owed(), "_source": ["message"]},
+            {"size": size, "query": self._queries.pending(), "_source": ["message"]},
         )
         messages = (hit.source.get("message") for hit in answer.hits.hits)
         return [message for message in messages if isinstance(message, str)]
@@ -431,6 +462,18 @@ _DIGEST = "ai_text_sha256"
 _MOST_NEAREST = 1000
 
 _SHOWN = ("message", "level", "timestamp", "service_name", "trace_id")
+
+
+def _row(cosine_of_it: float, hit: RawHit, logs: Counter[str]) -> dict[str, Any]:
+    fields = {name: value for name, value in hit.source.items() if name != _DIGEST}
+    return {
+        "cosine": round(cosine_of_it, 4),
+        "logs": logs.total(),
+        "indices": sorted(logs)[:MAX_INDICES_OF_TEXT],
+        "index": hit.index,
+        "id": hit.id,
+        **fields,
+    }
 
 
 def _cosine(vector: list[float], hit: RawHit, stored: StoredVector | None) -> float:

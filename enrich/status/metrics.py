@@ -75,6 +75,14 @@ def _of_ledger(status: Status) -> Iterator[Metric]:
         "Estimated cost of the embeddings API since midnight UTC",
         status.spent_today_usd,
     )
+    by_project = GaugeMetricFamily(
+        "enrich_spent_today_by_project_usd",
+        "The same of the ten projects that spent most of it",
+        labels=["project"],
+    )
+    for project, usd in status.spent_today_by_project.items():
+        by_project.add_metric([project], usd)
+    yield by_project
     if status.last_tick is not None:
         yield GaugeMetricFamily(
             "enrich_last_tick_timestamp_seconds",
@@ -150,7 +158,7 @@ def _of_backlog(backlog: Backlog, now: datetime) -> Iterator[Metric]:
 
 
 def _age(backlog: Backlog, now: datetime) -> float | None:
-    """Seconds; None if logs are owed and none of them has a time."""
+    """Seconds; None if logs are pending and none of them has a time."""
     if not backlog.without_vector:
         return 0.0
     if backlog.oldest_without_vector is None:

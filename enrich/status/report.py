@@ -19,6 +19,9 @@ from enrich.log_store.coverage import Gaps
 from enrich.models import RunRecord
 from enrich.settings import Settings
 
+#: Projects of which it is told what they spent today: their names come from whoever makes indices.
+MOST_PROJECTS = 10
+
 
 class TotalsReport(BaseModel):
     """Since this Redis was first used."""
@@ -134,6 +137,8 @@ class Status(BaseModel):
     disagreements: list[str] = []
     neighbours: list[str] = []
     spent_today_usd: float = 0.0
+    #: The projects that spent most of it, MOST_PROJECTS at most, the greatest first.
+    spent_today_by_project: dict[str, float] = {}
     #: By vector space (model, dimensions and endpoint).
     endpoint_limits: dict[str, EndpointLimitsReport] = {}
     #: None when OpenSearch could not be asked.
@@ -244,6 +249,7 @@ def _read_ledger(status: Status, ledger: Ledger, runs: int, settings: Settings |
     status.paused = ledger.controls.paused()
     status.last_tick = ledger.controls.last_tick()
     status.spent_today_usd = ledger.spending.today_usd()
+    status.spent_today_by_project = ledger.spending.today_by_project(MOST_PROJECTS)
     status.endpoint_limits = {
         space: EndpointLimitsReport(**found) for space, found in ledger.endpoint.limits().items()
     }

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,18 +119,22 @@ def test_search_over_indices_of_several_spaces(
         search.index(index, _logs(40))
     assert enrich("run", "--wait").returncode == 0
 
-    hits = json.loads(enrich("search", WORDS[1], "--k", "20", "--json").stdout)
+    hits = json.loads(enrich("search", WORDS[1], "--k", "10", "--json").stdout)
 
-    assert Counter(hit["index"] for hit in hits) == {INDEX: 10, OTHER: 10}
+    # One row a text, with both indices that it stands in.
+    assert len(hits) == len({hit["message"] for hit in hits}) == 10
+    assert all(hit["indices"] == [OTHER, INDEX] and hit["index"] in hit["indices"] for hit in hits)
     (asked,) = model.embed([WORDS[1]])
     for hit in hits:
         (stored,) = model.embed([text_of(hit)])
         assert hit["cosine"] == pytest.approx(float(asked @ stored), abs=0.001)
         assert set(hit) <= {
             "cosine", "index", "id", "message", "level", "timestamp", "service_name", "trace_id",
-            "logs",
+            "logs", "indices",
         }  # fmt: skip
-        assert hit["logs"] == 1
+        assert hit["logs"] == 2
+    shown = enrich("search", WORDS[1], "--k", "1").stdout
+    assert "2 logs in 2 indices" in shown
 
 
 def test_failed_logs_are_named_and_put_back(search: Any, worker: Service, enrich: Any) -> None:

@@ -289,6 +289,18 @@ def test_status_without_a_terminal_is_plain(store: Store) -> None:
     assert "evil[bold]_2026_11" in result.stdout
 
 
+@pytest.mark.usefixtures("store")
+def test_status_tells_who_uses_up_the_day(ledger: Ledger) -> None:
+    ledger.counters.add(
+        "r", micro_usd=3_000_000, paid_by={"pay": 2_000_000, "\x1b[31mevil": 1_000_000}
+    )
+    shown = call("status").stdout
+    assert "$3.00 spent today" in shown
+    assert "spent most today: pay $2.00, evil $1.00" in shown
+    told = json.loads(call("status", "--json").stdout)
+    assert list(told["spent_today_by_project"].values()) == [2.0, 1.0]
+
+
 def test_status_tells_of_counts_in_part(store: Store, ledger: Ledger) -> None:
     store.gaps = IN_PART
     result = call("status")

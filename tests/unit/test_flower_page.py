@@ -298,6 +298,7 @@ def test_metrics() -> None:
         last_runs=[RunRecord(run_id="r", state="halted", embedded=7, deferred=1)],
         last_tick=NOW,
         spent_today_usd=0.25,
+        spent_today_by_project={HOSTILE: 0.2, "b": 0.05},
         backlog=Backlog(
             with_vector=5,
             without_vector=2,
@@ -318,6 +319,8 @@ def test_metrics() -> None:
         ("enrich_run_outcomes", "embedded"): 7, ("enrich_run_outcomes", "deferred"): 1,
         ("enrich_run_outcomes", "gone"): 0, ("enrich_spent_today_usd", ""): 0.25,
         **{("enrich_run_counts", name): getattr(status.last_runs[0], name) for name in COUNTERS},
+        ("enrich_spent_today_by_project_usd", HOSTILE): 0.2,
+        ("enrich_spent_today_by_project_usd", "b"): 0.05,
         ("enrich_last_tick_timestamp_seconds", ""): NOW.timestamp(),
         ("enrich_backlog_logs", "a_2026_11,with_vector"): 5,
         ("enrich_backlog_logs", "a_2026_11,without_vector"): 2,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from enrich.embedding.budget import split
 from enrich.embedding.resolver import TextRequest, payers_of
 from enrich.ledger import Ledger
+from enrich.status.report import MOST_PROJECTS, read_status
 
 PROJECTS = st.sampled_from(["pay", "shop", "결제", "a|b"])
 
@@ -35,6 +36,17 @@ def test_what_projects_pay_is_counted_also_for_a_run_that_is_over(
     assert ledger.spending.over_share(asked, 1.000001) == set()
     assert ledger.spending.over_share(asked, 0.1) == {"pay", "shop"}
     assert ledger.spending.over_share((), 0.1) == set()
+    assert list(ledger.spending.today_by_project(2).items()) == [("pay", 1.0), ("shop", 0.1)]
+
+
+def test_who_uses_up_the_day_is_told_of_the_ten_greatest(connection: redis.Redis) -> None:
+    ledger = Ledger(connection, "money:")
+    assert ledger.spending.today_by_project(MOST_PROJECTS) == {}
+    # Of the same amount the first by name come first.
+    paid = {f"p{n:02}": 1_000_000 for n in range(30)} | {"결제": 2_000_000}
+    ledger.counters.add("r", micro_usd=sum(paid.values()), paid_by=paid)
+    told = read_status(ledger, None).spent_today_by_project
+    assert list(told.items()) == [("결제", 2.0), *((f"p{n:02}", 1.0) for n in range(9))]
 
 
 def wanted(digest: str, *payers: str) -> TextRequest:
