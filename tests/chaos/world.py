@@ -56,7 +56,7 @@ PROCESSES = 2
 STUMBLES = {"CHAOS_MOMENT", "CHAOS_CLOCK"}
 
 #: Gives up on a row whose backlog does not empty; transient trouble backs off for up to a minute.
-PATIENCE = 90.0
+PATIENCE = 240.0
 
 
 class Stuck(AssertionError):
@@ -244,7 +244,7 @@ class World:
 
     # -- waiting
 
-    def until(self, condition: Callable[[], bool], what: str, patience: float = 40.0) -> None:
+    def until(self, condition: Callable[[], bool], what: str, patience: float = 90.0) -> None:
         """Wait for a condition; Stuck, with its name, if it does not come about."""
         deadline = time.monotonic() + patience
         while not condition():
@@ -311,7 +311,7 @@ class World:
         try:
             # A tick that was on its way may have begun one more run, over an empty backlog.
             if not late:
-                self.until(lambda: not self.active_run(), "the last run is over", 15.0)
+                self.until(lambda: not self.active_run(), "the last run is over", 60.0)
         except Stuck as error:
             late = late or str(error)
         time.sleep(0.3)
