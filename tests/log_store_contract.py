@@ -457,7 +457,7 @@ class LogStoreContract:
         assert world.store.wholeness.survey([INDEX], ready, frozenset()) == {}
         assert world.store.wholeness.doubts([read_one(world, "1")]) == {}
         nodes = world.store.preflight.nodes()
-        assert (nodes.data, nodes.obstacle) == (1, "")
+        assert (nodes.data, nodes.blocker) == (1, "")
         assert world.store.version().objection == ""
         assert not world.store.engines.is_native(INDEX)
         assert world.store.engines.server_answers()

@@ -190,8 +190,8 @@ class Scanner:
         if objection := self._store.version().objection:
             raise Halt(objection)
         nodes = self._store.preflight.nodes()
-        if nodes.obstacle:
-            raise Halt(nodes.obstacle)
+        if nodes.blocker:
+            raise Halt(nodes.blocker)
         self._ledger.spending.saw({project_of(index) for index in backlog.counts})
         left = self._leave_spent_shares(run, backlog.counts)
         # The smallest backlog first: it is done soon, and the others have their turn anyway.
@@ -205,6 +205,7 @@ class Scanner:
                 self._ledger.runs.skip(run, index, DEAD)
         indices = [index for index in indices if states[index] is not IndexState.DEAD]
         ready = self._store.preflight.inspect(indices)
+        ready = ready.completed(self._store.mappings.complete(ready.lacking))
         fit = [index for index in indices if index not in ready.skipped]
         refused = self._store.wholeness.survey(fit, ready, backlog.unsorted)
         for index, reason in (ready.skipped | refused).items():

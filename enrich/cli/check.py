@@ -65,7 +65,7 @@ class Check:
         self.gaps = WHOLE
         self.cost: float | None = None
         self._indices: list[str] = []
-        self._ready = Readiness(skipped={}, update_only=[], completed={})
+        self._ready = Readiness(skipped={}, update_only=[], lacking={})
 
     def all(self) -> None:
         self._look_at_settings()
@@ -268,8 +268,8 @@ class Check:
                     "create indices (deploy/opensearch-role.json)"
                 )
         with self._or_unseen("whether a disk is full"):
-            if obstacle := store.preflight.seen_nodes().obstacle:
-                self._bad(obstacle)
+            if blocker := store.preflight.seen_nodes().blocker:
+                self._bad(blocker)
 
     @contextmanager
     def _or_unseen(self, what: str) -> Iterator[None]:
@@ -287,7 +287,7 @@ class Check:
         backlog = store.finder.backlog()
         counted = store.stats.counts()
         counts = counted.by_index
-        ready = store.preflight.inspect(self._indices, dry_run=True)
+        ready = store.preflight.inspect(self._indices)
         fit = [name for name in backlog.counts if name not in ready.skipped]
         refused = store.wholeness.survey(fit, ready, backlog.unsorted)
         self._ready = replace(ready, skipped=ready.skipped | refused)
@@ -307,8 +307,8 @@ class Check:
                 wrong = bool(pending) or name in backlog.unreadable or name in gaps.indices
                 unfit.setdefault((reasons[name], wrong, name in refused), []).append(name)
                 continue
-            if name in self._ready.completed:
-                fields = ", ".join(self._ready.completed[name])
+            if name in self._ready.lacking:
+                fields = ", ".join(self._ready.lacking[name])
                 told += f"; the first run will add to its mapping: {fields}"
             if name in self._ready.update_only:
                 told += "; has a final pipeline, so it is written by update, at half the speed"
@@ -450,7 +450,7 @@ class Check:
             self._warn("whether an update is allowed is not known: there is no document to try it")
         with self._or_unseen("what a run has written, at its end,"), suppress(RequestRefused):
             write_probe.try_refresh(store, [name for name, reason in told.items() if not reason])
-        incomplete = sorted(self._ready.completed)
+        incomplete = sorted(self._ready.lacking)
         reason = write_probe.try_mapping(store, incomplete)
         if reason:
             self._bad(reason, 3)

@@ -27,6 +27,7 @@ from enrich.log_store.documents import (
 )
 from enrich.log_store.donors import StoredVector, StoredVectors
 from enrich.log_store.engines import Engines
+from enrich.log_store.mapping import Mappings
 from enrich.log_store.pages import Backlog, Finder, Hit, IndexPage, Target
 from enrich.log_store.preflight import APPEND_ONLY, Preflight, Readiness
 from enrich.log_store.scope import Scope
@@ -79,6 +80,7 @@ class LogStore:
         self.stats = Stats(self.connection, scope, self.stored_vectors, settings)
         self.engines = Engines(self.connection)
         self.preflight = Preflight(self.connection, settings)
+        self.mappings = Mappings(self.connection, settings.embedding_dimensions)
         self.wholeness = Wholeness(self.connection, self.finder, self.documents, settings)
         self.templates = Templates(self.connection)
 

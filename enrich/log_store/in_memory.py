@@ -26,6 +26,7 @@ from enrich.log_store.interfaces import (
     EngineProbe,
     EnrichedSample,
     IndexInspector,
+    MappingWriter,
     PendingFinder,
     VectorReader,
     WholenessCheck,
@@ -113,12 +114,13 @@ class InMemoryLogStore:
         self.clock = clock
         self.indices: dict[str, MemoryIndex] = {}
         #: OpenSearch's data nodes, and why no vector should be written anywhere.
-        self.seen_nodes = Nodes(data=1, obstacle="")
+        self.seen_nodes = Nodes(data=1, blocker="")
         self.finder = _Finder(self)
         self.documents = _Documents(self)
         self.stored_vectors = _StoredVectors(self)
         self.engines = _Engines(self)
         self.preflight = _Preflight(self)
+        self.mappings = _Mappings()
         self.wholeness = _Wholeness(self)
         self.stats = _Stats(self)
 
@@ -355,12 +357,18 @@ class _Preflight(_Room, IndexInspector):
         return Readiness(
             skipped={name: index.unfit for name, index in known.items() if index.unfit},
             update_only=sorted(name for name, index in known.items() if index.update_only),
-            completed={},
+            lacking={},
             windows={n: index.window for n, index in known.items() if index.window < 10_000},
         )
 
     def nodes(self) -> Nodes:
         return self.store.seen_nodes
+
+
+class _Mappings(MappingWriter):
+    def complete(self, lacking: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """Nothing is mapped here."""
+        return {}
 
 
 class _Wholeness(_Room, WholenessCheck):

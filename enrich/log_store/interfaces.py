@@ -6,7 +6,7 @@ milliseconds. `tests/log_store_contract.py` says what the methods promise.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from enrich.log_store.documents import Document, Verdict, Write
@@ -59,6 +59,12 @@ class IndexInspector(Protocol):
     def nodes(self) -> Nodes: ...
 
 
+class MappingWriter(Protocol):
+    """Puts the fields that indices lack."""
+
+    def complete(self, lacking: Mapping[str, Sequence[str]]) -> dict[str, str]: ...
+
+
 class WholenessCheck(Protocol):
     """Tells whether documents would be written back whole."""
 
@@ -89,6 +95,8 @@ class RunStore(Protocol):
     def engines(self) -> EngineProbe: ...
     @property
     def preflight(self) -> IndexInspector: ...
+    @property
+    def mappings(self) -> MappingWriter: ...
     @property
     def wholeness(self) -> WholenessCheck: ...
     @property

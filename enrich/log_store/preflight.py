@@ -1,4 +1,4 @@
-"""Whether an index can take vectors, found out before a token is spent; missing mappings are put.
+"""Whether an index can take vectors, found out before a token is spent. Nothing is changed here.
 
 Only indices with a backlog are looked at. What cannot be enriched is named with its reason and
 what would change it; nothing here is guessed from an index's name.
@@ -6,39 +6,17 @@ what would change it; nothing here is guessed from an index's name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from enrich.errors import AccessRefused
 from enrich.log_store.connection import Connection, RequestRefused, RightMissing
+from enrich.log_store.mapping import limit_reached, missing_mapping, number, wrong_field
 from enrich.log_store.paths import holds, in_path, parts
 from enrich.log_store.shapes import translates_shapes
 from enrich.models import stream_of
 from enrich.settings import Settings, without_exclusions
-
-#: How the vector is mapped where it is not mapped yet. Lucene's engine needs no native library.
-KNN_METHOD = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}
-
-#: How our other fields are mapped; anything that searches the same is accepted too.
-FIELD_TYPES = {
-    "ai_enriched_at": "date",
-    "ai_enrichment_status": "keyword",
-    "ai_enrichment_method": "keyword",
-    "ai_embedding_model": "keyword",
-    "ai_embedding_dimensions": "integer",
-    "ai_text_sha256": "keyword",
-    "ai_vector_source": "keyword",
-    "ai_enrichment_run": "keyword",
-    "ai_enrichment_error": "keyword",
-}
-
-_ACCEPTED = {
-    "date": {"date", "date_nanos"},
-    "keyword": {"keyword", "text"},
-    "integer": {"integer", "long", "short"},
-}
-
 
 APPEND_ONLY = "index.append_only.enabled is set: its logs can be added and never changed"
 
@@ -54,14 +32,16 @@ class Readiness:
     skipped: dict[str, str]
     #: Indices whose documents are written by `update`, because `index` would run a pipeline.
     update_only: list[str]
-    #: Indices whose mapping was completed, or would be in a dry run, and the fields.
-    completed: dict[str, list[str]]
-    #: Those of them whose mapping lacks the fields still, because it was a dry run.
-    lacking: frozenset[str] = frozenset()
+    #: Indices whose mapping lacks fields of ours, and which.
+    lacking: dict[str, list[str]]
     #: Indices that map no `message` which could hold a text.
     textless: frozenset[str] = frozenset()
     #: Indices that give fewer hits at once than others (index.max_result_window), and how many.
     windows: dict[str, int] = field(default_factory=dict)
+
+    def completed(self, failed: Mapping[str, str]) -> Readiness:
+        """The same once the fields are put, but for indices that did not take them."""
+        return replace(self, skipped={**self.skipped, **failed}, lacking={})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,49 +51,44 @@ class Nodes:
     #: How many there are; 1 where that cannot be seen.
     data: int
     #: Why no vector should be written anywhere: a disk above its high watermark; or "".
-    obstacle: str
+    blocker: str
 
 
 @translates_shapes
 class Preflight:
-    """Looks at mappings, settings and disks; puts mappings."""
+    """Looks at mappings, settings and disks."""
 
     def __init__(self, connection: Connection, settings: Settings) -> None:
         self._connection = connection
         self._dimensions = settings.embedding_dimensions
         self._patterns = without_exclusions(settings.enrich_index_pattern)
 
-    def inspect(self, indices: Sequence[str], *, dry_run: bool = False) -> Readiness:
-        """Check indices and complete their mappings (unless `dry_run`)."""
+    def inspect(self, indices: Sequence[str]) -> Readiness:
+        """Look at indices."""
         skipped: dict[str, str] = {}
         update_only: list[str] = []
-        completed: dict[str, list[str]] = {}
+        lacking: dict[str, list[str]] = {}
         textless: set[str] = set()
         windows: dict[str, int] = {}
         for names in parts([name for name in indices if not self._named(name)]):
             skipped |= self._filtered(names)
         for names in parts([name for name in indices if name not in skipped]):
             for name, (mapping, settings) in self._described(names, skipped).items():
-                missing = missing_mapping(mapping, self._dimensions)
-                reason = obstacle(mapping, settings, self._dimensions)
-                if not reason and missing:
-                    reason = "" if dry_run else self._complete(name, missing)
-                    completed[name] = sorted(missing)
-                if reason:
+                if reason := blocker(mapping, settings, self._dimensions):
                     skipped[name] = reason
-                    completed.pop(name, None)
                     continue
+                if missing := missing_mapping(mapping, self._dimensions):
+                    lacking[name] = sorted(missing)
                 if settings.get("index.final_pipeline", "_none") != "_none":
                     update_only.append(name)
                 if not _may_hold_text(mapping):
                     textless.add(name)
-                if (window := _number(settings, "index.max_result_window", _WINDOW)) < _WINDOW:
+                if (window := number(settings, "index.max_result_window", _WINDOW)) < _WINDOW:
                     windows[name] = window
         return Readiness(
             skipped=skipped,
             update_only=sorted(update_only),
-            completed=completed,
-            lacking=frozenset(completed if dry_run else ()),
+            lacking=lacking,
             textless=frozenset(textless),
             windows=windows,
         )
@@ -189,23 +164,13 @@ class Preflight:
             if name in mappings and name in settings
         }
 
-    def _complete(self, index: str, missing: dict[str, Any]) -> str:
-        """Put the missing fields; "" or why that failed."""
-        try:
-            self._connection.request("PUT", f"/{in_path(index)}/_mapping", {"properties": missing})
-        except RequestRefused as error:
-            return f"its mapping cannot be completed ({error.error_type})"
-        except AccessRefused:
-            return "its mapping cannot be completed: OPENSEARCH_USER may not put mappings (403)"
-        return ""
-
     def nodes(self) -> Nodes:
         """Count the data nodes and look at their disks, as far as that may be seen."""
         try:
             return self.seen_nodes()
         except RightMissing:
             # Without the right to look, OpenSearch's own block is met item by item instead.
-            return Nodes(data=1, obstacle="")
+            return Nodes(data=1, blocker="")
 
     def seen_nodes(self) -> Nodes:
         """As `nodes`. Raises RightMissing where they may not be seen."""
@@ -225,28 +190,14 @@ class Preflight:
             for disk in disks
         )
         heeded = str(merged.get(prefix + "threshold_enabled", "true")) != "false"
-        obstacle = (
+        blocker = (
             f"a disk of OpenSearch is above its high watermark ({watermark}): "
             "vectors would push it into flood stage; free or add disk"
         )
-        return Nodes(data=max(1, len(disks)), obstacle=obstacle if full and heeded else "")
+        return Nodes(data=max(1, len(disks)), blocker=blocker if full and heeded else "")
 
 
-def index_mapping(dimensions: int) -> dict[str, Any]:
-    """The properties that an index of logs needs for its vectors."""
-    return {
-        "log_vector": {"type": "knn_vector", "dimension": dimensions, "method": {**KNN_METHOD}},
-        **{name: {"type": type_} for name, type_ in FIELD_TYPES.items()},
-    }
-
-
-def missing_mapping(mapping: dict[str, Any], dimensions: int) -> dict[str, Any]:
-    """Those of our fields that the mapping lacks."""
-    there = mapping.get("properties", {})
-    return {name: how for name, how in index_mapping(dimensions).items() if name not in there}
-
-
-def obstacle(mapping: dict[str, Any], settings: dict[str, Any], dimensions: int) -> str:
+def blocker(mapping: dict[str, Any], settings: dict[str, Any], dimensions: int) -> str:
     """Why an index cannot take vectors without harm, or "". Pure."""
     source = mapping.get("_source", {})
     if str(source.get("enabled", True)).lower() == "false":
@@ -260,7 +211,7 @@ def obstacle(mapping: dict[str, Any], settings: dict[str, Any], dimensions: int)
         return "index.derived_source.enabled is set: log_vector cannot be added to such an index"
     if _is_true(settings, "index.append_only.enabled"):
         return APPEND_ONLY
-    if _number(settings, "index.max_script_fields", 32) < 1:
+    if number(settings, "index.max_script_fields", 32) < 1:
         return "index.max_script_fields is 0, and finding its logs takes 1: raise it"
     for block in ("read_only", "read_only_allow_delete", "write"):
         if _is_true(settings, f"index.blocks.{block}"):
@@ -272,44 +223,9 @@ def obstacle(mapping: dict[str, Any], settings: dict[str, Any], dimensions: int)
             "index.knn is not set, and cannot be on an open index: create its next month from "
             "`python -m enrich template --apply`, or reindex"
         )
-    return _wrong_field(mapping.get("properties", {}), dimensions) or _full(
+    return wrong_field(mapping.get("properties", {}), dimensions) or limit_reached(
         mapping, settings, dimensions
     )
-
-
-def _full(mapping: dict[str, Any], settings: dict[str, Any], dimensions: int) -> str:
-    """Which limit of the mapping stands in the way of our fields, or ""."""
-    missing = missing_mapping(mapping, dimensions)
-    if not missing:
-        return ""
-    fields, depth = _extent(mapping.get("properties", {}))
-    most = _number(settings, "index.mapping.total_fields.limit", 1000)
-    if fields + len(missing) > most:
-        return (
-            f"its mapping has {fields} fields and would need {len(missing)} more, which is beyond "
-            f"index.mapping.total_fields.limit ({most}): raise that"
-        )
-    deepest = _number(settings, "index.mapping.depth.limit", 20)
-    if depth > deepest:
-        return (
-            f"its mapping is {depth} levels deep, which is beyond index.mapping.depth.limit "
-            f"({deepest}), so that no field can be added: raise that"
-        )
-    return ""
-
-
-def _extent(properties: dict[str, Any]) -> tuple[int, int]:
-    """How many fields a mapping has, as OpenSearch counts them, and how many levels."""
-    fields, deepest = 0, 0
-    waiting = [(properties, 1)]
-    while waiting:
-        some, depth = waiting.pop()
-        for how in some.values():
-            fields += 1 + len(how.get("fields", {}))
-            if "properties" in how or how.get("type") in ("object", "nested"):
-                deepest = max(deepest, depth)
-                waiting.append((how.get("properties", {}), depth + 1))
-    return fields, deepest + 1
 
 
 def _may_hold_text(mapping: dict[str, Any]) -> bool:
@@ -320,38 +236,6 @@ def _may_hold_text(mapping: dict[str, Any]) -> bool:
         and "properties" not in message
         and (message.get("type") not in ("object", "nested", "flat_object"))
     )
-
-
-def _wrong_field(properties: dict[str, Any], dimensions: int) -> str:
-    vector = properties.get("log_vector")
-    if vector is not None:
-        if vector.get("type") != "knn_vector":
-            return (
-                f"log_vector is mapped as {vector.get('type', 'object')}, not knn_vector: reindex "
-                "into an index made from `python -m enrich template`"
-            )
-        if (data_type := str(vector.get("data_type", "float")).lower()) != "float":
-            return (
-                f"log_vector is mapped with data_type {data_type}, not float: reindex into an "
-                "index made from `python -m enrich template`"
-            )
-        if vector.get("dimension") not in (None, dimensions):
-            return (
-                f"log_vector is mapped with dimension {vector['dimension']}, not {dimensions}: "
-                "set EMBEDDING_DIMENSIONS to it, or reindex"
-            )
-    for name, type_ in FIELD_TYPES.items():
-        mapped = properties.get(name, {}).get("type", type_ if name not in properties else "object")
-        if mapped not in _ACCEPTED[type_]:
-            return f"{name} is mapped as {mapped}, not {type_}: reindex it under another mapping"
-    return ""
-
-
-def _number(settings: dict[str, Any], name: str, default: int) -> int:
-    try:
-        return int(settings[name])
-    except (KeyError, TypeError, ValueError):
-        return default
 
 
 def _is_true(settings: dict[str, Any], name: str) -> bool:

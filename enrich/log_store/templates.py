@@ -10,8 +10,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from enrich.log_store.connection import Connection
+from enrich.log_store.mapping import index_mapping
 from enrich.log_store.paths import holds
-from enrich.log_store.preflight import index_mapping
 from enrich.log_store.shapes import translates_shapes
 from enrich.settings import without_exclusions
 

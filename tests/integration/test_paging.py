@@ -63,7 +63,7 @@ def test_indices_keep_their_turn_for_some_pages_as_many_at_once_as_there_are_nod
 ) -> None:
     names = [f"{project}_2026_11" for project in "abcd"]
     fill(search, **dict.fromkeys(names, 200))
-    monkeypatch.setattr(Preflight, "nodes", lambda self: Nodes(data=nodes, obstacle=""))
+    monkeypatch.setattr(Preflight, "nodes", lambda self: Nodes(data=nodes, blocker=""))
     one = pipeline(enrich_batch_size=5, enrich_max_chunks_in_flight=1)
     pages = indices_of_chunks(one)
 

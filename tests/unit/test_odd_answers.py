@@ -60,7 +60,7 @@ ASKED: dict[str, Callable[[LogStore], Any]] = {
     "nearest": lambda store: store.stats.nearest([1.0] * 4, 3, None),
     "sample": lambda store: store.stats.sample(3),
     "enriched": lambda store: store.stats.enriched(),
-    "preflight": lambda store: store.preflight.inspect([INDEX], dry_run=True),
+    "preflight": lambda store: store.preflight.inspect([INDEX]),
     "nodes": lambda store: store.preflight.nodes(),
     "engine": lambda store: store.engines.is_native(INDEX),
     "stored": lambda store: store.stored_vectors.read([Donor(INDEX, "1", None)]),

@@ -10,14 +10,8 @@ import pytest
 from enrich.errors import AccessRefused
 from enrich.log_store.connection import RequestRefused, decode
 from enrich.log_store.documents import OUR_FIELDS
-from enrich.log_store.preflight import (
-    FIELD_TYPES,
-    Preflight,
-    above_watermark,
-    index_mapping,
-    missing_mapping,
-    obstacle,
-)
+from enrich.log_store.mapping import FIELD_TYPES, Mappings, index_mapping, missing_mapping
+from enrich.log_store.preflight import Preflight, Readiness, above_watermark, blocker
 from enrich.log_store.templates import index_template
 from enrich.settings import load_settings
 
@@ -57,7 +51,7 @@ def mapped(**fields: Any) -> dict[str, Any]:
     ],
 )
 def test_index_that_can_take_vectors(mapping: dict[str, Any], settings: dict[str, Any]) -> None:
-    assert obstacle(mapping, settings, 4) == ""
+    assert blocker(mapping, settings, 4) == ""
 
 
 @pytest.mark.parametrize(
@@ -103,14 +97,14 @@ def test_index_that_can_take_vectors(mapping: dict[str, Any], settings: dict[str
         (mapped(ai_enrichment_status={"type": "boolean"}), KNN, "ai_enrichment_status"),
     ],
 )
-def test_obstacle_is_named(mapping: dict[str, Any], settings: dict[str, Any], words: str) -> None:
-    assert words in obstacle(mapping, settings, 4)
+def test_blocker_is_named(mapping: dict[str, Any], settings: dict[str, Any], words: str) -> None:
+    assert words in blocker(mapping, settings, 4)
 
 
 @pytest.mark.parametrize("name", sorted(FIELD_TYPES))
 def test_each_of_our_fields_is_looked_at(name: str) -> None:
-    assert name in obstacle(mapped(**{name: {"type": "ip"}}), KNN, 4)
-    assert obstacle(mapped(**{name: {"type": FIELD_TYPES[name]}}), KNN, 4) == ""
+    assert name in blocker(mapped(**{name: {"type": "ip"}}), KNN, 4)
+    assert blocker(mapped(**{name: {"type": FIELD_TYPES[name]}}), KNN, 4) == ""
 
 
 def test_everything_that_is_written_is_mapped() -> None:
@@ -181,7 +175,7 @@ def test_template_gives_new_indices_what_the_preflight_asks_for() -> None:
     assert template["index_patterns"] == ["*_20*_*", "logs-*"]
     body = template["template"]
     settings = {name: str(value).lower() for name, value in body["settings"].items()}
-    assert obstacle(body["mappings"], settings, 4) == ""
+    assert blocker(body["mappings"], settings, 4) == ""
     assert missing_mapping(body["mappings"], 4) == {}
     assert body["mappings"]["properties"]["level"] == {"type": "keyword"}
     assert body["mappings"]["properties"]["timestamp"] == {"type": "date"}
@@ -218,6 +212,12 @@ def preflight(cluster: Cluster) -> Preflight:
     return Preflight(cluster, settings)  # type: ignore[arg-type]
 
 
+def completed(cluster: Cluster, ready: Readiness) -> Readiness:
+    """As a run's survey does it."""
+    mappings = Mappings(cluster, 4)  # type: ignore[arg-type]
+    return ready.completed(mappings.complete(ready.lacking))
+
+
 def test_missing_fields_are_put_and_nothing_else() -> None:
     cluster = Cluster(
         {
@@ -230,19 +230,22 @@ def test_missing_fields_are_put_and_nothing_else() -> None:
         }
     )
     ready = preflight(cluster).inspect([*cluster.indices, "deleted"])
+    assert ready.lacking.keys() == {"bare", "half"}
+    assert not cluster.put
+    ready = completed(cluster, ready)
     assert cluster.put.keys() == {"bare", "half"}
     assert cluster.put["bare"] == index_mapping(4)
     assert "log_vector" not in cluster.put["half"]
     assert ready.skipped.keys() == {"blocked"}
-    assert ready.completed.keys() == {"bare", "half"}
+    assert ready.lacking == {}
     assert ready.update_only == ["piped"]
 
 
-def test_dry_run_says_what_it_would_put_and_puts_nothing() -> None:
+def test_looking_says_what_is_lacking_and_puts_nothing() -> None:
     cluster = Cluster({"bare": ({}, KNN)})
-    ready = preflight(cluster).inspect(["bare"], dry_run=True)
+    ready = preflight(cluster).inspect(["bare"])
     assert cluster.put == {}
-    assert ready.completed == {"bare": sorted(index_mapping(4))}
+    assert ready.lacking == {"bare": sorted(index_mapping(4))}
 
 
 @pytest.mark.parametrize(
@@ -256,10 +259,10 @@ def test_dry_run_says_what_it_would_put_and_puts_nothing() -> None:
 def test_index_whose_mapping_cannot_be_completed_is_skipped(refusal: Exception) -> None:
     cluster = Cluster({"bare": ({}, KNN), "whole": (mapped(**index_mapping(4)), KNN)})
     cluster.refusal = refusal
-    ready = preflight(cluster).inspect(["bare", "whole"])
+    ready = completed(cluster, preflight(cluster).inspect(["bare", "whole"]))
     assert ready.skipped.keys() == {"bare"}
     assert "mapping cannot be completed" in ready.skipped["bare"]
-    assert ready.completed == {}
+    assert ready.lacking == {}
 
 
 def test_smaller_windows_and_messages_that_are_no_texts_are_handed_on() -> None:
@@ -281,4 +284,4 @@ def test_smaller_windows_and_messages_that_are_no_texts_are_handed_on() -> None:
 
 def test_hundreds_of_indices_are_all_looked_at() -> None:
     cluster = Cluster({f"i_{n}": ({}, KNN) for n in range(130)})
-    assert len(preflight(cluster).inspect(list(cluster.indices)).completed) == 130
+    assert len(preflight(cluster).inspect(list(cluster.indices)).lacking) == 130

@@ -264,7 +264,7 @@ def hits(index: str, count: int, message: str | None = "x", size: int = 10) -> l
 def surveyed(shelf: Shelf, cluster: Cluster, **ready: Any) -> dict[str, str]:
     settings = load_settings(_env_file=None, openai_api_key="k", embedding_dimensions=4)
     whole = Wholeness(cluster, shelf, shelf, settings)  # type: ignore[arg-type]
-    found = Readiness(**{"skipped": {}, "update_only": [], "completed": {}, **ready})
+    found = Readiness(**{"skipped": {}, "update_only": [], "lacking": {}, **ready})
     return whole.survey(list(shelf.hits), found, frozenset())
 
 
@@ -285,7 +285,7 @@ def test_the_vector_is_tried_on_one_log_and_on_more_only_where_that_is_refused()
 def test_nothing_is_mapped_by_a_trial_and_no_pipeline_runs() -> None:
     cluster = Cluster(a=healthy, b=healthy)
     shelf = Shelf(a=hits("a", 1), b=hits("b", 1))
-    assert surveyed(shelf, cluster, lacking=frozenset("a"), update_only=["b"]) == {}
+    assert surveyed(shelf, cluster, lacking={"a": ["log_vector"]}, update_only=["b"]) == {}
     (lines,) = cluster.bulks
     written = [c for a, c in zip(lines[::2], lines[1::2], strict=True) if "index" in a]
     assert written == [{"a": 1.0}]
