@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING
 from enrich.settings import Settings
 
 if TYPE_CHECKING:
-    from redis import Redis
-
     from enrich.backfill.publisher import Publisher
     from enrich.backfill.run import Backfill
-    from enrich.embedding.cache import VectorCache
+    from enrich.embedding.batching import Quota
     from enrich.embedding.client import Embedder, OpenAIEmbedder
-    from enrich.embedding.locations import VectorLocations
-    from enrich.embedding.resolver import Resolver
+    from enrich.embedding.resolver import Cache, Locations, Resolver
     from enrich.ledger import Ledger
     from enrich.log_store import LogStore
+    from enrich.log_store.interfaces import RunStore
 
 
 def build_ledger(settings: Settings) -> Ledger:
@@ -63,6 +61,7 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     from enrich.embedding.cache import VectorCache
     from enrich.embedding.locations import VectorLocations
     from enrich.ledger import Ledger
+    from enrich.ratelimit.api_quota import ApiQuota
     from enrich.ratelimit.write_throttle import WriteThrottle
     from enrich.redis_client import connect
 
@@ -77,7 +76,9 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
         Parts(
             settings=settings,
             store=store,
-            resolver=_resolver(settings, store, ledger, redis, embedder, cache, locations),
+            resolver=resolver_of(
+                settings, store, ledger, ApiQuota(redis, settings), embedder, cache, locations
+            ),
             locations=locations,
             ledger=ledger,
             throttle=WriteThrottle(redis, settings),
@@ -87,15 +88,16 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     )
 
 
-def _resolver(
+def resolver_of(
     settings: Settings,
-    store: LogStore,
+    store: RunStore,
     ledger: Ledger,
-    redis: Redis,
+    quota: Quota,
     embedder: Embedder,
-    cache: VectorCache,
-    locations: VectorLocations,
+    cache: Cache,
+    locations: Locations,
 ) -> Resolver:
+    """A resolver that works with these."""
     from enrich.embedding.api_key import ApiKey
     from enrich.embedding.batching import Batching
     from enrich.embedding.budget import Budget
@@ -103,7 +105,6 @@ def _resolver(
     from enrich.embedding.limits import SharedLimits
     from enrich.embedding.resolver import Resolver
     from enrich.enrichment.stored_vectors import VectorsOfLogs
-    from enrich.ratelimit.api_quota import ApiQuota
     from enrich.text.masking import masker_of
 
     of_space = space(settings)
@@ -111,7 +112,7 @@ def _resolver(
     return Resolver(
         batching=Batching(
             embedder,
-            ApiQuota(redis, settings),
+            quota,
             SharedLimits(of_space, ledger.endpoint.limits, ledger.endpoint.record_limits),
             settings.enrich_max_text_bytes,
             ledger.lone_failures(of_space),

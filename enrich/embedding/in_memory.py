@@ -4,14 +4,20 @@ without servers. They pass the same tests as the forms in Redis and over HTTP.
 
 from __future__ import annotations
 
+import hashlib
+import math
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
+import numpy as np
+
+from enrich.embedding.client import Embedded
 from enrich.embedding.locations import VectorLocation
+from enrich.errors import EnrichError
 from enrich.ratelimit.api_quota import Limits
-from enrich.vectors import Vector
+from enrich.vectors import BYTES, Vector
 
 
 class InMemoryUsage:
@@ -29,13 +35,55 @@ class InMemoryUsage:
         self.paid_by.update(paid_by or {})
 
 
-class InMemoryCache:
-    """Vectors and leases in dictionaries; without bounds."""
+def vector_of(text: str, dimensions: int) -> Vector:
+    """A vector made from the text, so that a wrong one is told from a right one."""
+    digest = hashlib.shake_256(text.encode()).digest(dimensions)
+    return np.frombuffer(digest, np.uint8).astype(BYTES) + BYTES.type(1)
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+
+class InMemoryEmbedder:
+    """Embeds without an API; a token is a word."""
+
+    def __init__(
+        self,
+        dimensions: int,
+        trouble: Callable[[Sequence[str]], EnrichError | None] = lambda texts: None,
+    ) -> None:
+        """Args: trouble: says which requests fail, and how."""
+        self.dimensions = dimensions
+        self.trouble = trouble
+        #: What was asked for, by request; those that failed too.
+        self.requests: list[list[str]] = []
+        #: Texts for which no usable numbers come.
+        self.invalid: set[str] = set()
+
+    def embed(self, texts: Sequence[str]) -> Embedded:
+        self.requests.append(list(texts))
+        if error := self.trouble(texts):
+            raise error
+        vectors = [None if t in self.invalid else vector_of(t, self.dimensions) for t in texts]
+        return Embedded(vectors=vectors, tokens=sum(len(text.split()) for text in texts))
+
+    def close(self) -> None:
+        """There is nothing to be closed."""
+
+
+class InMemoryCache:
+    """Vectors and leases in dictionaries; the longest unused vectors go."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        ttl_seconds: float = math.inf,
+        max_entries: float = math.inf,
+    ) -> None:
         self._clock = clock
+        self._ttl = ttl_seconds
+        self._max_entries = max_entries
         self._lock = threading.Lock()
-        self._vectors: dict[str, Vector] = {}
+        #: Each with its end; the longest unused first.
+        self._vectors: dict[str, tuple[Vector, float]] = {}
         #: When each lease ends, and whose it is.
         self._leases: dict[str, tuple[float, str]] = {}
 
@@ -44,14 +92,22 @@ class InMemoryCache:
 
     def get(self, fingerprints: Sequence[str]) -> dict[str, Vector]:
         with self._lock:
-            return {one: self._vectors[one] for one in fingerprints if one in self._vectors}
+            found = {one: self._vectors[one] for one in fingerprints if self._is_kept(one)}
+            for one, entry in found.items():
+                del self._vectors[one]
+                self._vectors[one] = entry
+            return {one: vector for one, (vector, _) in found.items()}
 
     def known(self, fingerprints: Sequence[str]) -> set[str]:
-        return self.get(fingerprints).keys() & set(fingerprints)
+        return set(self.get(fingerprints))
 
     def put(self, vectors: Mapping[str, Vector]) -> None:
         with self._lock:
-            self._vectors.update(vectors)
+            for one, vector in vectors.items():
+                self._vectors.pop(one, None)
+                self._vectors[one] = vector, self._clock() + self._ttl
+            while len(self._vectors) > self._max_entries:
+                del self._vectors[next(iter(self._vectors))]
 
     def lease(self, fingerprints: Sequence[str], owner: str, seconds: float) -> set[str]:
         with self._lock:
@@ -59,7 +115,7 @@ class InMemoryCache:
             mine = set()
             for one in fingerprints:
                 ends, held_by = self._leases.get(one, (now, ""))
-                if one not in self._vectors and (ends <= now or held_by == owner):
+                if not self._is_kept(one) and (ends <= now or held_by == owner):
                     mine.add(one)
                     if ends <= now:
                         self._leases[one] = now + seconds, owner
@@ -71,18 +127,32 @@ class InMemoryCache:
                 if self._leases.get(one, (0, ""))[1] == owner:
                     del self._leases[one]
 
+    def _is_kept(self, fingerprint: str) -> bool:
+        return fingerprint in self._vectors and self._vectors[fingerprint][1] > self._clock()
+
 
 class InMemoryLocations:
-    """Where vectors were written; without bounds."""
+    """Where the vectors of one endpoint were written; the older half goes."""
 
-    def __init__(self) -> None:
-        self._places: dict[str, VectorLocation] = {}
+    def __init__(self, url: str = "", most: float = math.inf) -> None:
+        self._url = url
+        self._most = most
+        self._new: dict[str, VectorLocation] = {}
+        self._old: dict[str, VectorLocation] = {}
 
     def find(self, fingerprints: Sequence[str]) -> dict[str, VectorLocation]:
-        return {one: self._places[one] for one in fingerprints if one in self._places}
+        known = {**self._old, **self._new}
+        return {one: known[one] for one in fingerprints if one in known}
 
     def remember(self, places: Mapping[str, VectorLocation]) -> None:
-        self._places.update(places)
+        if self._most:
+            self._new |= places
+        if len(self._new) >= max(1, self._most // 2):
+            self._old, self._new = self._new, {}
+
+    def some(self, url: str, size: int) -> list[VectorLocation]:
+        places = [*self._new.values(), *self._old.values()] if url == self._url else []
+        return places[:size]
 
 
 class InMemoryQuota:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from enrich.embedding.resolver import StoredVector
 from enrich.errors import TextUnusable
 from enrich.log_store import StoredVector as VectorOfLog
-from enrich.log_store import StoredVectors
+from enrich.log_store.interfaces import VectorReader
 from enrich.models import Donor
 from enrich.text.extract import fingerprint, text_of
 from enrich.text.masking import Masker
@@ -18,7 +18,7 @@ class VectorsOfLogs:
 
     def __init__(
         self,
-        stored: StoredVectors,
+        stored: VectorReader,
         *,
         model: str,
         dimensions: int,
