@@ -57,32 +57,6 @@ def vector_keys(connection: redis.Redis, prefix: str) -> list[bytes]:
     ]
 
 
-def test_vectors_come_back_as_they_were(cache: VectorCache) -> None:
-    vectors = vectors_of("aa", "bb")
-    cache.put(vectors)
-    got = cache.get(["bb", "unknown", "aa"])
-    assert got.keys() == {"aa", "bb"}
-    for name, vector in vectors.items():
-        assert got[name].dtype == np.float32
-        assert got[name].tobytes() == vector.tobytes()
-    assert cache.known(["bb", "unknown"]) == {"bb"}
-
-
-def test_a_page_of_any_size_can_be_asked_about(cache: VectorCache) -> None:
-    names = [f"{n:04}" for n in range(6000)]
-    for start in range(0, 6000, 1000):
-        cache.put(vectors_of(*names[start : start + 1000]))
-    assert cache.known(["unknown", *names]) == set(names)
-
-
-def test_nothing_asked_nothing_done(cache: VectorCache) -> None:
-    cache.put({})
-    cache.release([], "me")
-    assert cache.get([]) == {}
-    assert cache.known([]) == set()
-    assert cache.lease([], "me", 10) == set()
-
-
 @settings(deadline=None, max_examples=30, derandomize=True)
 @given(
     st.lists(
@@ -135,15 +109,6 @@ def test_entries_are_bounded_and_the_longest_unused_goes(connection: redis.Redis
     assert len(vector_keys(connection, wanted.enrich_redis_prefix)) == 3
 
 
-def test_what_a_page_knows_is_still_there_for_its_chunks(connection: redis.Redis) -> None:
-    cache = VectorCache(connection, settings_with(enrich_cache_max_entries=3))
-    for name in ("aa", "bb", "cc"):
-        cache.put(vectors_of(name))
-    assert cache.known(["aa", "unknown"]) == {"aa"}
-    cache.put(vectors_of("dd"))
-    assert cache.get(["aa", "bb", "cc", "dd"]).keys() == {"aa", "cc", "dd"}
-
-
 @pytest.mark.parametrize("at_once", [1, 3, 50])
 def test_never_more_entries_than_allowed(connection: redis.Redis, at_once: int) -> None:
     wanted = settings_with(enrich_cache_max_entries=10)
@@ -153,14 +118,6 @@ def test_never_more_entries_than_allowed(connection: redis.Redis, at_once: int) 
         cache.put(vectors_of(*names[start : start + at_once]))
         assert len(vector_keys(connection, wanted.enrich_redis_prefix)) <= 10
     assert len(cache.get(names)) == 10
-
-
-def test_vector_put_again_is_one_entry(connection: redis.Redis) -> None:
-    cache = VectorCache(connection, settings_with(enrich_cache_max_entries=2))
-    for _ in range(5):
-        cache.put(vectors_of("aa"))
-    cache.put(vectors_of("bb"))
-    assert cache.known(["aa", "bb"]) == {"aa", "bb"}
 
 
 def test_everything_has_a_time_to_live(connection: redis.Redis) -> None:
@@ -189,32 +146,6 @@ def test_cache_of_no_entries_is_off(connection: redis.Redis) -> None:
     assert cache.get(["aa"]) == {}
     assert cache.known(["aa"]) == set()
     assert connection.keys(f"{wanted.enrich_redis_prefix}*") == []
-
-
-def test_one_of_many_pays_for_a_text(cache: VectorCache) -> None:
-    assert cache.lease(["aa", "bb"], "one", 30) == {"aa", "bb"}
-    assert cache.lease(["bb", "cc"], "other", 30) == {"cc"}
-    # Delivered again, the same chunk goes on.
-    assert cache.lease(["aa", "cc"], "one", 30) == {"aa"}
-    cache.release(["aa"], "one")
-    assert cache.lease(["aa", "bb"], "other", 30) == {"aa"}
-
-
-def test_claim_ends_by_itself(cache: VectorCache) -> None:
-    assert cache.lease(["aa"], "crashed", 0.001) == {"aa"}
-    assert cache.lease(["bb"], "another", 30) == {"bb"}
-    while not cache.lease(["aa"], "other", 30):
-        pass
-    assert cache.lease(["aa", "bb"], "third", 30) == set()
-    # Given back late: it is another's now.
-    cache.release(["aa"], "crashed")
-    assert cache.lease(["aa"], "third", 30) == set()
-
-
-def test_claims_are_no_vectors(cache: VectorCache) -> None:
-    cache.lease(["aa"], "me", 30)
-    assert cache.known(["aa"]) == set()
-    assert cache.get(["aa"]) == {}
 
 
 @pytest.mark.parametrize(
