@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from tests.secured import SecuredCluster
 
 # Tests that stand in no test file, since several of those run them.
-pytest.register_assert_rewrite("tests.log_store_contract")
+pytest.register_assert_rewrite("tests.embedder_contract", "tests.log_store_contract")
 
 ROOT = Path(__file__).parent.parent
 DIMENSIONS = 1536
