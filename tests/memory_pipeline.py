@@ -7,8 +7,10 @@ from typing import Any
 
 import fakeredis
 
+from enrich.backfill.chunk import ChunkBusy
 from enrich.backfill.in_memory import InMemoryPublisher
-from enrich.backfill.run import Backfill, ChunkBusy, Parts
+from enrich.backfill.page import Scanner
+from enrich.backfill.run import Backfill, Parts
 from enrich.embedding.in_memory import (
     InMemoryCache,
     InMemoryEmbedder,
@@ -16,6 +18,8 @@ from enrich.embedding.in_memory import (
     InMemoryQuota,
     vector_of,
 )
+from enrich.enrichment.enricher import Enricher
+from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import TransientError
 from enrich.ledger import Ledger
 from enrich.log_store.in_memory import InMemoryLogStore
@@ -67,6 +71,15 @@ class MemoryPipeline:
             *(self.settings, self.store, self.ledger, self.quota),
             *(self.embedder, self.cache, self.locations),
         )
+        throttle = WriteThrottle(redis, self.settings)
+        self.scanner = Scanner(
+            *(self.settings, self.store, self.locations, self.ledger, self.resolver),
+            self.publisher,
+        )
+        trials = WriteTrials(self.store.engines, self.ledger.index_states, "host/1")
+        self.enricher = Enricher(
+            *(self.settings, self.store, self.resolver, self.ledger, throttle, trials)
+        )
         self.backfill = Backfill(
             Parts(
                 settings=self.settings,
@@ -74,7 +87,7 @@ class MemoryPipeline:
                 resolver=self.resolver,
                 locations=self.locations,
                 ledger=self.ledger,
-                throttle=WriteThrottle(redis, self.settings),
+                throttle=throttle,
                 publisher=self.publisher,
                 connections=(),
             )

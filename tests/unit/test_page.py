@@ -32,7 +32,7 @@ def begun(**overrides: Any) -> tuple[MemoryPipeline, str]:
 
 
 def read(one: MemoryPipeline, run: str, page: int = 1, room: int = 64) -> str:
-    return one.backfill._scanner.read_page(run, page, room)
+    return one.scanner.read_page(run, page, room)
 
 
 def fill(one: MemoryPipeline, **pending: int) -> None:
