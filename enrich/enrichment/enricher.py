@@ -265,9 +265,9 @@ class Enricher:
                 if not document.closed:
                     tally.troubled.add(reference.index)
             outcome = self._judge.settled(document, reference, chunk.run)
-            if outcome is None and reference.index in skipped:
-                outcome = Outcome.DEFERRED
-            if outcome is None:
+            if outcome is None and (why := skipped.get(reference.index)):
+                tally.defer(why if why == DEAD else f"{reference.index}: {why}")
+            elif outcome is None:
                 owed.append(document)
             elif outcome is Outcome.DEFERRED:
                 tally.defer(UNREADABLE)
