@@ -22,6 +22,7 @@ from enrich.log_store import (
     Write,
     encode_vector,
 )
+from enrich.log_store.coverage import Counted
 from enrich.models import Donor, Reference
 from enrich.settings import Settings
 
@@ -442,9 +443,9 @@ class LogStoreContract:
         self.enriched(world, OTHER, "3")
         self.enriched(world, OTHER, "4", ai_embedding_model="another")
         world.put(OTHER, "5", log_at(1))
-        assert world.store.stats.count_of_model() == (0, True)
+        assert world.store.stats.count_of_model() == Counted(0)
         refresh(world)
-        assert world.store.stats.count_of_model() == (3, True)
+        assert world.store.stats.count_of_model() == Counted(3)
         sampled = world.store.stats.enriched()
         assert sorted(index for index, _ in sampled) == [INDEX, INDEX, OTHER]
         assert all(one.vector.tobytes() == VECTOR.tobytes() for _, one in sampled)

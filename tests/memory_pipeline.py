@@ -132,7 +132,7 @@ class MemoryPipeline:
         self.publisher.find_unvectorized(trigger)
         while self.messages:
             self.deliver()
-        return self.ledger.last_runs(1)[0]
+        return self.ledger.records.last(1)[0]
 
     def sources(self, index: str) -> dict[str, dict[str, Any]]:
         """Every log of an index as it is now."""

@@ -19,6 +19,7 @@ import numpy as np
 import orjson
 
 from enrich.log_store.connection import NoAnswerInTime
+from enrich.log_store.coverage import Counted
 from enrich.log_store.documents import Document, Presence, Verdict, Write, encode_write
 from enrich.log_store.donors import StoredVector
 from enrich.log_store.interfaces import (
@@ -393,8 +394,8 @@ class _Stats(_Room, EnrichedSample):
         found = [(name, self.store.stored_vector(log)) for name, log in self._of_model()]
         return [(name, stored) for name, stored in found if stored is not None]
 
-    def count_of_model(self) -> tuple[int, bool]:
-        return len(self._of_model()), True
+    def count_of_model(self) -> Counted[int]:
+        return Counted(len(self._of_model()))
 
     def _of_model(self) -> list[tuple[str, StoredLog]]:
         return [

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from enrich.log_store.coverage import Counted
 from enrich.log_store.documents import Document, Verdict, Write
 from enrich.log_store.donors import StoredVector
 from enrich.log_store.pages import Backlog, IndexPage, Target
@@ -79,7 +80,7 @@ class EnrichedSample(Protocol):
 
     def names(self) -> list[str]: ...
     def enriched(self) -> list[tuple[str, StoredVector]]: ...
-    def count_of_model(self) -> tuple[int, bool]: ...
+    def count_of_model(self) -> Counted[int]: ...
 
 
 class RunStore(Protocol):

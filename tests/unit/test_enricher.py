@@ -29,7 +29,7 @@ from enrich.errors import (
     ServerUnavailable,
     TransientError,
 )
-from enrich.ledger import Claim, IndexState, Scan
+from enrich.ledger import IndexState, Lease, Scan
 from enrich.log_store import DROPPED, MAPPING_FULL, NoAnswerInTime, Verdict, Write
 from enrich.log_store.in_memory import BLOCKED, ItemAnswer
 from enrich.log_store.in_memory import OVERLOADED as REJECTED
@@ -40,7 +40,7 @@ from tests.memory_pipeline import DIMENSIONS, MemoryPipeline, logs
 A, B = "a_2026_11", "b_2026_11"
 NO_SHRINKING = [phase for phase in Phase if phase is not Phase.shrink]
 
-GO = Claim(verdict="go", holder="host/1", value=0, suspect="", tried=False)
+GO = Lease(verdict="go", owner="host/1")
 
 
 class Desk(MemoryPipeline):
@@ -48,7 +48,7 @@ class Desk(MemoryPipeline):
 
     def __init__(self, **overrides: Any) -> None:
         super().__init__(**overrides)
-        self.run_id = self.ledger.open("manual", 600).run
+        self.run_id = self.ledger.runs.open("manual", 600).run
 
     def find(
         self, messages: Sequence[Any], index: str = A, name: str = "log", **fields: Any
@@ -66,15 +66,15 @@ class Desk(MemoryPipeline):
         """A chunk of these, known to the ledger."""
         chunk = Chunk(id=f"{self.run_id}:1:0", references=tuple(references), **how)
         scan = Scan(pending=[], update_only=[], unsorted=[])
-        self.ledger.register(
+        self.ledger.pages.register(
             self.run_id, 1, scan=scan, scan_done=True, chunks={chunk.id: len(references)}
         )
-        assert self.ledger.begin(chunk.id, "host/1", 60).verdict == "go"
+        assert self.ledger.chunks.begin(chunk.id, "host/1", 60).verdict == "go"
         return chunk
 
-    def work(self, references: Sequence[Reference], claim: Claim = GO, **how: Any) -> Tally:
+    def work(self, references: Sequence[Reference], lease: Lease = GO, **how: Any) -> Tally:
         """Work on a chunk of these; each has one outcome."""
-        tally = self.enricher.work(self.chunk(references, **how), claim)
+        tally = self.enricher.work(self.chunk(references, **how), lease)
         assert sum(tally.outcomes.values()) == len(references)
         assert sum(tally.reasons.values()) <= tally.outcomes["deferred"]
         return tally
@@ -178,7 +178,7 @@ def test_the_same_text_in_two_projects_is_sent_once() -> None:
     found = [*desk.find(["one", "one"]), *desk.find(["one"], B)]
     assert told(desk.work(found)) == {"embedded": 1, "duplicate": 2}
     assert sent(desk) == [["one"]]
-    assert desk.ledger.record(desk.run_id).api_inputs == 1
+    assert desk.ledger.records.of(desk.run_id).api_inputs == 1
 
 
 def test_what_is_paid_for_is_found_again_in_the_cache_or_where_it_was_written() -> None:
@@ -253,7 +253,7 @@ def test_vectors_of_runs_that_this_redis_does_not_know_are_counted() -> None:
     for n, run in enumerate(("stranger", "stranger", desk.run_id)):
         desk.store.put(A, f"log{n}", {**base, "log_vector": [1.0], "ai_enrichment_run": run})
     assert told(desk.work(found)) == {"already_vectorized": 3, "embedded": 1}
-    assert desk.ledger.record(desk.run_id).written_by_others == 2
+    assert desk.ledger.records.of(desk.run_id).written_by_others == 2
 
 
 def test_accounting_changes_nothing() -> None:
@@ -304,7 +304,7 @@ def test_whether_a_lost_delivery_wrote_to_a_closed_index_is_waited_for() -> None
 def test_an_index_that_the_run_has_skipped_is_bought_nothing() -> None:
     desk = Desk()
     found = [*desk.find(["one"]), *desk.find(["two"], B)]
-    desk.ledger.skip(desk.run_id, B, "its mapping is full")
+    desk.ledger.runs.skip(desk.run_id, B, "its mapping is full")
     tally = desk.work(found)
     assert told(tally) == {"embedded": 1, "deferred": 1}
     assert tally.reasons == {f"{B}: its mapping is full": 1}
@@ -318,7 +318,7 @@ def test_logs_that_would_not_be_written_back_whole_are_left_alone() -> None:
     tally = desk.work(found)
     assert told(tally) == {"embedded": 1, "deferred": 2}
     assert tally.reasons == {f"{B}: a write would lose fields": 2}
-    assert desk.ledger.skipped(desk.run_id) == {B: "a write would lose fields"}
+    assert desk.ledger.runs.skipped(desk.run_id) == {B: "a write would lose fields"}
     assert sent(desk) == [["one"]]
     assert desk.vectorised(B) == 0
 
@@ -346,11 +346,11 @@ def test_numbers_that_are_no_vector_defer_their_logs() -> None:
 def test_a_day_s_money_that_is_spent_defers_what_is_not_known() -> None:
     desk = Desk(enrich_max_cost_per_day=1)
     desk.cache.put({fingerprint("known"): vector_of("known", DIMENSIONS)})
-    desk.ledger.count(desk.run_id, micro_usd=1_000_000)
+    desk.ledger.counters.add(desk.run_id, micro_usd=1_000_000)
     tally = desk.work(desk.find(["known", "new", "new"]))
     assert told(tally) == {"cached": 1, "deferred": 2}
     assert [reason[:9] for reason in tally.reasons] == ["the day's"]
-    assert desk.ledger.record(desk.run_id).stopped_by == "budget"
+    assert desk.ledger.records.of(desk.run_id).stopped_by == "budget"
     assert sent(desk) == []
 
 
@@ -411,7 +411,7 @@ def test_a_log_that_is_settled_elsewhere_meanwhile(fields: Any, outcome: str) ->
     tally = desk.work(found)
     assert told(tally) == {"embedded": 1, outcome: 1}
     assert tally.by_others == ({"other": 1} if outcome == "already_vectorized" else {})
-    assert desk.ledger.record(desk.run_id).written_by_others == len(tally.by_others)
+    assert desk.ledger.records.of(desk.run_id).written_by_others == len(tally.by_others)
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -471,8 +471,8 @@ def test_an_index_that_takes_no_writes_is_skipped(answer: ItemAnswer, why: str) 
     assert told(tally) == {"embedded": 1, "deferred": 2}
     ((reason, count),) = tally.reasons.items()
     assert reason.startswith(f"{A}: {why}") and count == 2
-    assert desk.ledger.skipped(desk.run_id)[A].startswith(why)
-    assert B not in desk.ledger.skipped(desk.run_id)
+    assert desk.ledger.runs.skipped(desk.run_id)[A].startswith(why)
+    assert B not in desk.ledger.runs.skipped(desk.run_id)
 
 
 def test_an_overloaded_server_is_asked_again_later_for_what_it_did_not_take() -> None:
@@ -506,11 +506,11 @@ def test_an_index_that_takes_none_for_one_unknown_reason_is_left_alone(
     desk.answer(A, *[kind and (Verdict.OVERLOADED, kind) for kind in kinds])  # type: ignore[misc]
     if skipped:
         assert told(desk.work(found)) == {"deferred": 3}
-        assert "odd_exception" in desk.ledger.skipped(desk.run_id)[A]
+        assert "odd_exception" in desk.ledger.runs.skipped(desk.run_id)[A]
     else:
         with pytest.raises(TransientError, match=OVERLOADED):
             desk.work(found)
-        assert desk.ledger.skipped(desk.run_id) == {}
+        assert desk.ledger.runs.skipped(desk.run_id) == {}
 
 
 def test_one_log_alone_says_nothing_of_its_index() -> None:
@@ -519,7 +519,7 @@ def test_one_log_alone_says_nothing_of_its_index() -> None:
     desk.answer(A, (Verdict.OVERLOADED, "odd_exception"))
     with pytest.raises(TransientError, match=OVERLOADED):
         desk.work(found)
-    assert desk.ledger.skipped(desk.run_id) == {}
+    assert desk.ledger.runs.skipped(desk.run_id) == {}
 
 
 def test_a_vector_that_the_mapping_refuses_is_marked_instead() -> None:
@@ -534,7 +534,7 @@ def test_a_vector_that_the_mapping_refuses_is_marked_instead() -> None:
     assert source["ai_enrichment_run"] == desk.run_id
     assert source["ai_enriched_at"] and source["ai_enrichment_method"] == METHOD
     assert "ai_text_sha256" not in source and "log_vector" not in source
-    assert desk.ledger.refused() == {}
+    assert desk.ledger.refused.all() == {}
 
 
 @pytest.mark.parametrize(("message", "code"), [("two", "mapping_refused"), (7, "message_not_text")])
@@ -543,7 +543,7 @@ def test_a_mark_that_the_mapping_refuses_too_is_remembered(message: Any, code: s
     found = desk.find([message], B)
     desk.store.indices[B].refused_fields = frozenset({"log_vector", "ai_enrichment_status"})
     assert told(desk.work(found)) == {"failed": 1}
-    refused = desk.ledger.refused()
+    refused = desk.ledger.refused.all()
     assert refused.keys() == {(B, "log0")}
     assert refused[B, "log0"]["error"] == code
 
@@ -581,7 +581,7 @@ def test_an_index_that_does_not_answer_is_in_doubt_and_then_dead() -> None:
     assert tally.reasons == {DEAD: 2}
     states = desk.ledger.index_states.of([A, B])
     assert states == {A: IndexState.WORKS, B: IndexState.DEAD}
-    assert desk.ledger.skipped(desk.run_id) == {B: DEAD}
+    assert desk.ledger.runs.skipped(desk.run_id) == {B: DEAD}
     assert desk.ledger.index_states.tried_now([A, B]) == set()
 
 
@@ -607,7 +607,7 @@ def test_a_dead_index_is_bought_nothing_and_what_it_took_before_counts() -> None
     tally = desk.work(found)
     assert told(tally) == {"embedded": 1, "cached": 1, "deferred": 1}
     assert sent(desk) == [["one"]]
-    assert desk.ledger.skipped(desk.run_id) == {B: DEAD}
+    assert desk.ledger.runs.skipped(desk.run_id) == {B: DEAD}
 
 
 def test_a_dead_index_that_cannot_be_read_is_deferred() -> None:
@@ -657,7 +657,7 @@ def test_an_index_whose_refresh_kills_it_keeps_what_was_written() -> None:
     assert tally.reasons == {DEAD: 2}
     assert sent(desk) == [["one"]]
     assert desk.ledger.index_states.of([A]) == {A: IndexState.DEAD}
-    assert desk.ledger.skipped(desk.run_id) == {A: DEAD}
+    assert desk.ledger.runs.skipped(desk.run_id) == {A: DEAD}
 
 
 def test_logs_that_take_no_vector_show_nothing_of_an_index() -> None:
@@ -697,8 +697,8 @@ def test_after_lost_workers_each_text_goes_alone_and_is_named_before() -> None:
     desk = Desk()
     found = desk.find(["one", "two", "one"])
     named: list[str] = []
-    desk.ledger.suspect = lambda chunk, holder, text: named.append(text)  # type: ignore[method-assign]
-    tally = desk.work(found, GO._replace(value=2, suspect=fingerprint("two")))
+    desk.ledger.chunks.note_alone = lambda chunk, holder, text: named.append(text)  # type: ignore[method-assign]
+    tally = desk.work(found, GO._replace(workers_lost=2, alone=fingerprint("two")))
     assert told(tally) == {"embedded": 1, "failed": 1, "cached": 1}
     assert desk.source(found[1])["ai_enrichment_error"] == "worker_lost"
     assert sent(desk) == [["one"]]
@@ -708,7 +708,7 @@ def test_after_lost_workers_each_text_goes_alone_and_is_named_before() -> None:
 def test_before_that_they_go_together() -> None:
     desk = Desk()
     found = desk.find(["one", "two"])
-    assert told(desk.work(found, GO._replace(value=1, suspect=fingerprint("two")))) == {
+    assert told(desk.work(found, GO._replace(workers_lost=1, alone=fingerprint("two")))) == {
         "embedded": 2
     }
     assert len(desk.embedder.requests) == 1
@@ -797,7 +797,7 @@ def test_each_log_of_any_chunk_has_one_outcome_and_it_is_true(data: st.DataObjec
         index.closed = draw(st.integers(0, 9)) == 0
         index.native = draw(st.integers(0, 4)) == 0
         if draw(st.integers(0, 9)) == 0:
-            desk.ledger.skip(desk.run_id, name, "its mapping is full")
+            desk.ledger.runs.skip(desk.run_id, name, "its mapping is full")
         if draw(st.integers(0, 9)) == 0:
             index.silent = True
     before = {reference: desk.source(reference) for reference in found}
@@ -853,7 +853,9 @@ def test_each_log_of_any_chunk_has_one_outcome_and_it_is_true(data: st.DataObjec
     assert sum(tally.outcomes.values()) == len(found)
     assert tally.outcomes.keys() <= {outcome.value for outcome in Outcome}
     assert all(count >= 0 for count in tally.outcomes.values())
-    verdict, standing = desk.ledger.settle(chunk.id, tally.outcomes, tally.errors, tally.reasons)
+    verdict, standing = desk.ledger.chunks.settle(
+        chunk.id, tally.outcomes, tally.errors, tally.reasons
+    )
     assert (verdict, standing.open_chunks) == ("settled", 0)
 
     ours = Counter[str]()

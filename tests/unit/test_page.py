@@ -28,7 +28,7 @@ A, B, C = "a_2026_11", "b_2026_11", "c_2026_11"
 def begun(**overrides: Any) -> tuple[MemoryPipeline, str]:
     """A pipeline with a run that has read nothing yet."""
     one = MemoryPipeline(**overrides)
-    return one, one.ledger.open("manual", 600).run
+    return one, one.ledger.runs.open("manual", 600).run
 
 
 def read(one: MemoryPipeline, run: str, page: int = 1, room: int = 64) -> str:
@@ -58,9 +58,9 @@ def test_nothing_pending_ends_the_scan() -> None:
     one, run = begun()
     one.put(A, logs(3, 3, log_vector=[1.0]))
     assert read(one, run) == "nothing more to find"
-    assert one.ledger.standing(run).over
+    assert one.ledger.runs.state(run).over
     assert sent(one) == []
-    assert not one.ledger.record(run).more
+    assert not one.ledger.records.of(run).more
 
 
 def test_indices_that_cannot_be_enriched_are_skipped_with_their_reason() -> None:
@@ -73,14 +73,14 @@ def test_indices_that_cannot_be_enriched_are_skipped_with_their_reason() -> None
 
     read(one, run)
 
-    assert one.ledger.skipped(run) == {
+    assert one.ledger.runs.skipped(run) == {
         A: "it cannot be searched: shard_failure",
         B: "index.knn is not set",
         C: "a write would lose fields",
         "d_2026_11": DEAD,
     }
     assert indices_sent(one) == {"e_2026_11"}
-    assert one.ledger.record(run).found == 3
+    assert one.ledger.records.of(run).found == 3
 
 
 def test_where_every_index_is_left_out_the_endpoint_is_not_asked() -> None:
@@ -89,7 +89,7 @@ def test_where_every_index_is_left_out_the_endpoint_is_not_asked() -> None:
     one.store.indices[A].unfit = "index.knn is not set"
     assert read(one, run) == "nothing more to find"
     assert one.embedder.requests == []
-    assert one.ledger.standing(run).over
+    assert one.ledger.runs.state(run).over
 
 
 @pytest.mark.parametrize("trouble", ["too old", "full disk"])
@@ -102,7 +102,7 @@ def test_what_concerns_all_indices_halts(trouble: str, monkeypatch: pytest.Monke
         one.store.seen_nodes = Nodes(data=1, obstacle="a full disk")
     with pytest.raises(Halt, match=trouble):
         read(one, run)
-    assert one.ledger.scan(run) is None
+    assert one.ledger.pages.scan(run) is None
     assert sent(one) == []
 
 
@@ -111,7 +111,7 @@ def test_the_survey_is_made_once_and_the_smallest_backlog_comes_first() -> None:
     fill(one, **{A: 9, B: 2, C: 5})
     one.store.seen_nodes = Nodes(data=3, obstacle="")
     first = read(one, run, room=1)
-    scan = one.ledger.scan(run)
+    scan = one.ledger.pages.scan(run)
     assert scan is not None
     assert first == "page 1: 1 logs in 1 chunks"
     assert indices_sent(one) == {B}
@@ -130,7 +130,7 @@ def test_a_run_begins_by_what_the_indices_are_like() -> None:
     one.store.indices[A].update_only = True
     one.store.indices[B].sortable = False
     read(one, run, room=2)
-    scan = one.ledger.scan(run)
+    scan = one.ledger.pages.scan(run)
     assert scan is not None
     assert (scan.windows, scan.update_only, scan.unsorted) == ({A: 2}, [A], [B])
     assert {tuple(m["update_only"]) for m in sent(one)} == {(A,)}
@@ -151,20 +151,20 @@ def test_chunks_name_only_those_of_their_indices_that_are_written_by_update() ->
 def test_after_a_halt_the_endpoint_is_tried_with_one_text() -> None:
     one, run = begun()
     fill(one, **{A: 3})
-    one.ledger.halt(run, "the key is refused")
-    one.ledger.finish(run)
-    next_run = one.ledger.open("manual", 600).run
+    one.ledger.runs.halt(run, "the key is refused")
+    one.ledger.runs.finish(run)
+    next_run = one.ledger.runs.open("manual", 600).run
     read(one, next_run)
     assert one.embedder.requests == [[HARMLESS_TEXT]]
-    assert one.ledger.record(next_run).api_requests == 1
+    assert one.ledger.records.of(next_run).api_requests == 1
 
 
 def test_an_endpoint_that_takes_not_even_a_harmless_text_halts_the_next_run_too() -> None:
     one, run = begun()
     fill(one, **{A: 3})
-    one.ledger.halt(run, "the key is refused")
-    one.ledger.finish(run)
-    next_run = one.ledger.open("manual", 600).run
+    one.ledger.runs.halt(run, "the key is refused")
+    one.ledger.runs.finish(run)
+    next_run = one.ledger.runs.open("manual", 600).run
     one.embedder.trouble = lambda texts: InputRefused("the endpoint refuses (400)")
     with pytest.raises(Halt, match="check EMBEDDING_MODEL"):
         read(one, next_run)
@@ -173,10 +173,10 @@ def test_an_endpoint_that_takes_not_even_a_harmless_text_halts_the_next_run_too(
 
 def test_without_a_halt_before_the_endpoint_is_not_tried() -> None:
     one, run = begun()
-    one.ledger.register(run, 1, scan=empty_scan(), scan_done=True)
-    one.ledger.finish(run)
+    one.ledger.pages.register(run, 1, scan=empty_scan(), scan_done=True)
+    one.ledger.runs.finish(run)
     fill(one, **{A: 3})
-    read(one, one.ledger.open("manual", 600).run)
+    read(one, one.ledger.runs.open("manual", 600).run)
     assert one.embedder.requests == []
 
 
@@ -189,13 +189,13 @@ def empty_scan() -> Scan:
 
 def test_a_first_page_is_read_whatever_the_time_and_none_after_it() -> None:
     one, _ = MemoryPipeline(enrich_batch_size=1), ""
-    run = one.ledger.open("manual", 0).run
+    run = one.ledger.runs.open("manual", 0).run
     fill(one, **{A: 9})
     assert read(one, run, room=1) == "page 1: 1 logs in 1 chunks"
     assert read(one, run, 2, room=1) == "nothing more to find now (time)"
-    record = one.ledger.record(run)
+    record = one.ledger.records.of(run)
     assert (record.found, record.more, record.stopped_by) == (1, True, "time")
-    assert one.ledger.standing(run).scan_done
+    assert one.ledger.runs.state(run).scan_done
 
 
 def test_no_more_logs_are_taken_than_a_run_may() -> None:
@@ -204,7 +204,7 @@ def test_no_more_logs_are_taken_than_a_run_may() -> None:
     assert read(one, run, room=3).startswith("page 1: 3 logs")
     assert read(one, run, 2).startswith("page 2: 2 logs")
     assert read(one, run, 3) == "nothing more to find now (cap)"
-    record = one.ledger.record(run)
+    record = one.ledger.records.of(run)
     assert (record.found, record.more, record.stopped_by) == (5, True, "cap")
 
 
@@ -212,17 +212,17 @@ def test_a_run_that_took_as_many_as_it_may_and_all_leaves_none() -> None:
     one, run = begun(enrich_max_logs_per_run=3)
     fill(one, **{A: 3})
     read(one, run)
-    record = one.ledger.record(run)
+    record = one.ledger.records.of(run)
     assert (record.found, record.more, record.stopped_by) == (3, False, "")
-    assert one.ledger.standing(run).scan_done
+    assert one.ledger.runs.state(run).scan_done
 
 
 def test_where_the_day_s_money_is_spent_nothing_is_taken() -> None:
     one, run = begun(enrich_max_cost_per_day=1)
     fill(one, **{A: 3})
-    one.ledger.count(run, micro_usd=1_000_000)
+    one.ledger.counters.add(run, micro_usd=1_000_000)
     assert read(one, run) == "nothing more to find now (budget)"
-    record = one.ledger.record(run)
+    record = one.ledger.records.of(run)
     assert (record.found, record.more, record.stopped_by) == (0, True, "budget")
 
 
@@ -230,10 +230,10 @@ def test_a_project_that_has_spent_its_share_is_left_out() -> None:
     one, run = begun(enrich_max_cost_per_day=10, enrich_max_project_share=0.5)
     fill(one, **{A: 3, B: 3})
     one.ledger.spending.saw({"a", "b"})
-    one.ledger.count(run, micro_usd=5_000_000, paid_by={"a": 5_000_000})
+    one.ledger.counters.add(run, micro_usd=5_000_000, paid_by={"a": 5_000_000})
     read(one, run)
     assert indices_sent(one) == {B}
-    assert "project a has used its share" in one.ledger.skipped(run)[A]
+    assert "project a has used its share" in one.ledger.runs.skipped(run)[A]
 
 
 def test_a_project_that_spends_its_share_under_way_is_left_out_from_then_on() -> None:
@@ -241,11 +241,11 @@ def test_a_project_that_spends_its_share_under_way_is_left_out_from_then_on() ->
     fill(one, **{A: 3, B: 9})
     read(one, run, room=1)
     assert indices_sent(one) == {A}
-    one.ledger.count(run, micro_usd=5_000_000, paid_by={"a": 5_000_000})
+    one.ledger.counters.add(run, micro_usd=5_000_000, paid_by={"a": 5_000_000})
     one.messages.clear()
     read(one, run, 2)
     assert indices_sent(one) == {B}
-    assert A in one.ledger.skipped(run)
+    assert A in one.ledger.runs.skipped(run)
 
 
 # -- what a page leaves out
@@ -255,7 +255,7 @@ def test_indices_skipped_since_the_survey_are_not_searched() -> None:
     one, run = begun(enrich_batch_size=1)
     fill(one, **{A: 3, B: 9})
     read(one, run, room=1)
-    one.ledger.skip(run, A, "its mapping is full")
+    one.ledger.runs.skip(run, A, "its mapping is full")
     one.messages.clear()
     read(one, run, 2)
     assert indices_sent(one) == {B}
@@ -267,12 +267,12 @@ def test_an_index_that_cannot_be_searched_is_skipped_for_the_rest_of_the_run() -
     read(one, run, room=1)
     one.store.indices[A].unreadable = "shard_failure"
     read(one, run, 2, room=1)
-    assert one.ledger.skipped(run) == {A: "it cannot be searched (shard_failure)"}
+    assert one.ledger.runs.skipped(run) == {A: "it cannot be searched (shard_failure)"}
     one.store.indices[A].unreadable = ""
     one.messages.clear()
     read(one, run, 3)
     assert indices_sent(one) == {B}
-    assert one.ledger.standing(run).scan_done
+    assert one.ledger.runs.state(run).scan_done
 
 
 def test_what_is_being_tried_takes_no_turn_from_the_others() -> None:
@@ -286,7 +286,7 @@ def test_what_is_being_tried_takes_no_turn_from_the_others() -> None:
 def test_documents_that_cannot_be_marked_are_not_taken_again() -> None:
     one, run = begun()
     fill(one, **{A: 3})
-    one.ledger.remember_refused(A, "log1", "mapping_refused")
+    one.ledger.refused.record(A, "log1", "mapping_refused")
     read(one, run)
     (message,) = sent(one)
     assert {reference[1] for reference in message["references"]} == {"log0", "log2"}
@@ -364,12 +364,12 @@ def test_a_page_is_registered_before_it_is_sent(monkeypatch: pytest.MonkeyPatch)
     with monkeypatch.context() as broken, pytest.raises(ServerUnavailable):
         broken.setattr(one.publisher, "embed_and_update", away)
         read(one, run)
-    assert one.ledger.record(run).chunks_open == 3
-    assert len(one.ledger.outbox(run)) == 3
+    assert one.ledger.records.of(run).chunks_open == 3
+    assert len(one.ledger.pages.outbox(run)) == 3
     # Delivered again, it is sent from there.
     one.backfill.scan(run, 1)
     assert [message["id"] for message in sent(one)] == [f"{run}:1:{k}" for k in range(3)]
-    assert one.ledger.outbox(run) == []
+    assert one.ledger.pages.outbox(run) == []
 
 
 def test_messages_have_the_documents_of_the_ledger_s_chunks() -> None:
@@ -377,10 +377,10 @@ def test_messages_have_the_documents_of_the_ledger_s_chunks() -> None:
     one.put(A, logs(20, 5))
     read(one, run)
     assert [len(message["references"]) for message in sent(one)] == [8, 8, 4]
-    assert one.ledger.indices(run) == [A]
-    record = one.ledger.record(run)
+    assert one.ledger.pages.indices(run) == [A]
+    record = one.ledger.records.of(run)
     assert (record.found, record.chunks, record.chunks_open) == (20, 3, 3)
-    assert one.ledger.outbox(run) == []
+    assert one.ledger.pages.outbox(run) == []
 
 
 @pytest.mark.parametrize(
@@ -401,13 +401,13 @@ def test_a_page_whose_registration_was_answered_twice_is_sent(
     """Redis is asked again where its first answer was lost; the outbox shows whose it is."""
     one, run = begun()
     fill(one, **{A: 3})
-    register = one.ledger.register
+    register = one.ledger.pages.register
 
     def twice(*arguments: Any, **fields: Any) -> str:
         assert register(*arguments, **fields) == "registered"
         return register(*arguments, **fields)
 
-    monkeypatch.setattr(one.ledger, "register", twice)
+    monkeypatch.setattr(one.ledger.pages, "register", twice)
     assert read(one, run) == "page 1: 3 logs in 1 chunks"
     assert len(sent(one)) == 1
 
@@ -416,7 +416,7 @@ def test_a_page_of_a_run_that_is_over_is_not_sent() -> None:
     one, run = begun(enrich_batch_size=1)
     fill(one, **{A: 3})
     read(one, run, room=1)
-    one.ledger.halt(run, "cancelled")
+    one.ledger.runs.halt(run, "cancelled")
     one.messages.clear()
     assert read(one, run, 2) == "page 2 is closed"
     assert sent(one) == []
