@@ -21,7 +21,7 @@ from enrich.embedding.in_memory import (
 from enrich.enrichment.enricher import Enricher
 from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import TransientError
-from enrich.ledger import Ledger
+from enrich.ledger.in_memory import in_memory_ledger
 from enrich.log_store.in_memory import InMemoryLogStore
 from enrich.models import Chunk, RunRecord
 from enrich.ratelimit.write_throttle import WriteThrottle
@@ -29,6 +29,7 @@ from enrich.settings import load_settings
 from enrich.wiring import resolver_of
 
 DIMENSIONS = 4
+NOBODY = fakeredis.FakeRedis(connected=False)
 
 #: As the tasks do.
 MOST_TRIES = 3
@@ -58,20 +59,20 @@ class MemoryPipeline:
             **overrides,
         }
         self.settings = load_settings(_env_file=None, **wanted)
-        redis = fakeredis.FakeRedis()
         self.store = InMemoryLogStore(self.settings)
         self.embedder = InMemoryEmbedder(DIMENSIONS)
         self.cache = InMemoryCache()
         self.locations = InMemoryLocations(self.settings.openai_base_url)
         self.quota = InMemoryQuota()
-        self.ledger = Ledger(redis, self.settings.enrich_redis_prefix)
+        self.ledger = in_memory_ledger()
         self.publisher = InMemoryPublisher()
         self.messages = self.publisher.messages
         self.resolver = resolver_of(
             *(self.settings, self.store, self.ledger, self.quota),
             *(self.embedder, self.cache, self.locations),
         )
-        throttle = WriteThrottle(redis, self.settings)
+        # Without a pace it asks nobody.
+        throttle = WriteThrottle(NOBODY, self.settings)
         self.scanner = Scanner(
             *(self.settings, self.store, self.locations, self.ledger, self.resolver),
             self.publisher,

@@ -35,9 +35,13 @@ __all__ = [
 class Ledger:
     """One deployment's ledger. Its parts raise EnrichError where Redis does not answer."""
 
-    def __init__(self, connection: redis.Redis, prefix: str) -> None:
-        """Args: prefix: ENRICH_REDIS_PREFIX."""
-        keys = Keyspace(connection, prefix)
+    def __init__(self, connection: redis.Redis, prefix: str, keys: Keyspace | None = None) -> None:
+        """
+        Args:
+            prefix: ENRICH_REDIS_PREFIX.
+            keys: makes the moves; by default the Lua scripts do.
+        """
+        keys = keys or Keyspace(connection, prefix)
         self._keys = keys
         #: A run and the work in it.
         self.runs = Runs(keys)

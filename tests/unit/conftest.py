@@ -14,6 +14,7 @@ import pytest
 import redis
 
 from dev.redis_server import RedisUnavailable, server_argv
+from enrich.ledger.in_memory import InMemoryRedis
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,7 +35,15 @@ def redis_is_empty(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="module", params=["fakeredis", "valkey"])
 def connection(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
-    if request.param == "fakeredis":
+    yield from connection_to(request.param)
+
+
+def connection_to(kind: str) -> Iterator[redis.Redis]:
+    """A connection to a fake Redis, to a real one, or to the ledger's memory."""
+    if kind == "memory":
+        yield InMemoryRedis()  # type: ignore[misc]
+        return
+    if kind == "fakeredis":
         yield fakeredis.FakeRedis()
         return
     folder = Path(tempfile.mkdtemp(prefix="valkey-"))

@@ -1,13 +1,15 @@
 """The ledger: each page, chunk and run counts once, whatever is lost, doubled or comes late.
 
-Every test runs on fakeredis and on a real server. The state machine draws deliveries in any order,
-repetition and loss, with a crash possible between each two steps, and keeps books of its own.
+Every test runs in memory, on fakeredis and on a real server. The state machine draws deliveries in
+any order, repetition and loss, with a crash possible between each two steps, and keeps books of its
+own.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Iterator
 from random import Random
 from typing import Any
 
@@ -25,9 +27,11 @@ from hypothesis.stateful import (
 
 from enrich.errors import RunClosed
 from enrich.ledger import Lease, Ledger, Scan
+from enrich.ledger.in_memory import InMemoryRedis, ledger_on
 from enrich.ledger.refused import REFUSED_KEPT
 from enrich.ledger.runs import RECORDS_KEPT
 from enrich.models import COUNTERS, VECTOR_OUTCOMES, Outcome, RunRecord
+from tests.unit.conftest import connection_to
 
 #: Time is the server's and cannot be moved, so limits are: none has passed, or all have.
 NEVER, AT_ONCE = 3600.0, -1.0
@@ -40,9 +44,20 @@ def prefix() -> str:
     return next(PREFIXES)
 
 
+@pytest.fixture(scope="module", params=["memory", "fakeredis", "valkey"])
+def connection(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
+    yield from connection_to(request.param)
+
+
+def ledger_of(connection: redis.Redis, prefix: str) -> Ledger:
+    if isinstance(connection, InMemoryRedis):
+        return ledger_on(connection, prefix)
+    return Ledger(connection, prefix)
+
+
 @pytest.fixture
 def ledger(connection: redis.Redis, prefix: str) -> Ledger:
-    return Ledger(connection, prefix)
+    return ledger_of(connection, prefix)
 
 
 def opened(ledger: Ledger, trigger: str = "manual") -> str:
@@ -66,7 +81,7 @@ def test_runs_of_another_redis_or_prefix_are_strangers(
     ledger: Ledger, connection: redis.Redis
 ) -> None:
     run = opened(ledger)
-    elsewhere = opened(Ledger(connection, next(PREFIXES)))
+    elsewhere = opened(ledger_of(connection, next(PREFIXES)))
     assert ledger.runs.unknown([run, elsewhere, "", "no such run"]) == {
         elsewhere,
         "",
@@ -604,7 +619,7 @@ def test_endpoint_is_remembered(ledger: Ledger) -> None:
 
 
 def test_ledgers_with_other_prefixes_know_nothing_of_each_other(connection: redis.Redis) -> None:
-    one, other = Ledger(connection, next(PREFIXES)), Ledger(connection, next(PREFIXES))
+    one, other = ledger_of(connection, next(PREFIXES)), ledger_of(connection, next(PREFIXES))
     run = opened(one)
     assert other.runs.active() == ""
     assert other.runs.open("beat", 600).verdict == "opened"
@@ -638,7 +653,7 @@ class Runs(RuleBasedStateMachine):
         super().__init__()
         self.redis = connection
         self.prefix = next(PREFIXES)
-        self.ledger = Ledger(connection, self.prefix)
+        self.ledger = ledger_of(connection, self.prefix)
         #: What the broker holds: (task, arguments).
         self.broker: list[tuple[str, Any]] = []
         #: Chunks being worked on, with who does.
@@ -901,7 +916,7 @@ def test_books_agree_after_any_order_repetition_loss_and_crash(connection: redis
         lambda: Runs(connection),
         # Not shrunk: steps are seeds, which do not get simpler.
         settings=settings(
-            max_examples=60,
+            max_examples=20 if isinstance(connection, InMemoryRedis) else 60,
             stateful_step_count=60,
             deadline=None,
             derandomize=True,

@@ -372,7 +372,7 @@ def worlds(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(deadline=None, max_examples=40, derandomize=True, phases=NO_SHRINKING)
+@settings(deadline=None, max_examples=25, derandomize=True, phases=NO_SHRINKING)
 @given(worlds())
 def test_every_log_is_found_once_and_no_index_waits_for_more_than_the_turns_before_its_own(
     world: dict[str, Any],
