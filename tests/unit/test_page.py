@@ -99,7 +99,7 @@ def test_what_concerns_all_indices_halts(trouble: str, monkeypatch: pytest.Monke
     if trouble == "too old":
         monkeypatch.setattr(one.store, "version", lambda: Version("opensearch", "2.3.0"))
     else:
-        one.store.seen_nodes = Nodes(data=1, obstacle="a full disk")
+        one.store.seen_nodes = Nodes(data=1, blocker="a full disk")
     with pytest.raises(Halt, match=trouble):
         read(one, run)
     assert one.ledger.pages.scan(run) is None
@@ -109,7 +109,7 @@ def test_what_concerns_all_indices_halts(trouble: str, monkeypatch: pytest.Monke
 def test_the_survey_is_made_once_and_the_smallest_backlog_comes_first() -> None:
     one, run = begun(enrich_batch_size=1)
     fill(one, **{A: 9, B: 2, C: 5})
-    one.store.seen_nodes = Nodes(data=3, obstacle="")
+    one.store.seen_nodes = Nodes(data=3, blocker="")
     first = read(one, run, room=1)
     scan = one.ledger.pages.scan(run)
     assert scan is not None
@@ -140,7 +140,7 @@ def test_chunks_name_only_those_of_their_indices_that_are_written_by_update() ->
     one, run = begun()
     one.put(A, logs(1, 1))
     one.put(B, logs(2, 2))
-    one.store.seen_nodes = Nodes(data=2, obstacle="")
+    one.store.seen_nodes = Nodes(data=2, blocker="")
     one.store.indices[A].update_only = True
     read(one, run)
     (message,) = sent(one)

@@ -437,7 +437,7 @@ def test_every_log_is_found_once_and_no_index_waits_for_more_than_the_turns_befo
 
 def test_a_run_reads_its_pages_to_the_end() -> None:
     one = MemoryPipeline(enrich_batch_size=5, enrich_max_chunks_in_flight=1)
-    one.store.seen_nodes = Nodes(data=2, obstacle="")
+    one.store.seen_nodes = Nodes(data=2, blocker="")
     one.fill(a_2026_11=70, b_2026_11=33, c_2026_11=5)
 
     record = one.run()
