@@ -119,9 +119,17 @@ def _embedded(texts: Sequence[str]) -> npt.NDArray[np.float32]:
     return np.concatenate([model().embed(list(some)) for some in sliced(texts, 1000)])
 
 
-def create_indices(cluster: Cluster, names: Sequence[str], **settings: str) -> None:
-    """Make indices from the product's own template; one node has no place for a replica."""
+def create_indices(
+    cluster: Cluster, names: Sequence[str], *, engine: str = "", **settings: str
+) -> None:
+    """Make indices from the product's own template; one node has no place for a replica.
+
+    Args:
+        engine: of the vectors' index, in place of the template's.
+    """
     template = index_template(DIMENSIONS, names)["template"]
+    if engine:
+        template["mappings"]["properties"]["log_vector"]["method"]["engine"] = engine
     template["settings"] |= {"number_of_replicas": 0, **settings}
     for name in names:
         cluster("PUT", f"/{name}", template)

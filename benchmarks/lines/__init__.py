@@ -17,6 +17,7 @@ from benchmarks.lines import (
     memory,
     quota,
     scale,
+    sick,
     start,
 )
 from benchmarks.rounds import Figure
@@ -61,6 +62,11 @@ LINES: Mapping[str, Line] = {
         logs=lambda options: growth.sizes(options)[-1],
     ),
     "kindness": Line(title="others on the same OpenSearch", measure=kindness.measure),
+    "sick": Line(
+        title="one sick index beside healthy ones",
+        measure=sick.measure,
+        logs=lambda options: 2 * (options.size or sick.SIZE),
+    ),
     "memory": Line(
         title="a large backlog while logs keep arriving",
         measure=memory.measure,
