@@ -31,6 +31,10 @@ class TransientError(EnrichError):
     """Trouble that passes: time-out, lost connection, 5xx, overload. The chunk is tried again."""
 
 
+class IndexInTrouble(TransientError):
+    """Single indices refuse writes for now, or cannot be read; others need not wait for them."""
+
+
 class ServerUnavailable(TransientError):
     """A server could not be reached or did not answer in time."""
 

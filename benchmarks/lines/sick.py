@@ -35,20 +35,22 @@ def measure(stage: Stage) -> list[Figure]:
     size = stage.options.size or SIZE
     corpus = make_corpus(size, place=lambda n: _HEALTHY[n % len(_HEALTHY)])
     others = make_corpus(int(size * _SICK_SHARE), seed=8, place=lambda _: SICK)
-    with HttpProxy(stage.stack.opensearch.url) as proxy:
-        with stage.product(env={"OPENSEARCH_PORT": str(proxy.port)}, flower=False) as product:
-            stage.warm(product)
-            run = partial(_rate, stage, product, proxy, corpus)
-            contenders: dict[str, Callable[[], float]] = {
-                "alone": run,
-                "throttled": partial(run, sick=others.logs, alter=throttling(SICK)),
-                "slow": partial(run, sick=others.logs, alter=slowing(SICK, _SLOW_SECONDS)),
-                "red": partial(run, red=True),
-                "dead engine": partial(run, sick=others.logs, engine="faiss"),
-            }
-            # Nobody counts the first one: Java gets faster meanwhile.
-            run()
-            rates = alternate(contenders, stage.rounds(2, 5), stage.say)
+    with (
+        HttpProxy(stage.stack.opensearch.url) as proxy,
+        stage.product(env={"OPENSEARCH_PORT": str(proxy.port)}, flower=False) as product,
+    ):
+        stage.warm(product)
+        run = partial(_rate, stage, product, proxy, corpus)
+        contenders: dict[str, Callable[[], float]] = {
+            "alone": run,
+            "throttled": partial(run, sick=others.logs, alter=throttling(SICK)),
+            "slow": partial(run, sick=others.logs, alter=slowing(SICK, _SLOW_SECONDS)),
+            "red": partial(run, red=True),
+            "dead engine": partial(run, sick=others.logs, engine="faiss"),
+        }
+        # Nobody counts the first one: Java gets faster meanwhile.
+        run()
+        rates = alternate(contenders, stage.rounds(2, 5), stage.say)
     stage.data["sick"] = {"logs": size, "sick_logs": len(others.logs), "rates": rates}
     alone, *sick = rates
     return [

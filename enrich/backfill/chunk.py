@@ -8,7 +8,7 @@ from enrich.backfill.lease import is_dead, this_process
 from enrich.backfill.progress import Progress
 from enrich.enrichment.enricher import MAX_LOSSES, Enricher
 from enrich.enrichment.outcomes import IN_DOUBT, Tally
-from enrich.errors import Halt, NotYet, TransientError
+from enrich.errors import Halt, IndexInTrouble, NotYet, TransientError
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import Configuration
 from enrich.log_store import RequestRefused
@@ -86,6 +86,10 @@ class Chunks:
         except TransientError as error:
             self._ledger.counters.add_retry(chunk.run, str(error))
             self._ledger.chunks.release(chunk.id, owner)
+            if isinstance(error, IndexInTrouble):
+                # No other chunk may end before this one: the next page is due now.
+                self._ledger.chunks.set_aside(chunk.id)
+                self._progress.advance(chunk.run, self._ledger.runs.state(chunk.run))
             raise
         except RequestRefused as error:
             return self._defer(chunk, str(error))

@@ -101,8 +101,10 @@ class Scanner:
             page,
             room=room,
             most=most,
+            late=troubled,
             refused=self._ledger.refused.all(),
         )
+        self._ledger.index_states.note_trouble(sorted(read.late))
         pending = [*read.scan.pending, *behind]
         messages = self._messages(run, page, read, scan.update_only)
         verdict = self._ledger.pages.register(

@@ -36,16 +36,22 @@ class Progress:
             self._publisher.finish_run(run)
         elif (
             not standing.scan_done
-            and self.free_slots(standing)
+            and self.free_slots(run, standing)
             and not self.reader(run, standing.page)
         ):
             self._publisher.scan_page(run, standing.page)
 
-    def free_slots(self, standing: RunState) -> int:
-        """Chunks that may be added; 0 below half of the limit, so that pages stay large."""
+    def free_slots(self, run: str, standing: RunState) -> int:
+        """Chunks that may be added; 0 below half of the limit, so that pages stay large.
+
+        Those that wait for an index in trouble take no slot from the others, up to the same limit.
+        """
         most = self._max_chunks
+        enough = max(1, most // 2)
         free = most - standing.open_chunks
-        return free if free >= max(1, most // 2) else 0
+        if free < enough:
+            free += min(most, self._ledger.chunks.aside(run))
+        return free if free >= enough else 0
 
     def reader(self, run: str, page: int) -> str:
         """Who is reading this page, or "". A lease whose owner is dead is given back; should two

@@ -153,7 +153,7 @@ class Backfill:
             return f"page {page} was read before"
         if self._ledger.controls.paused():
             return "paused"
-        free = self._progress.free_slots(standing)
+        free = self._progress.free_slots(run, standing)
         if not free:
             return "no room for more chunks"
         if self._progress.reader(run, page) or not self._ledger.pages.lease(

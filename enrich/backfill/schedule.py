@@ -61,6 +61,8 @@ class Page:
     scan: Scan
     #: Indices that could not be searched, and why.
     troubled: dict[str, str]
+    #: Indices whose search ran out of time; they are still pending.
+    late: set[str]
 
     @cached_property
     def found(self) -> list[Found]:
@@ -85,6 +87,7 @@ class _Rounds:
     #: Indices that have nothing behind their rows.
     ended: set[str] = field(default_factory=set)
     troubled: dict[str, str] = field(default_factory=dict)
+    late: set[str] = field(default_factory=set)
 
 
 class Pager:
@@ -103,6 +106,7 @@ class Pager:
         room: int,
         most: float,
         refused: Collection[tuple[str, str]],
+        late: Collection[str] = (),
     ) -> Page:
         """Read the scan's next page.
 
@@ -112,6 +116,7 @@ class Pager:
             room: chunks that it may have at most.
             most: logs that it may have at most.
             refused: documents to be passed over, by index and id.
+            late: indices that are given up if their search runs out of time once more.
 
         Raises:
             TransientError: OpenSearch did not answer.
@@ -120,7 +125,7 @@ class Pager:
         large = rounds * ROUND_DOCUMENTS >> max(0, _PAGES_OF_GROWTH - page)
         fitting = room * self._texts * _LOGS_OF_A_TEXT
         wanted = int(min(large, fitting, most))
-        read = self._rounds(scan, wanted, room, refused)
+        read = self._rounds(scan, wanted, room, refused, late)
         found = [row.found for row in read.rows if row.found is not None]
         taken, chunks = fit_page(found[: int(min(most, len(found)))], room=room, texts=self._texts)
         done = _done(read.rows, len(taken))
@@ -139,10 +144,16 @@ class Pager:
             chunks=chunks,
             scan=replace(scan, pending=pending, left=left, in_turn=in_turn),
             troubled=read.troubled,
+            late=read.late,
         )
 
     def _rounds(
-        self, scan: Scan, wanted: int, room: int, refused: Collection[tuple[str, str]]
+        self,
+        scan: Scan,
+        wanted: int,
+        room: int,
+        refused: Collection[tuple[str, str]],
+        late: Collection[str],
     ) -> _Rounds:
         """Search until the page is full, or what the next round brings might find no room.
 
@@ -163,8 +174,13 @@ class Pager:
             rows = self._in_turn(pages, refused)
             found = [row.found for row in rows if row.found is not None]
             read.rows += rows
-            read.troubled |= {page.index: page.trouble for page in pages if page.trouble}
-            read.ended |= {page.index for page in pages if page.trouble or page.exhausted}
+            read.late |= {page.index for page in pages if page.late and page.index not in late}
+            read.troubled |= {
+                page.index: page.trouble
+                for page in pages
+                if page.trouble and page.index not in read.late
+            }
+            read.ended |= {page.index for page in pages if page.exhausted} | read.troubled.keys()
             reached = _cursors(rows)
             pending = [p for p in _behind(pending, reached, read.ended) if p[0] in reached]
             left = _left(left, found)

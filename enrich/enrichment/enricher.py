@@ -17,7 +17,7 @@ from enrich.enrichment.run_usage import RunUsage
 from enrich.enrichment.text_groups import TextGroup, text_groups
 from enrich.enrichment.write_trials import DEAD, Sorted, WriteTrials
 from enrich.enrichment.writer import IndexSilent, Writer
-from enrich.errors import NotYet, TransientError, place_of
+from enrich.errors import IndexInTrouble, NotYet, TransientError, place_of
 from enrich.ledger import Lease, Ledger
 from enrich.log_store import Document, LogStore, Presence
 from enrich.models import VECTOR_OUTCOMES, Chunk, Outcome, Reference
@@ -86,7 +86,7 @@ class Enricher:
             tally = self._work_on(chunk, claim)
         self._ledger.index_states.note_trouble(sorted(tally.troubled))
         if tally.overloaded:
-            raise TransientError(OVERLOADED)
+            raise IndexInTrouble(OVERLOADED)
         if tally.waiting:
             raise NotYet("another worker is trying whether an index takes writes", TRIAL_SECONDS)
         if tally.unreadable and claim.tried:
@@ -94,7 +94,7 @@ class Enricher:
             # has just started cannot be read yet.
             raise TransientError(IN_DOUBT)
         if tally.away:
-            raise TransientError(UNREADABLE)
+            raise IndexInTrouble(UNREADABLE)
         strangers = self._ledger.runs.unknown(tally.by_others)
         if strangers:
             count = sum(tally.by_others[run] for run in strangers)

@@ -20,6 +20,9 @@ PAST_DEADLINE = (
     "too slow?"
 )
 
+#: Longer than a chunk is tried again; nobody has to forget those that are settled.
+ASIDE_SECONDS = 3600
+
 
 class Chunks:
     """Leases and outcomes. An owner is "host/pid"; times are seconds."""
@@ -59,6 +62,26 @@ class Chunks:
     def release(self, chunk: str, owner: str) -> None:
         """Give the lease back, for a retry."""
         self._keys.move("note", run_of(chunk), chunk, owner, "released", "")
+
+    def set_aside(self, chunk: str) -> None:
+        """Note that an open chunk waits for an index in trouble."""
+        key = self._keys.run_key(run_of(chunk), "aside")
+        with translated():
+            pipe = self._keys.redis.pipeline(transaction=True)
+            pipe.sadd(key, chunk)
+            pipe.expire(key, ASIDE_SECONDS)
+            pipe.execute()
+
+    def aside(self, run: str) -> int:
+        """How many open chunks wait for an index in trouble."""
+        with translated():
+            chunks = sorted(map(text, self._keys.redis.smembers(self._keys.run_key(run, "aside"))))
+            if not chunks:
+                return 0
+            return sum(
+                entry is not None
+                for entry in self._keys.redis.hmget(self._keys.run_key(run, "open"), chunks)
+            )
 
     def note_alone(self, chunk: str, owner: str, fingerprint: str) -> None:
         """Name the text that is handled alone from now on, so that it is known which one took the

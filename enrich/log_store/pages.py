@@ -38,6 +38,9 @@ from enrich.text.extract import MAX_TEXT_BYTES, TAIL_BYTES
 
 log = logging.getLogger(__name__)
 
+#: Why an index is left out whose search ran out of time twice.
+_TOO_SLOW = "not every shard answers within half of OPENSEARCH_TIMEOUT_SECONDS"
+
 #: A page without scripts carries whole messages, so it has to be small.
 PAGE_WITHOUT_SCRIPTS = 50
 
@@ -126,6 +129,8 @@ class IndexPage:
     exhausted: bool = False
     #: Why the index could not be read; then there are no hits.
     trouble: str = ""
+    #: Whether that is so because its search ran out of time.
+    late: bool = False
 
 
 @translates_shapes
@@ -134,6 +139,8 @@ class Finder:
 
     def __init__(self, connection: Connection, scope: Scope, settings: Settings) -> None:
         self._connection = connection
+        #: Of one search: the others of the request wait for it no longer.
+        self._timeout = connection.write_timeout
         self._scope = scope
         self._queries = Queries(settings)
         self._max_age_days = settings.enrich_max_age_days
@@ -332,6 +339,7 @@ class Finder:
             "sort": [*([] if unsorted else [by_time]), {"_seq_no": "desc"}],
             "seq_no_primary_term": True,
             "track_total_hits": False,
+            "timeout": self._timeout,
             **NO_PIPELINE,
         }
         if target.cursor is not None:
@@ -354,7 +362,9 @@ class Finder:
                 return IndexPage(index=index, exhausted=True)
             return IndexPage(index=index, trouble=cannot_search(kind))
         if not answer.whole:
-            return IndexPage(index=index, trouble=NO_SHARD)
+            # What was found until then may leave out newer logs.
+            why = _TOO_SLOW if answer.timed_out else NO_SHARD
+            return IndexPage(index=index, trouble=why, late=answer.timed_out)
         hits = [_found(hit) for hit in answer.hits.hits]
         return IndexPage(
             index=index,

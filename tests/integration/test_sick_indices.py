@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from dev.http_proxy import Answered, Asked, Forward, HttpProxy
+from dev.http_proxy import Answered, Asked, Forward, HttpProxy, unaltered
 from dev.services import Services
+from enrich.errors import IndexInTrouble
 from enrich.ledger import IndexState
 from enrich.log_store import index_template
 from enrich.models import Chunk
@@ -162,3 +163,89 @@ def test_chunks_that_were_sent_before_write_what_is_in_trouble_behind_the_others
     with_logs = [held for held in bodies if held & {INDEX, SICK}]
     assert {INDEX, SICK} not in with_logs
     assert with_logs.index({INDEX}) < with_logs.index({SICK})
+
+
+def test_a_chunk_whose_index_refuses_writes_takes_no_slot_from_the_others(
+    pipeline: Build, search: Search, clean: Services
+) -> None:
+    """One chunk may be in flight, and that one has logs of an index that refuses them."""
+    for index, count in ((SICK, 20), (INDEX, 60)):
+        search.create(index)
+        search.index(index, logs(count, count))
+    bodies: list[set[str]] = []
+    waiting: list[tuple[str, Any]] = []
+    with HttpProxy(clean.opensearch.url) as proxy:
+        one = pipeline(
+            opensearch_port=proxy.port, enrich_max_chunks_in_flight=1, enrich_batch_size=10
+        )
+        one.find_unvectorized("manual")
+        while one.messages:
+            name, arguments = one.messages[0]
+            if name != "embed_and_update":
+                one.deliver()
+                continue
+            one.messages.popleft()
+            proxy.alter = refusing(SICK, bodies)
+            try:
+                one.backfill.embed_and_update(Chunk.from_message(arguments[0]))
+            except IndexInTrouble:
+                waiting.append((name, arguments))
+
+        assert search.count(INDEX, {"exists": {"field": "log_vector"}}) == 60
+        assert 0 < len(waiting) <= 2, "as many again as the limit, and no more"
+
+        proxy.alter = unaltered
+        one.messages.extend(waiting)
+        while one.messages:
+            one.deliver()
+        (record,) = one.ledger.records.last(1)
+    assert_adds_up(record)
+    assert (record.vectors_written, record.deferred) == (80, 0)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_index_whose_search_runs_out_of_time_is_read_behind_the_others(
+    pipeline: Build, search: Search, clean: Services, times: int
+) -> None:
+    """Once: nothing of it is missed. Twice: it is left to the next run."""
+    for index, count in ((SICK, 20), (INDEX, 60)):
+        search.create(index)
+        search.index(index, logs(count, count))
+    searches = 0
+    chunks: list[set[str]] = []
+
+    def alter(asked: Asked, forward: Forward) -> Answered:
+        nonlocal searches
+        answered = forward(asked)
+        if not asked.path.startswith("/_msearch") or b'"timeout"' not in asked.body:
+            return answered
+        answer = json.loads(answered.body)
+        targets = [json.loads(row)["index"] for row in asked.body.splitlines()[::2]]
+        for target, response in zip(targets, answer["responses"], strict=True):
+            searches += target == SICK
+            # The first is the survey's.
+            if target == SICK and 2 <= searches <= times + 1:
+                response["timed_out"] = True
+                response["hits"]["hits"] = response["hits"]["hits"][:3]
+        return Answered(body=json.dumps(answer).encode())
+
+    with HttpProxy(clean.opensearch.url) as proxy:
+        one = pipeline(opensearch_port=proxy.port)
+
+        def note(name: str, arguments: Any) -> None:
+            if name == "embed_and_update":
+                chunk = Chunk.from_message(arguments[0])
+                chunks.append({reference.index for reference in chunk.references})
+
+        one.before = note
+        proxy.alter = alter
+        record = one.run()
+
+    assert_adds_up(record)
+    assert searches > times
+    if times == 1:
+        assert chunks == [{INDEX}, {SICK}]
+        assert (record.vectors_written, record.skipped_indices) == (80, {})
+    else:
+        assert (chunks, record.vectors_written) == ([{INDEX}], 60)
+        assert "not every shard answers within" in record.skipped_indices[SICK]
