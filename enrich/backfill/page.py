@@ -16,14 +16,13 @@ from typing import Any, Protocol
 from enrich.backfill.chunking import Found
 from enrich.backfill.schedule import Page, Pager, has_text
 from enrich.embedding.budget import share_used_up
-from enrich.embedding.locations import VectorLocations
 from enrich.embedding.resolver import Resolver
-from enrich.enrichment.comparing import Comparing
+from enrich.enrichment.comparing import Comparing, Locations
 from enrich.enrichment.run_usage import RunUsage
 from enrich.enrichment.write_trials import DEAD
 from enrich.errors import Halt, InputRefused
 from enrich.ledger import IndexState, Ledger, Scan
-from enrich.log_store import LogStore
+from enrich.log_store.interfaces import RunStore
 from enrich.models import Chunk, Donor, project_of
 from enrich.settings import Settings
 
@@ -42,8 +41,8 @@ class Scanner:
     def __init__(
         self,
         settings: Settings,
-        store: LogStore,
-        locations: VectorLocations,
+        store: RunStore,
+        locations: Locations,
         ledger: Ledger,
         resolver: Resolver,
         publisher: ChunkPublisher,

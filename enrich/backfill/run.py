@@ -18,14 +18,15 @@ from enrich.backfill.page import Scanner
 from enrich.backfill.progress import Progress
 from enrich.backfill.publisher import Publisher
 from enrich.backfill.summary import log_summary
-from enrich.embedding.locations import VectorLocations
 from enrich.embedding.resolver import Resolver
+from enrich.enrichment.comparing import Locations
 from enrich.enrichment.enricher import Enricher
 from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import Halt, NotHere, RunClosed, TransientError
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import Configuration
-from enrich.log_store import LogStore, RequestRefused
+from enrich.log_store import RequestRefused
+from enrich.log_store.interfaces import RunStore
 from enrich.models import Chunk, Outcome, outcome_line
 from enrich.ratelimit.write_throttle import WriteThrottle
 from enrich.settings import Settings
@@ -45,9 +46,9 @@ class Parts:
     """What a backfill works with; built once per process, after the fork."""
 
     settings: Settings
-    store: LogStore
+    store: RunStore
     resolver: Resolver
-    locations: VectorLocations
+    locations: Locations
     ledger: Ledger
     throttle: WriteThrottle
     publisher: Publisher

@@ -19,7 +19,8 @@ import msgspec
 from enrich.backfill.chunking import Found, fit_page
 from enrich.errors import TextUnusable
 from enrich.ledger import Scan
-from enrich.log_store import Finder, Hit, IndexPage, Target
+from enrich.log_store import Hit, IndexPage, Target
+from enrich.log_store.interfaces import PageReader
 from enrich.settings import Settings
 from enrich.text.extract import fingerprint, text_of
 from enrich.text.masking import masker_of
@@ -93,7 +94,7 @@ class _Rounds:
 class Pager:
     """Reads pages; changes nothing."""
 
-    def __init__(self, finder: Finder, settings: Settings) -> None:
+    def __init__(self, finder: PageReader, settings: Settings) -> None:
         self._finder = finder
         self._texts = settings.enrich_batch_size
         self._mask = masker_of(settings.enrich_mask)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from enrich.embedding.locations import VectorLocations
+from enrich.embedding.locations import VectorLocation
 from enrich.embedding.resolver import Resolver
 from enrich.embedding.space_guard import Sample, Space, SpaceGuard
 from enrich.enrichment.run_usage import RunUsage
 from enrich.errors import AccessRefused, TextUnusable, TransientError
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import Configuration
-from enrich.log_store import LogStore, RequestRefused, StoredVector
+from enrich.log_store import RequestRefused, StoredVector
+from enrich.log_store.interfaces import RunStore
 from enrich.models import project_of
 from enrich.settings import Settings
 from enrich.text.extract import fingerprint, text_of
@@ -25,14 +27,20 @@ log = logging.getLogger(__name__)
 MOST_PLACES = 50
 
 
+class Locations(Protocol):
+    """Tells where vectors of an endpoint were written."""
+
+    def some(self, url: str, size: int) -> Sequence[VectorLocation]: ...
+
+
 class Comparing:
     """Sees before a run buys a vector that it may be written beside those that are there."""
 
     def __init__(
         self,
         settings: Settings,
-        store: LogStore,
-        written: VectorLocations,
+        store: RunStore,
+        written: Locations,
         ledger: Ledger,
         resolver: Resolver,
     ) -> None:
@@ -86,7 +94,7 @@ class _Memory:
 class _StoredSamples:
     """`enrich.embedding.space_guard.Stored` in OpenSearch."""
 
-    def __init__(self, settings: Settings, store: LogStore, written: VectorLocations) -> None:
+    def __init__(self, settings: Settings, store: RunStore, written: Locations) -> None:
         self._store = store
         self._written = written
         self._space = settings.embedding_model, settings.embedding_dimensions

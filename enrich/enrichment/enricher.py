@@ -19,7 +19,8 @@ from enrich.enrichment.write_trials import DEAD, Sorted, WriteTrials
 from enrich.enrichment.writer import IndexSilent, Writer
 from enrich.errors import IndexInTrouble, NotYet, TransientError, place_of
 from enrich.ledger import Lease, Ledger
-from enrich.log_store import Document, LogStore, Presence
+from enrich.log_store import Document, Presence
+from enrich.log_store.interfaces import RunStore
 from enrich.models import VECTOR_OUTCOMES, Chunk, Outcome, Reference
 from enrich.ratelimit.write_throttle import WriteThrottle
 from enrich.settings import Settings
@@ -53,7 +54,7 @@ class Enricher:
     def __init__(
         self,
         settings: Settings,
-        store: LogStore,
+        store: RunStore,
         resolver: Resolver,
         ledger: Ledger,
         throttle: WriteThrottle,

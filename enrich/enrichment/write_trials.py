@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from enrich.ledger import IndexState, IndexStates
-from enrich.log_store.engines import Engines
+from enrich.log_store.interfaces import EngineProbe
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class Sorted:
 class WriteTrials:
     """Tries indices; one for each worker process."""
 
-    def __init__(self, engines: Engines, states: IndexStates, claimant: str) -> None:
+    def __init__(self, engines: EngineProbe, states: IndexStates, claimant: str) -> None:
         self._engines = engines
         self._states = states
         self._claimant = claimant

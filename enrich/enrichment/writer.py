@@ -19,13 +19,13 @@ from enrich.log_store import (
     PIPELINE_MISSING,
     Addition,
     Document,
-    LogStore,
     NoAnswerInTime,
     Presence,
     Verdict,
     Write,
     encode_vector,
 )
+from enrich.log_store.interfaces import RunStore
 from enrich.models import METHOD, Chunk, Outcome
 from enrich.ratelimit.write_throttle import WriteThrottle
 from enrich.settings import Settings
@@ -41,7 +41,7 @@ class Writer:
     def __init__(
         self,
         settings: Settings,
-        store: LogStore,
+        store: RunStore,
         ledger: Ledger,
         throttle: WriteThrottle,
         trials: WriteTrials,
