@@ -65,21 +65,21 @@ class Chunks:
         owner = this_process()
         hard = self._hard_limit
         mine = self._configuration
-        claim = self._ledger.chunks.begin(chunk.id, owner, hard, configuration=mine)
-        if claim.verdict == "busy" and is_dead(claim.owner):
-            claim = self._ledger.chunks.begin(
-                chunk.id, owner, hard, dead=claim.owner, configuration=mine
+        lease = self._ledger.chunks.begin(chunk.id, owner, hard, configuration=mine)
+        if lease.verdict == "busy" and is_dead(lease.owner):
+            lease = self._ledger.chunks.begin(
+                chunk.id, owner, hard, dead=lease.owner, configuration=mine
             )
-        if claim.verdict == "other":
+        if lease.verdict == "other":
             return self._progress.leave(chunk.run, self._ledger.runs.configure(chunk.run, mine))
-        if claim.verdict == "closed":
+        if lease.verdict == "closed":
             return self._closed(chunk, hard)
-        if claim.verdict == "busy":
-            raise ChunkBusy(claim.seconds_left)
-        if claim.workers_lost > MAX_LOSSES:
-            return self._defer_unread(chunk, claim.workers_lost)
+        if lease.verdict == "busy":
+            raise ChunkBusy(lease.seconds_left)
+        if lease.workers_lost > MAX_LOSSES:
+            return self._defer_unread(chunk, lease.workers_lost)
         try:
-            tally = self._enricher.work(chunk, claim)
+            tally = self._enricher.work(chunk, lease)
         except Halt as error:
             self._progress.halt(chunk.run, str(error))
             return self._settle(chunk, self._accounted(chunk, str(error)))
@@ -111,20 +111,20 @@ class Chunks:
     def give_up(self, chunk: Chunk, why: str) -> str:
         """Settle a chunk that cannot be finished: what was written counts, the rest is deferred."""
         hard = self._hard_limit
-        claim = self._ledger.chunks.begin(chunk.id, this_process(), hard, dead=this_process())
-        if claim.verdict == "closed" and self._ledger.chunks.unaccounted(chunk.id, hard):
+        lease = self._ledger.chunks.begin(chunk.id, this_process(), hard, dead=this_process())
+        if lease.verdict == "closed" and self._ledger.chunks.unaccounted(chunk.id, hard):
             # Nobody tries again: what cannot be read even now stays deferred.
             return self._settle(chunk, self._accounted(chunk, why))
-        if claim.verdict != "go":
+        if lease.verdict != "go":
             # Another delivery is at it, and will settle it.
-            return f"chunk {chunk.id} is {claim.verdict}"
+            return f"chunk {chunk.id} is {lease.verdict}"
         return self._defer(chunk, why)
 
-    def _defer_unread(self, chunk: Chunk, losses: int) -> str:
+    def _defer_unread(self, chunk: Chunk, workers_lost: int) -> str:
         """Settle a chunk unread: each delivery of it has ended its worker."""
         log.error(
             "chunk %s is deferred: %d workers were lost with it; is a log too large for them?",
-            chunk.id, losses, extra={"run": chunk.run},
+            chunk.id, workers_lost, extra={"run": chunk.run},
         )  # fmt: skip
         tally = _all_deferred(chunk, WORKERS_LOST)
         tally.errors += 1
@@ -146,12 +146,12 @@ class Chunks:
 
     def _settle(self, chunk: Chunk, tally: Tally) -> str:
         line = outcome_line(tally.outcomes)
-        verdict, standing = self._ledger.chunks.settle(
+        verdict, state = self._ledger.chunks.settle(
             chunk.id, tally.outcomes, tally.errors, tally.reasons
         )
         log.debug("chunk %s %s: %s", chunk.id, verdict, line, extra={"run": chunk.run})
-        if standing.known:
-            self._progress.advance(chunk.run, standing)
+        if state.known:
+            self._progress.advance(chunk.run, state)
         return line
 
 

@@ -29,26 +29,24 @@ class Progress:
         self._configuration = configuration
         self._max_chunks = max_chunks_in_flight
 
-    def advance(self, run: str, standing: RunState) -> None:
+    def advance(self, run: str, state: RunState) -> None:
         """Publish the next move, if one is due. Doubles are harmless, but not free: who reads a
         page looks for the next move when it is read."""
-        if standing.over:
+        if state.over:
             self._publisher.finish_run(run)
         elif (
-            not standing.scan_done
-            and self.free_slots(run, standing)
-            and not self.reader(run, standing.page)
+            not state.scan_done and self.free_slots(run, state) and not self.reader(run, state.page)
         ):
-            self._publisher.scan_page(run, standing.page)
+            self._publisher.scan_page(run, state.page)
 
-    def free_slots(self, run: str, standing: RunState) -> int:
+    def free_slots(self, run: str, state: RunState) -> int:
         """Chunks that may be added; 0 below half of the limit, so that pages stay large.
 
         Those that wait for an index in trouble take no slot from the others, up to the same limit.
         """
         most = self._max_chunks
         enough = max(1, most // 2)
-        free = most - standing.open_chunks
+        free = most - state.open_chunks
         if free < enough:
             free += min(most, self._ledger.chunks.aside(run))
         return free if free >= enough else 0

@@ -112,20 +112,20 @@ class Backfill:
 
     def recover(self, run: str) -> None:
         """Defer chunks past their deadline and publish whatever the run waits for."""
-        expired, standing = self._ledger.chunks.expire(
+        expired, state = self._ledger.chunks.expire(
             run, self._settings.enrich_chunk_deadline_seconds
         )
         if expired:
             log.warning(
                 "%d chunks passed their deadline and were deferred", expired, extra={"run": run}
             )
-        if standing.known:
+        if state.known:
             wanted = self._ledger.runs.configured(run)
-            others = standing.running and wanted.differing(self._configuration)
+            others = state.running and wanted.differing(self._configuration)
             if others and not self._ledger.deployment.served(wanted):
                 self._progress.abandon(run, wanted)
             else:
-                self._progress.advance(run, standing)
+                self._progress.advance(run, state)
         else:
             # Its record was lost while its name stayed.
             self._ledger.runs.finish(run)
@@ -135,26 +135,26 @@ class Backfill:
     def scan(self, run: str, page: int) -> str:
         """Read one page of logs that are owed and publish its chunks."""
         try:
-            standing = self._ledger.runs.state(run)
+            state = self._ledger.runs.state(run)
         except RunClosed:
             return f"run {run} is over"
-        if standing.running:
+        if state.running:
             wanted = self._ledger.runs.configure(run, self._configuration)
             if wanted.differing(self._configuration):
                 return self._progress.leave(run, wanted)
-        if standing.running and standing.page == page + 1:
+        if state.running and state.page == page + 1:
             # Delivered again: some of its messages may never have been sent.
             for message in self._ledger.pages.outbox(run):
                 self._publisher.embed_and_update(message)
             self._ledger.pages.sent(run, page)
-        if not standing.running or standing.scan_done:
-            self._progress.advance(run, standing)
+        if not state.running or state.scan_done:
+            self._progress.advance(run, state)
             return f"run {run} is not scanning"
-        if standing.page != page:
+        if state.page != page:
             return f"page {page} was read before"
         if self._ledger.controls.paused():
             return "paused"
-        free = self._progress.free_slots(run, standing)
+        free = self._progress.free_slots(run, state)
         if not free:
             return "no room for more chunks"
         if self._progress.reader(run, page) or not self._ledger.pages.lease(

@@ -1,6 +1,6 @@
 """Documents that were marked failed: which and why, and putting them back in line.
 
-A mark lives on the document; where it could not be written, the ledger keeps the document in mind.
+A mark lives on the document; where it could not be written, the ledger records the document.
 Both are one list here.
 """
 

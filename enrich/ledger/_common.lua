@@ -39,8 +39,8 @@ local function because(run, kind, sentence, n)
   if redis.call('HINCRBY', run_key(run), field, n) <= 0 then redis.call('HDEL', run_key(run), field) end
 end
 
--- A chunk leaves the open set as deferred; kept aside with its claim, so that work which ends late
--- corrects it, and a redelivery can tell whether its holder may still do so.
+-- A chunk leaves the open set as deferred; kept aside with its lease, so that work which ends late
+-- corrects it, and a redelivery can tell whether its owner may still do so.
 local function defer(run, chunk, entry, why)
   redis.call('HDEL', run_key(run, 'open'), chunk)
   redis.call('HSET', run_key(run, 'late'), chunk,

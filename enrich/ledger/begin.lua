@@ -1,9 +1,9 @@
--- Claim a chunk for one delivery. A claim that was neither released nor settled means that its
--- worker was lost; a loss counts against the chunk unless that host was shutting down.
--- ARGV: run, chunk, claimant "host/pid", hard limit (ms), a claimant known to be dead (or ''), and
+-- Lease a chunk to one delivery. A lease that was neither released nor settled means that its
+-- worker was lost, which counts against the chunk unless that host was shutting down.
+-- ARGV: run, chunk, owner "host/pid", hard limit (ms), an owner known to be dead (or ''), and
 -- what tells this call from any other, since it is asked once more where its answer was lost, and
--- the configuration with which the claimant would write (JSON, or '' where it writes nothing).
-local run, chunk, claimant = ARGV[1], ARGV[2], ARGV[3]
+-- the configuration with which the owner would write (JSON, or '' where it writes nothing).
+local run, chunk, owner = ARGV[1], ARGV[2], ARGV[3]
 local raw = redis.call('HGET', run_key(run, 'open'), chunk)
 if not raw or redis.call('HGET', run_key(run), 'state') ~= 'running' then
   return {'closed', '', 0, '', 0}
@@ -20,7 +20,7 @@ local entry = cjson.decode(raw)
 local tried = entry.tried and 1 or 0
 local time = now()
 if entry.by ~= '' and entry.call == ARGV[6] then
-  return {'go', claimant, entry.losses, entry.suspect, tried}
+  return {'go', owner, entry.losses, entry.suspect, tried}
 end
 if entry.by ~= '' then
   local left = entry.claimed + number(ARGV[4]) - time
@@ -32,7 +32,7 @@ if entry.by ~= '' then
     entry.suspect = ''
   end
 end
-entry.by, entry.claimed, entry.tried, entry.call = claimant, time, true, ARGV[6]
+entry.by, entry.claimed, entry.tried, entry.call = owner, time, true, ARGV[6]
 redis.call('HSET', run_key(run, 'open'), chunk, cjson.encode(entry))
 redis.call('HSET', run_key(run), 'last_begin', time)
-return {'go', claimant, entry.losses, entry.suspect, tried}
+return {'go', owner, entry.losses, entry.suspect, tried}

@@ -1,4 +1,4 @@
--- Defer chunks past their deadline. One that was begun counts from its claim; one that only waits,
+-- Defer chunks past their deadline. One that was begun counts from its lease; one that only waits,
 -- from the run's last sign of life, so that a slow API never turns waiting into loss.
 -- ARGV: run, deadline (ms), how that is told as a reason.
 local run = ARGV[1]

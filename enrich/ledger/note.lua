@@ -1,8 +1,8 @@
--- Change the claim on an open chunk: give it back (`released`), or name the text that is about to
+-- Change the lease of an open chunk: give it back (`released`), or name the text that is about to
 -- be handled alone (`suspect`), so that the one which takes its worker down is known afterwards. Of
 -- a chunk that was deferred meanwhile only the former: the next delivery may then count what this
 -- one wrote.
--- ARGV: run, chunk, claimant, what, value.
+-- ARGV: run, chunk, owner, what, value.
 local part = 'open'
 local raw = redis.call('HGET', run_key(ARGV[1], part), ARGV[2])
 if not raw and ARGV[4] == 'released' then

@@ -228,11 +228,11 @@ def after_settled(strike: Strike, *, last: bool) -> None:
     its next page."""
 
     def around(method: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
-        verdict, standing = method(*arguments, **named)
-        if standing.open_chunks == 0 and standing.scan_done is last:
+        verdict, state = method(*arguments, **named)
+        if state.open_chunks == 0 and state.scan_done is last:
             with strike():
                 pass
-        return verdict, standing
+        return verdict, state
 
     SETTLED.wrap(around)
 

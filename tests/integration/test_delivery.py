@@ -244,7 +244,7 @@ def test_a_reader_whose_page_another_has_registered_publishes_nothing(
     three_hundred: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # Its claim is over before it has read: another may have the same page.
+    # Its lease is over before it has read: another may have the same page.
     monkeypatch.setattr("enrich.backfill.run.PAGE_LEASE_SECONDS", 0.001)
     slow, quick = pipeline(), pipeline()
     read = slow.backfill._scanner._store.finder.page
@@ -549,13 +549,13 @@ def test_scripts_forbidden_means_smaller_pages_and_the_same_vectors(
     assert_right_vectors(search, INDEX, model)
 
 
-def lose(one: Pipeline, chunk: Chunk, times: int, suspect: str = "") -> None:
+def lose(one: Pipeline, chunk: Chunk, times: int, alone: str = "") -> None:
     """Begin a chunk and lose the worker, so many times; the last one at a text alone."""
     for n in range(times):
         claimed = one.ledger.chunks.begin(chunk.id, f"lost-host/{n}", 0)
         assert claimed.verdict == "go"
-    if suspect:
-        one.ledger.chunks.note_alone(chunk.id, f"lost-host/{times - 1}", suspect)
+    if alone:
+        one.ledger.chunks.note_alone(chunk.id, f"lost-host/{times - 1}", alone)
 
 
 def test_a_text_that_takes_its_worker_down_alone_fails_and_no_other(

@@ -8,6 +8,7 @@ own.
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Iterator
 from random import Random
@@ -27,6 +28,7 @@ from hypothesis.stateful import (
 
 from enrich.errors import RunClosed
 from enrich.ledger import Lease, Ledger, Scan
+from enrich.ledger.deployment import Configuration
 from enrich.ledger.in_memory import InMemoryRedis, ledger_on
 from enrich.ledger.refused import REFUSED_KEPT
 from enrich.ledger.runs import RECORDS_KEPT
@@ -77,7 +79,7 @@ def with_chunks(ledger: Ledger, *documents: int, done: bool = True) -> tuple[str
 # -- who else writes
 
 
-def test_runs_of_another_redis_or_prefix_are_strangers(
+def test_runs_of_another_redis_or_prefix_are_unknown(
     ledger: Ledger, connection: redis.Redis
 ) -> None:
     run = opened(ledger)
@@ -191,7 +193,7 @@ def test_a_move_that_redis_was_asked_twice_is_done_once(
     record = ledger.records.of(run.run)
     assert (record.api_inputs, record.estimated_cost_usd) == (6, 14e-6)
     assert ledger.spending.today_usd() == 14e-6
-    # A claim that has ended was lost, once.
+    # A lease that has ended was lost, once.
     assert ledger.chunks.begin(chunk, "host/2", 0).verdict == "go"
     assert ledger.chunks.begin(chunk, "host/3", 0).workers_lost == 2
 
@@ -270,7 +272,7 @@ def test_one_caller_reads_a_page(ledger: Ledger) -> None:
 # -- begin
 
 
-def test_claim_is_for_one_delivery(ledger: Ledger) -> None:
+def test_lease_is_for_one_delivery(ledger: Ledger) -> None:
     _, (chunk,) = with_chunks(ledger, 3)
     assert ledger.chunks.begin(chunk, "host/1", NEVER) == Lease("go", "host/1", 0)
     busy = ledger.chunks.begin(chunk, "host/2", NEVER)
@@ -280,15 +282,15 @@ def test_claim_is_for_one_delivery(ledger: Ledger) -> None:
     assert ledger.chunks.begin(chunk, "host/1", NEVER).verdict == "busy"
 
 
-def test_claim_ends_with_the_hard_limit_and_counts_as_a_loss(ledger: Ledger) -> None:
+def test_lease_ends_with_the_hard_limit_and_counts_a_lost_worker(ledger: Ledger) -> None:
     _, (chunk,) = with_chunks(ledger, 3)
-    for losses in range(4):
-        assert ledger.chunks.begin(chunk, f"host/{losses}", AT_ONCE) == Lease(
-            "go", f"host/{losses}", losses, tried=losses > 0
+    for lost in range(4):
+        assert ledger.chunks.begin(chunk, f"host/{lost}", AT_ONCE) == Lease(
+            "go", f"host/{lost}", lost, tried=lost > 0
         )
 
 
-def test_holder_known_to_be_dead_is_taken_over_at_once(ledger: Ledger) -> None:
+def test_owner_known_to_be_dead_is_taken_over_at_once(ledger: Ledger) -> None:
     _, (chunk,) = with_chunks(ledger, 3)
     ledger.chunks.begin(chunk, "host/1", NEVER)
     assert ledger.chunks.begin(chunk, "host/3", NEVER, dead="host/2").verdict == "busy"
@@ -297,17 +299,17 @@ def test_holder_known_to_be_dead_is_taken_over_at_once(ledger: Ledger) -> None:
     )
 
 
-def test_claim_given_back_is_no_loss(ledger: Ledger) -> None:
+def test_lease_given_back_counts_no_lost_worker(ledger: Ledger) -> None:
     _, (chunk,) = with_chunks(ledger, 3)
     for n in range(3):
-        claim = ledger.chunks.begin(chunk, f"host/{n}", NEVER)
-        assert (claim.workers_lost, claim.tried) == (0, n > 0)
+        lease = ledger.chunks.begin(chunk, f"host/{n}", NEVER)
+        assert (lease.workers_lost, lease.tried) == (0, n > 0)
         ledger.chunks.release(chunk, "host/of another")
         assert ledger.chunks.begin(chunk, "host/x", NEVER).verdict == "busy"
         ledger.chunks.release(chunk, f"host/{n}")
 
 
-def test_claim_given_back_on_a_deferred_chunk_leaves_it_to_the_next_delivery(
+def test_lease_given_back_on_a_deferred_chunk_leaves_it_to_the_next_delivery(
     ledger: Ledger,
 ) -> None:
     run, (chunk,) = with_chunks(ledger, 3)
@@ -363,9 +365,9 @@ def outcomes_of(ledger: Ledger, run: str) -> dict[str, int]:
 def test_chunk_is_settled_once(ledger: Ledger) -> None:
     run, (chunk, _) = with_chunks(ledger, 5, 1)
     outcomes = {"embedded": 2, "duplicate": 1, "failed": 1, "gone": 1}
-    verdict, standing = ledger.chunks.settle(chunk, outcomes, errors=2)
-    assert (verdict, standing) == ("settled", (1, 2, True, "running"))
-    assert not standing.over
+    verdict, state = ledger.chunks.settle(chunk, outcomes, errors=2)
+    assert (verdict, state) == ("settled", (1, 2, True, "running"))
+    assert not state.over
     assert ledger.chunks.settle(chunk, outcomes, errors=2)[0] == "closed"
     record = ledger.records.of(run)
     assert outcomes_of(ledger, run) == outcomes
@@ -392,9 +394,9 @@ def test_chunk_past_its_deadline_is_deferred_and_corrected_when_it_ends_late(
     run, (late, lost) = with_chunks(ledger, 5, 2)
     ledger.chunks.begin(late, "host/1", NEVER)
     assert ledger.chunks.expire(run, NEVER)[0] == 0
-    expired, standing = ledger.chunks.expire(run, AT_ONCE)
+    expired, state = ledger.chunks.expire(run, AT_ONCE)
     assert expired == 2
-    assert standing.over
+    assert state.over
     assert outcomes_of(ledger, run) == {"deferred": 7}
     assert ledger.chunks.expire(run, AT_ONCE)[0] == 0
     assert ledger.chunks.begin(late, "host/2", NEVER).verdict == "closed"
@@ -531,7 +533,7 @@ def test_last_runs_leave_out_what_was_lost(
     assert [record.run_id for record in ledger.records.last()] == [kept]
 
 
-# -- counters, money, what is kept in mind
+# -- counters, money, what is recorded
 
 
 def test_counters_add_up_and_money_is_counted_by_day(ledger: Ledger) -> None:
@@ -584,7 +586,7 @@ def test_scan_leaves_time_before_the_next_tick_for_what_it_found(ledger: Ledger)
     assert ledger.pages.seconds_left("unknown") < 0
 
 
-def test_refused_documents_are_kept_in_mind_until_forgotten(ledger: Ledger) -> None:
+def test_refused_documents_are_recorded_until_forgotten(ledger: Ledger) -> None:
     ledger.refused.record("i_2026_01", "a/b", "mapping_refused")
     ledger.refused.record("i_2026_01", "c", "text_refused")
     refused = ledger.refused.all()
@@ -627,6 +629,69 @@ def test_ledgers_with_other_prefixes_know_nothing_of_each_other(connection: redi
         other.records.of(run)
 
 
+# -- a worker of another version beside this one
+
+
+def test_what_redis_holds_stays_as_other_versions_know_it(
+    ledger: Ledger, connection: redis.Redis, prefix: str
+) -> None:
+    run, (settled, late, busy, _) = with_chunks(ledger, 1, 1, 1, 1, done=False)
+    for chunk in (settled, late, busy):
+        ledger.chunks.begin(chunk, "host/1", NEVER, configuration=Configuration({"A": "b"}))
+    ledger.chunks.note_alone(busy, "host/1", "f00d")
+    ledger.chunks.settle(settled, {"embedded": 1})
+    opened_chunk = json.loads(connection.hget(f"{prefix}run:{run}:open", busy) or "{}")
+    ledger.pages.lease(run, 2, "host/1", 60)
+    ledger.runs.skip(run, "i", "why")
+    ledger.runs.note_comparison(run, "a sentence")
+    ledger.pages.register(
+        run, 2, scan=EMPTY, scan_done=False, indices=["i"], messages=[{"id": late}]
+    )
+    ledger.counters.add(run, micro_usd=5, paid_by={"shop": 5}, api_requests=1)
+    ledger.counters.add_retry(run, "no answer")
+    ledger.counters.add_rejected_message()
+    ledger.runs.halt(run, "the key is refused")
+    ledger.runs.open("beat", 600)
+    ledger.controls.pause()
+    ledger.controls.note_shutdown("host", 60)
+    ledger.refused.record("i", "1", "text_refused")
+    ledger.endpoint.record_compared("m", 8, "u", "here")
+    ledger.endpoint.record_limits("space", {"inputs": 7})
+
+    found = {key.decode().removeprefix(prefix) for key in connection.keys(f"{prefix}*")}
+    assert {key for key in found if not key.startswith(("counted:", "spent:"))} == {
+        "active_run", "endpoint", "endpoint_limits", "last_start", "last_tick", "paused", "refused",
+        f"run:{run}", f"run:{run}:indices", f"run:{run}:late", f"run:{run}:outbox",
+        f"run:{run}:page:2", f"run:{run}:skipped", "runs", "shutdown:host", "spaces", "totals",
+    }  # fmt: skip
+    assert {key.partition(":")[2][10:] for key in found if key.startswith("spent:")} == {
+        "", ":projects",
+    }  # fmt: skip
+    assert {name.decode() for name in connection.hkeys(f"{prefix}run:{run}")} == {
+        "api_requests", "chunks", "comparison", "configuration", "cost_micro_usd", "deferred",
+        "deferred|the key is refused", "embedded", "errors", "found", "halt_reason", "last_begin",
+        "more", "number", "page", "retried|no answer", "retries", "scan", "scan_done", "scan_until",
+        "started_at", "state", "stopped_by", "trigger", "vectors_written",
+    }  # fmt: skip
+    assert opened_chunk.keys() == {
+        "n", "losses", "by", "claimed", "registered", "suspect", "tried", "call",
+    }  # fmt: skip
+    assert [opened_chunk[name] for name in ("n", "losses", "by", "suspect", "tried")] == [
+        1, 0, "host/1", "f00d", True,
+    ]  # fmt: skip
+    deferred = json.loads(connection.hget(f"{prefix}run:{run}:late", busy) or "{}")
+    assert deferred == {
+        "n": 1, "by": "host/1", "claimed": opened_chunk["claimed"], "why": "the key is refused",
+    }  # fmt: skip
+    assert connection.hgetall(f"{prefix}totals") == {
+        b"runs": b"1", b"vectors": b"1", b"errors": b"1", b"ticks_skipped": b"1",
+        b"messages_dropped": b"1",
+    }  # fmt: skip
+    assert connection.hgetall(f"{prefix}spaces") == {b'["m", 8]': b'["u", "here"]'}
+    assert connection.hgetall(f"{prefix}endpoint_limits") == {b"space": b'{"inputs": 7}'}
+    assert connection.get(f"{prefix}run:{run}:page:2") == b"host/1"
+
+
 # -- any order, repetition and loss
 
 
@@ -658,7 +723,7 @@ class Runs(RuleBasedStateMachine):
         self.broker: list[tuple[str, Any]] = []
         #: Chunks being worked on, with who does.
         self.at_work: list[tuple[str, str]] = []
-        self.claimants = itertools.count()
+        self.owners = itertools.count()
         self.reset_books()
 
     def reset_books(self) -> None:
@@ -672,17 +737,17 @@ class Runs(RuleBasedStateMachine):
         self.halted: set[str] = set()
         self.pages: dict[str, int] = {}
         self.scanned: set[str] = set()
-        self.losses: Counter[str] = Counter()
-        self.holder: dict[str, str] = {}
+        self.workers_lost: Counter[str] = Counter()
+        self.owner: dict[str, str] = {}
         self.shut: set[str] = set()
 
     # -- what the program does between the ledger's moves
 
-    def advance(self, run: str, standing: Any) -> None:
-        if standing.over:
+    def advance(self, run: str, state: Any) -> None:
+        if state.over:
             self.broker.append(("finish", run))
-        elif not standing.scan_done and standing.known:
-            self.broker.append(("scan", (run, standing.page)))
+        elif not state.scan_done and state.known:
+            self.broker.append(("scan", (run, state.page)))
 
     def publish_chunks(self, chunks: list[str]) -> None:
         self.broker += [("chunk", chunk) for chunk in chunks]
@@ -764,49 +829,49 @@ class Runs(RuleBasedStateMachine):
                 self.publish_chunks(list(chunks))
                 self.advance(run, self.ledger.runs.state(run))
 
-    def begin(self, chunk: str, host: str, claim_ended: bool, crash: bool) -> None:
-        claimant = f"{host}/{next(self.claimants)}"
-        claim = self.ledger.chunks.begin(chunk, claimant, AT_ONCE if claim_ended else NEVER)
+    def begin(self, chunk: str, host: str, lease_ended: bool, crash: bool) -> None:
+        owner = f"{host}/{next(self.owners)}"
+        lease = self.ledger.chunks.begin(chunk, owner, AT_ONCE if lease_ended else NEVER)
         run = chunk.split(":")[0]
         if self.state.get(chunk) != "open" or run in self.halted:
-            assert claim.verdict == "closed"
-        elif chunk in self.holder and not claim_ended:
-            assert (claim.verdict, claim.owner) == ("busy", self.holder[chunk])
+            assert lease.verdict == "closed"
+        elif chunk in self.owner and not lease_ended:
+            assert (lease.verdict, lease.owner) == ("busy", self.owner[chunk])
         else:
-            if chunk in self.holder and self.holder[chunk].split("/")[0] not in self.shut:
-                self.losses[chunk] += 1
-            assert (claim.verdict, claim.workers_lost) == ("go", self.losses[chunk])
-            self.holder[chunk] = claimant
+            if chunk in self.owner and self.owner[chunk].split("/")[0] not in self.shut:
+                self.workers_lost[chunk] += 1
+            assert (lease.verdict, lease.workers_lost) == ("go", self.workers_lost[chunk])
+            self.owner[chunk] = owner
             if not crash:
-                self.at_work.append((chunk, claimant))
+                self.at_work.append((chunk, owner))
 
     def work_ends(self) -> None:
         how, crash = self.random.choice(ENDS), self.random.random() < 0.3
         place = self.random.randrange(len(self.at_work))
-        chunk, claimant = self.at_work[place]
+        chunk, owner = self.at_work[place]
         if how != "settled twice":
             del self.at_work[place]
         if how.startswith("settled"):
             self.settle(chunk, crash)
             return
         if how == "tried again":
-            self.ledger.chunks.release(chunk, claimant)
-            if self.holder.get(chunk) == claimant:
-                del self.holder[chunk]
+            self.ledger.chunks.release(chunk, owner)
+            if self.owner.get(chunk) == owner:
+                del self.owner[chunk]
         if not crash:
             self.broker.append(("chunk", chunk))
 
     def settle(self, chunk: str, crash: bool) -> None:
         size = self.documents.get(chunk, 3)
         drawn = self.random.choices(NAMES, k=size)
-        verdict, standing = self.ledger.chunks.settle(chunk, Counter(drawn))
+        verdict, state = self.ledger.chunks.settle(chunk, Counter(drawn))
         expected = {"open": "settled", "late": "corrected"}.get(self.state.get(chunk, ""), "closed")
         assert verdict == expected
         if verdict != "closed":
             self.state[chunk] = "settled"
             self.outcomes[chunk] = Counter(drawn)
-        if not crash and standing.known:
-            self.advance(chunk.split(":")[0], standing)
+        if not crash and state.known:
+            self.advance(chunk.split(":")[0], state)
 
     def trouble(self) -> None:
         kind = self.random.choice(TROUBLES)
@@ -836,11 +901,11 @@ class Runs(RuleBasedStateMachine):
 
     def look_at_deadlines(self, *, passed: bool, crash: bool) -> None:
         due = self.open_of(self.active) if passed else []
-        expired, standing = self.ledger.chunks.expire(self.active, AT_ONCE if passed else NEVER)
+        expired, state = self.ledger.chunks.expire(self.active, AT_ONCE if passed else NEVER)
         assert expired == len(due)
         self.defer(due)
         if not crash:
-            self.advance(self.active, standing)
+            self.advance(self.active, state)
 
     def halt(self, run: str) -> None:
         running = run not in self.halted | self.finished

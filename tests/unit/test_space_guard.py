@@ -245,9 +245,9 @@ class Machine(RuleBasedStateMachine):
         self.logs = _Logs()
         self.url, self.model = "u1", "m1"
         self.run = ""
-        #: Chunks that wait, and those claimed: each with the settings of its worker.
+        #: Chunks that wait, and those leased: each with the settings of its worker.
         self.waiting: list[str] = []
-        self.claimed: list[tuple[str, str, str]] = []
+        self.leased: list[tuple[str, str, str]] = []
         self.numbers = itertools.count()
 
     def configuration(self) -> Configuration:
@@ -267,7 +267,7 @@ class Machine(RuleBasedStateMachine):
     def remove_vectors(self, model: str) -> None:
         self.logs.written.pop(model, None)
 
-    @precondition(lambda self: not self.claimed)
+    @precondition(lambda self: not self.leased)
     @rule(really=st.sampled_from([True, False, False, False]))
     def lose_redis(self, really: bool) -> None:
         if not really:
@@ -324,22 +324,22 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.waiting)
     @rule()
-    def claim(self) -> None:
+    def lease(self) -> None:
         """Put last where another worker has to do it."""
         chunk = self.waiting.pop(0)
         who = f"host/{next(self.numbers)}"
-        claim = self.ledger.chunks.begin(chunk, who, HARD, configuration=self.configuration())
-        if claim.verdict == "go":
-            self.claimed.append((chunk, self.url, self.model))
-        elif claim.verdict == "other":
+        lease = self.ledger.chunks.begin(chunk, who, HARD, configuration=self.configuration())
+        if lease.verdict == "go":
+            self.leased.append((chunk, self.url, self.model))
+        elif lease.verdict == "other":
             self.waiting.append(chunk)
 
-    @precondition(lambda self: self.claimed)
+    @precondition(lambda self: self.leased)
     @rule(data=st.data())
     def write(self, data: st.DataObject) -> None:
         """Also long after its run has ended."""
-        work = data.draw(st.sampled_from(self.claimed))
-        self.claimed.remove(work)
+        work = data.draw(st.sampled_from(self.leased))
+        self.leased.remove(work)
         chunk, url, model = work
         self.logs.write(model, TRUTH[url] + model)
         self.ledger.chunks.settle(chunk, {"embedded": 1})
@@ -350,9 +350,9 @@ class Machine(RuleBasedStateMachine):
     def work_through(self) -> None:
         """A healthy stretch: without it few runs would ever come to their end."""
         for _ in list(self.waiting):
-            self.claim()
-        while self.claimed:
-            chunk, url, model = self.claimed.pop()
+            self.lease()
+        while self.leased:
+            chunk, url, model = self.leased.pop()
             self.logs.write(model, TRUTH[url] + model)
             self.ledger.chunks.settle(chunk, {"embedded": 1})
         self.finish()
@@ -423,7 +423,7 @@ def test_a_run_belongs_to_the_settings_that_were_named_first(ledger: Ledger) -> 
     assert ledger.chunks.begin(chunk, "h/1", HARD, configuration=ONE).verdict == "go"
     assert ledger.runs.configured(run) == ledger.runs.configure(run, OTHER) == ONE
     assert ledger.chunks.begin(another, "h/2", HARD, configuration=OTHER).verdict == "other"
-    # Who writes nothing may claim; what another version does not know tells nobody apart.
+    # Who writes nothing may lease; what another version does not know tells nobody apart.
     assert ledger.chunks.begin(another, "h/2", HARD).verdict == "go"
     newer = Configuration({**ONE.values, "ENRICH_SCHEMA": "x"})
     assert (
