@@ -79,6 +79,8 @@ class MemoryIndex:
     #: Why its logs cannot be read now, as a type of OpenSearch's errors; "" if they can.
     unreadable: str = ""
     closed: bool = False
+    #: Whether its searches run out of time.
+    slow: bool = False
     #: Whether a write is never answered, nor carried out.
     silent: bool = False
     #: Fields that its mapping refuses.
@@ -230,6 +232,8 @@ class _Finder(_Room, PendingFinder):
         index = self.store.indices.get(target.index)
         if index is None or index.closed:
             return IndexPage(index=target.index, exhausted=True)
+        if index.slow:
+            return IndexPage(index=target.index, trouble="it answers too late", late=True)
         if index.unreadable:
             trouble = f"it cannot be searched ({index.unreadable})"
             return IndexPage(index=target.index, trouble=trouble)

@@ -24,6 +24,7 @@ from enrich.enrichment.writer import IndexSilent
 from enrich.errors import (
     AccessRefused,
     EnrichError,
+    IndexInTrouble,
     InputRefused,
     NotYet,
     ServerUnavailable,
@@ -688,6 +689,46 @@ def test_an_index_that_another_worker_tries_is_waited_for_and_the_others_are_wri
     assert waiting.value.seconds == enricher.TRIAL_SECONDS
     assert (desk.vectorised(A), desk.vectorised(B)) == (1, 0)
     assert desk.ledger.index_states.tried_now([B]) == {B}
+
+
+# -- indices in trouble
+
+
+@pytest.mark.parametrize("trouble", ["overloaded", "away"])
+def test_an_index_that_refuses_for_now_or_is_away_is_noted_and_told_apart(trouble: str) -> None:
+    desk = Desk()
+    found = [*desk.find(["one"]), *desk.find(["two"], B)]
+    if trouble == "away":
+        desk.store.indices[B].unreadable = "no_shard_available_action_exception"
+    else:
+        desk.answer(B, REJECTED)
+    with pytest.raises(IndexInTrouble):
+        desk.work(found)
+    assert desk.ledger.index_states.in_trouble([A, B]) == {B}
+
+
+def test_a_closed_index_is_in_no_trouble_that_passes() -> None:
+    desk = Desk()
+    found = desk.find(["two"], B)
+    desk.store.indices[B].closed = True
+    desk.work(found)
+    assert desk.ledger.index_states.in_trouble([B]) == set()
+
+
+def test_indices_in_trouble_are_written_behind_the_others() -> None:
+    desk = Desk()
+    found = [*desk.find(["one"]), *desk.find(["two"], B), *desk.find(["three"], "c_2026_11")]
+    desk.ledger.index_states.note_trouble([A])
+    requests: list[list[str]] = []
+    write = desk.store.documents.write
+
+    def recorded(writes: Sequence[Write]) -> Any:
+        requests.append(sorted(one.document.reference.index for one in writes))
+        return write(writes)
+
+    object.__setattr__(desk.store.documents, "write", recorded)
+    assert told(desk.work(found)) == {"embedded": 3}
+    assert requests == [[B, "c_2026_11"], [A]]
 
 
 # -- workers that were lost

@@ -292,6 +292,38 @@ def test_documents_that_cannot_be_marked_are_not_taken_again() -> None:
     assert {reference[1] for reference in message["references"]} == {"log0", "log2"}
 
 
+def test_indices_in_trouble_are_read_behind_the_others_and_share_no_chunk_with_them() -> None:
+    one, run = begun()
+    fill(one, **{A: 2, B: 9})
+    one.store.seen_nodes = Nodes(data=2, blocker="")
+    one.ledger.index_states.note_trouble([A])
+    read(one, run)
+    assert indices_sent(one) == {B}
+    scan = one.ledger.pages.scan(run)
+    assert scan is not None
+    assert scan.pending == [(A, None)]
+    assert not one.ledger.runs.state(run).scan_done
+    one.messages.clear()
+    # Where all that is left is in trouble, it is read all the same.
+    read(one, run, 2)
+    assert indices_sent(one) == {A}
+    assert one.ledger.runs.state(run).scan_done
+
+
+def test_an_index_that_answers_too_late_is_in_trouble_and_then_skipped() -> None:
+    one, run = begun()
+    fill(one, **{A: 2, B: 9})
+    one.store.seen_nodes = Nodes(data=2, blocker="")
+    one.store.indices[A].slow = True
+    read(one, run)
+    assert one.ledger.index_states.in_trouble([A, B]) == {A}
+    assert indices_sent(one) == {B}
+    assert one.ledger.runs.skipped(run) == {}
+    read(one, run, 2)
+    assert one.ledger.runs.skipped(run) == {A: "it answers too late"}
+    assert one.ledger.runs.state(run).scan_done
+
+
 # -- reusable vectors
 
 

@@ -43,6 +43,7 @@ class Desk:
         self.rounds: list[tuple[list[Target], int]] = []
         self.pager = Pager(self, self.settings)
         self.room, self.most = 100, float("inf")
+        self.late: set[str] = set()
         self.refused: set[tuple[str, str]] = set()
         self.scan = Scan(pending=[], update_only=[], unsorted=[])
 
@@ -79,7 +80,12 @@ class Desk:
 
     def read(self, number: int) -> Page:
         page = self.pager.read(
-            self.scan, number, room=self.room, most=self.most, refused=self.refused
+            self.scan,
+            number,
+            room=self.room,
+            most=self.most,
+            refused=self.refused,
+            late=self.late,
         )
         # As the ledger keeps it.
         self.scan = Scan.from_json(page.scan.to_json())
@@ -287,6 +293,21 @@ def test_an_index_that_cannot_be_searched_is_named_and_left_out() -> None:
     page = desk.read(4)
     assert page.troubled == {"a_2026_11": "it cannot be searched (shard_failure)"}
     assert indices_of(page) == ("b_2026_11",)
+    assert desk.scan.pending == []
+
+
+def test_an_index_that_answers_too_late_stays_pending_and_is_given_up_the_second_time() -> None:
+    desk = Desk()
+    desk.fill(a_2026_11=3, b_2026_11=3)
+    desk.survey(nodes=2)
+    desk.store.indices["a_2026_11"].slow = True
+    page = desk.read(4)
+    assert (page.late, page.troubled) == ({"a_2026_11"}, {})
+    assert indices_of(page) == ("b_2026_11",)
+    assert desk.scan.pending == [("a_2026_11", None)]
+    desk.late = {"a_2026_11"}
+    page = desk.read(5)
+    assert (page.late, page.troubled) == (set(), {"a_2026_11": "it answers too late"})
     assert desk.scan.pending == []
 
 
