@@ -26,6 +26,7 @@ from kombu.exceptions import OperationalError
 
 from enrich.backfill.run import Backfill
 from enrich.errors import EnrichError, Halt, ServerUnavailable, SettingsError, TransientError
+from enrich.log_context import bound
 from enrich.models import Chunk
 from enrich.settings import load_settings
 from enrich.wiring import build_backfill, build_ledger
@@ -179,6 +180,7 @@ def embed_and_update(
             shown=_shown(chunk.id),
             tries=Tries.of(self.request.retries, snoozes, waited),
             run=chunk.run,
+            chunk=chunk.id,
             # Reading and writing the same logs once more would take as much.
             limit=WorkerLimit,
             do=lambda: backfill().embed_and_update(chunk),
@@ -199,6 +201,7 @@ class _Delivery:
     shown: str = ""
     tries: Tries
     run: str = ""
+    chunk: str = ""
     #: What a limit of the worker means for it.
     limit: type[EnrichError] = TransientError
     do: Callable[[], str]
@@ -210,7 +213,7 @@ class _Delivery:
             error = self.limit(f"the worker ran into {type(error).__name__}")
         elif not isinstance(error, EnrichError):
             # Not its text, which may quote a log.
-            log.error("%s: %s", self.name, reason_of(error), extra={"run": self.run or "-"})
+            log.error("%s: %s", self.name, reason_of(error))
         return decide(
             error,
             self.tries,
@@ -231,6 +234,11 @@ class _Delivery:
 
 def _handled(delivery: _Delivery) -> str:
     """Raises Celery's Retry or Reject."""
+    with bound(delivery.run, delivery.chunk):
+        return _done(delivery)
+
+
+def _done(delivery: _Delivery) -> str:
     try:
         return delivery.do()
     except _CELERYS:
@@ -294,7 +302,7 @@ def _ended(task: Task, run: str, reason: str, trigger: str = "") -> str:
     """End the run by the ledger alone, for what no task can work with: parts that cannot be built,
     or an error that was not foreseen. It is not tried again: the next tick begins a run anew, and
     says so anew."""
-    log.error("%s: %s", task.name, reason, extra={"run": run or "-"})
+    log.error("%s: %s", task.name, reason)
     settings = load_settings()
     try:
         ledger = build_ledger(settings)

@@ -124,14 +124,14 @@ class Chunks:
         """Settle a chunk unread: each delivery of it has ended its worker."""
         log.error(
             "chunk %s is deferred: %d workers were lost with it; is a log too large for them?",
-            chunk.id, workers_lost, extra={"run": chunk.run},
+            chunk.id, workers_lost,
         )  # fmt: skip
         tally = _all_deferred(chunk, WORKERS_LOST)
         tally.errors += 1
         return self._settle(chunk, tally)
 
     def _defer(self, chunk: Chunk, why: str) -> str:
-        log.warning("chunk %s is deferred: %s", chunk.id, why, extra={"run": chunk.run})
+        log.warning("chunk %s is deferred: %s", chunk.id, why)
         tally = self._accounted(chunk, why)
         tally.errors += 1
         return self._settle(chunk, tally)
@@ -149,7 +149,7 @@ class Chunks:
         verdict, state = self._ledger.chunks.settle(
             chunk.id, tally.outcomes, tally.errors, tally.reasons
         )
-        log.debug("chunk %s %s: %s", chunk.id, verdict, line, extra={"run": chunk.run})
+        log.debug("chunk %s %s: %s", chunk.id, verdict, line)
         if state.known:
             self._progress.advance(chunk.run, state)
         return line

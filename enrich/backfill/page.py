@@ -68,7 +68,7 @@ class Scanner:
         scan = self._ledger.pages.scan(run)
         if scan is None:
             record = self._ledger.records.of(run)
-            log.info("Cycle #%d started (%s)", record.number, record.trigger, extra={"run": run})
+            log.info("Cycle #%d started (%s)", record.number, record.trigger)
             scan = self._survey(run)
         skipped = self._ledger.runs.skipped(run)
         skipped |= self._leave_spent_shares(
@@ -129,7 +129,7 @@ class Scanner:
             self._say_found(run, {**skipped, **read.troubled})
         log.debug(
             "page %d: %d logs in %d chunks",
-            page, len(read.found), len(read.chunks), extra={"run": run},
+            page, len(read.found), len(read.chunks),
         )  # fmt: skip
         return f"page {page}: {len(read.found)} logs in {len(read.chunks)} chunks"
 
@@ -202,7 +202,7 @@ class Scanner:
         states = self._ledger.index_states.of(indices)
         for index, state in states.items():
             if state is IndexState.DEAD:
-                log.warning("index %s is skipped: %s", index, DEAD, extra={"run": run})
+                log.warning("index %s is skipped: %s", index, DEAD)
                 self._ledger.runs.skip(run, index, DEAD)
         indices = [index for index in indices if states[index] is not IndexState.DEAD]
         ready = self._store.preflight.inspect(indices)
@@ -210,7 +210,7 @@ class Scanner:
         fit = [index for index in indices if index not in ready.skipped]
         refused = self._store.wholeness.survey(fit, ready, backlog.unsorted)
         for index, reason in (ready.skipped | refused).items():
-            log.warning("index %s is skipped: %s", index, reason, extra={"run": run})
+            log.warning("index %s is skipped: %s", index, reason)
             self._ledger.runs.skip(run, index, reason)
         pending = [index for index in fit if index not in refused]
         if pending:
@@ -232,7 +232,7 @@ class Scanner:
             index: share_used_up(project) for index, project in projects.items() if project in spent
         }
         for index, reason in left.items():
-            log.warning("index %s is skipped: %s", index, reason, extra={"run": run})
+            log.warning("index %s is skipped: %s", index, reason)
             self._ledger.runs.skip(run, index, reason)
         return left
 
@@ -254,7 +254,6 @@ class Scanner:
             record.number,
             record.found,
             f", {len(skipped)} indices skipped" if skipped else "",
-            extra={"run": run},
         )
 
 

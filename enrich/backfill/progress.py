@@ -63,7 +63,7 @@ class Progress:
     def halt(self, run: str, reason: str) -> None:
         """End a run that cannot go on; its open work is deferred."""
         if self._ledger.runs.halt(run, reason):
-            log.error("run halted: %s", reason, extra={"run": run})
+            log.error("run halted: %s", reason)
         self._publisher.finish_run(run)
 
     # -- what only a worker with the run's settings may do
@@ -89,6 +89,6 @@ class Progress:
         )
         reason = f"no worker with the settings of its beginning is left ({changed})"
         if self._ledger.runs.halt(run, reason, state="abandoned"):
-            log.warning("run ended: %s; the next takes its logs", reason, extra={"run": run})
+            log.warning("run ended: %s; the next takes its logs", reason)
         self._publisher.finish_run(run)
         return f"run {run} was ended: {reason}"

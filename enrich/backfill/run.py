@@ -25,6 +25,7 @@ from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import Halt, NotHere, RunClosed, TransientError
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import Configuration
+from enrich.log_context import bound
 from enrich.log_store import RequestRefused
 from enrich.log_store.interfaces import RunStore
 from enrich.models import Chunk, Outcome, outcome_line
@@ -102,13 +103,15 @@ class Backfill:
         """Begin a run and read its first page; or, with a run active, recover what stands still."""
         active = self._ledger.runs.active()
         if active:
-            self.recover(active)
+            with bound(active):
+                self.recover(active)
         if reason := self._ledger.deployment.odd(self._configuration):
             raise NotHere(f"a tick is left to the other workers: {reason}")
         opened = self._ledger.runs.open(trigger, self._settings.interval_seconds)
         if opened.verdict != "opened":
             return _SKIPPED[opened.verdict].format(opened.run)
-        return self.scan(opened.run, 1)
+        with bound(opened.run):
+            return self.scan(opened.run, 1)
 
     def recover(self, run: str) -> None:
         """Defer chunks past their deadline and publish whatever the run waits for."""
@@ -116,9 +119,7 @@ class Backfill:
             run, self._settings.enrich_chunk_deadline_seconds
         )
         if expired:
-            log.warning(
-                "%d chunks passed their deadline and were deferred", expired, extra={"run": run}
-            )
+            log.warning("%d chunks passed their deadline and were deferred", expired)
         if state.known:
             wanted = self._ledger.runs.configured(run)
             others = state.running and wanted.differing(self._configuration)
@@ -203,7 +204,7 @@ class Backfill:
             pass
         except (TransientError, Halt, RequestRefused) as error:
             # The refresh only makes vectors visible sooner; OpenSearch does it by itself later.
-            log.warning("indices were not refreshed: %s", error, extra={"run": run})
+            log.warning("indices were not refreshed: %s", error)
         verdict = self._ledger.runs.finish(run)
         if verdict != "finished":
             return f"run {run} is {verdict}"

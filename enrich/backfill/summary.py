@@ -21,7 +21,6 @@ REASONS_SHOWN = 3
 
 def log_summary(record: RunRecord, ledger: Ledger, settings: Settings) -> None:
     """Log what a run did, why, and when the next one is due."""
-    extra = {"run": record.run_id}
     log.info(
         "Cycle #%d step 2/3: embeddings generated: %d (%d by the API, %d from cache, "
         "%d reused, %d duplicates), none for %d (%d failed, %d deferred, %d had one already, "
@@ -30,27 +29,26 @@ def log_summary(record: RunRecord, ledger: Ledger, settings: Settings) -> None:
         record.embedded, record.cached, record.reused, record.duplicate,
         record.failed + record.deferred + record.already_vectorized + record.gone,
         record.failed, record.deferred, record.already_vectorized, record.gone,
-        record.api_inputs, record.api_requests, extra=extra,
+        record.api_inputs, record.api_requests,
     )  # fmt: skip
     log.info(
         "Cycle #%d step 3/3: documents updated: %d success, %d failed, %d deferred%s; "
         "%d retries%s",
         record.number, record.vectors_written, record.failed, record.deferred,
         _counted(record.deferral_reasons), record.retries, _counted(record.retry_reasons),
-        extra=extra,
     )  # fmt: skip
     if record.written_by_others:
         log.warning(
             "Cycle #%d: %d logs were given a vector meanwhile by runs that this Redis does not "
             "know: does another deployment (another ENRICH_REDIS_PREFIX or REDIS_URL) enrich "
             "the same indices? Each pays for every text",
-            record.number, record.written_by_others, extra=extra,
+            record.number, record.written_by_others,
         )  # fmt: skip
     totals = ledger.records.totals()
     if record.settled != record.found:
         log.error(
             "Cycle #%d does not add up: %d found, %d accounted for",
-            record.number, record.found, record.settled, extra=extra,
+            record.number, record.found, record.settled,
         )  # fmt: skip
     log.info(
         "Cycle #%d %s: duration %.1f s, vectors this cycle %d (%.1f/s), total vectors %d, "
@@ -58,12 +56,10 @@ def log_summary(record: RunRecord, ledger: Ledger, settings: Settings) -> None:
         record.number, record.state, record.duration_seconds, record.vectors_written,
         record.rate_per_second, totals.vectors, totals.average_rate, totals.errors,
         record.estimated_cost_usd, next_run(record, ledger, settings.interval_seconds),
-        f", halted: {record.halt_reason}" if record.halt_reason else "", extra=extra,
+        f", halted: {record.halt_reason}" if record.halt_reason else "",
     )  # fmt: skip
     health = health_of(read_status(ledger, None, settings=settings))
-    log.log(
-        logging.INFO if health.well else logging.WARNING, "health: %s", health.line, extra=extra
-    )
+    log.log(logging.INFO if health.well else logging.WARNING, "health: %s", health.line)
 
 
 def next_run(record: RunRecord, ledger: Ledger, interval: float) -> str:

@@ -63,7 +63,7 @@ class Comparing:
             return self._resolver.embed(texts, RunUsage(self._ledger, run), occasion=run).vectors
 
         def tell(sentence: str) -> None:
-            log.info("comparison: %s", sentence, extra={"run": run})
+            log.info("comparison: %s", sentence)
             self._ledger.runs.note_comparison(run, sentence)
 
         self._guard.look(ask, tell)

@@ -191,7 +191,7 @@ class Enricher:
         except UNFORESEEN as error:
             log.error(
                 "chunk %s met an error that nobody thought of (%s): its logs are taken one by one",
-                chunk.id, type(error).__name__, extra={"run": chunk.run},
+                chunk.id, type(error).__name__,
             )  # fmt: skip
         tally = Tally()
         for reference in references:
@@ -208,7 +208,6 @@ class Enricher:
                 "log %s in %s is deferred: it meets an error that nobody thought of (%s at %s); "
                 "please report it",
                 reference.id, reference.index, type(error).__name__, place_of(error),
-                extra={"run": chunk.run},
             )  # fmt: skip
         tally = Tally(errors=1)
         tally.defer(f"{what}; please report it")
@@ -227,7 +226,7 @@ class Enricher:
             log.error(
                 "chunk %s: no vector is taken over, because reading them met an error that nobody "
                 "thought of (%s at %s); please report it",
-                chunk.id, type(error).__name__, place_of(error), extra={"run": chunk.run},
+                chunk.id, type(error).__name__, place_of(error),
             )  # fmt: skip
             return {}
 

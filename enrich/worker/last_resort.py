@@ -17,6 +17,7 @@ from enrich.errors import EnrichError
 
 if TYPE_CHECKING:
     from enrich.ledger import Ledger
+from enrich.log_context import bound
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ def reason_of(error: BaseException) -> str:
 def end_run(ledger: Ledger, run: str, reason: str) -> None:
     """Halt the run and close it, so that the next tick may begin another."""
     if ledger.runs.halt(run, reason):
-        log.error("run halted: %s", reason, extra={"run": run})
+        with bound(run):
+            log.error("run halted: %s", reason)
     ledger.runs.finish(run)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 from pythonjsonlogger.json import JsonFormatter
 
+from enrich.log_context import ContextFields
 from enrich.settings import Settings
 from enrich.worker.plain_text import clean, one_line
 
@@ -38,15 +39,6 @@ _TALKATIVE = (
 
 #: Whose INFO is a main event: this program's, a worker's being ready, beat's ticks.
 _MAIN = ("enrich", "tasks", "celery.apps.worker", "celery.beat")
-
-
-class _RunField(logging.Filter):
-    """Gives every record a `run`: its id, or "-"."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if not hasattr(record, "run"):
-            record.run = "-"
-        return True
 
 
 class _MainEvents(logging.Filter):
@@ -108,7 +100,8 @@ def configure_logging(settings: Settings, console_level: int = logging.WARNING) 
     formatter: logging.Formatter
     if settings.enrich_log_format == "json":
         formatter = _JsonFormatter(
-            "%(asctime)s %(levelname)s %(name)s %(processName)s %(process)d %(run)s %(message)s"
+            "%(asctime)s %(levelname)s %(name)s %(processName)s %(process)d %(run)s %(chunk)s "
+            "%(message)s"
         )
     else:
         formatter = _PlainFormatter(
@@ -135,7 +128,7 @@ def configure_logging(settings: Settings, console_level: int = logging.WARNING) 
         root.removeHandler(old)
     for handler in handlers:
         handler.setFormatter(formatter)
-        handler.addFilter(_RunField())
+        handler.addFilter(ContextFields())
         root.addHandler(handler)
     root.setLevel(logging.INFO)
     for name in ("enrich", "tasks"):

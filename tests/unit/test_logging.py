@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from enrich.log_context import bound
 from enrich.settings import Settings
 from enrich.worker.logging import configure_logging
 from enrich.worker.plain_text import clean, one_line
@@ -105,3 +106,22 @@ def test_log_and_lock_are_their_owners_alone(logged: Callable[..., Path]) -> Non
     # The lock is the one that workers wait for, and it is free between two lines.
     with open(file.parent / ".__enrich.lock", "r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("form", ["plain", "json"])
+def test_what_is_bound_once_stands_in_every_line_below(
+    logged: Callable[..., Path], form: str
+) -> None:
+    file = logged(form)
+    with bound("first"):
+        with bound("second", "second:1:0"):
+            logging.getLogger("enrich.embedding").warning("in a chunk")
+        logging.getLogger("enrich.backfill").warning("in a run")
+    logging.getLogger("enrich").warning("outside")
+    lines = file.read_text(encoding="utf-8").splitlines()
+    if form == "json":
+        told = [(json.loads(line)["run"], json.loads(line)["chunk"]) for line in lines]
+        assert told == [("second", "second:1:0"), ("first", "-"), ("-", "-")]
+    else:
+        runs = ["run=second ", "run=first ", "run=- "]
+        assert all(run in line for run, line in zip(runs, lines, strict=True))
