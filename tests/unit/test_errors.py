@@ -24,6 +24,7 @@ SAMPLES: list[errors.EnrichError] = [
     errors.SettingsError("REDIS_URL: must be a URL"),
     errors.TransientError("a sentence"),
     errors.ServerUnavailable("a sentence"),
+    errors.IndexInTrouble("a sentence"),
     errors.NotYet("a sentence", 5.0),
     errors.RateLimited("asks for a pause"),
     errors.RateLimited("asks for a pause", 12.5),
