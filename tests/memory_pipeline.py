@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -64,7 +65,9 @@ class MemoryPipeline:
         self.cache = InMemoryCache()
         self.locations = InMemoryLocations(self.settings.openai_base_url)
         self.quota = InMemoryQuota()
-        self.ledger = in_memory_ledger()
+        #: Seconds that are added to the ledger's time.
+        self.later = 0.0
+        self.ledger = in_memory_ledger(clock=lambda: time.time() + self.later)
         self.publisher = InMemoryPublisher()
         self.messages = self.publisher.messages
         self.resolver = resolver_of(
