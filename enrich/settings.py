@@ -303,7 +303,7 @@ class Settings(BaseSettings):
         """Within which donors are looked for: the index's project, or "" where any may give."""
         return "" if self.enrich_reuse_across_projects else project_of(index)
 
-    def masked(self) -> dict[str, str]:
+    def redacted(self) -> dict[str, str]:
         """Every setting under its variable's name, fit for a log: secrets as `***`."""
         shown: dict[str, str] = {}
         for name, value in self:

@@ -6,7 +6,7 @@ import logging
 
 from enrich.backfill.lease import is_dead, this_process
 from enrich.backfill.progress import Progress
-from enrich.enrichment.enricher import MAX_LOSSES, Enricher
+from enrich.enrichment.enricher import MAX_WORKERS_LOST, Enricher
 from enrich.enrichment.outcomes import IN_DOUBT, Tally
 from enrich.errors import Halt, IndexInTrouble, NotYet, TransientError
 from enrich.ledger import Ledger
@@ -76,7 +76,7 @@ class Chunks:
             return self._closed(chunk, hard)
         if lease.verdict == "busy":
             raise ChunkBusy(lease.seconds_left)
-        if lease.workers_lost > MAX_LOSSES:
+        if lease.workers_lost > MAX_WORKERS_LOST:
             return self._defer_unread(chunk, lease.workers_lost)
         try:
             tally = self._enricher.work(chunk, lease)

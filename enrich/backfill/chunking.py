@@ -62,14 +62,14 @@ def cut_chunks(
 
 
 def fit_page(
-    page: Sequence[Found], *, room: int, texts: int
+    page: Sequence[Found], *, slots: int, texts: int
 ) -> tuple[Sequence[Found], list[list[Found]]]:
-    """The longest prefix (by halving what is too much) whose chunks fit into `room`, and those.
+    """The longest prefix (by halving what is too much) whose chunks fit into `slots`, and those.
 
     Cutting the page rather than its chunks leaves no hole behind a cursor.
     """
     while True:
         chunks = cut_chunks(page, texts=texts)
-        if len(chunks) <= room or len(page) <= 1:
+        if len(chunks) <= slots or len(page) <= 1:
             return page, chunks
-        page = page[: max(1, len(page) * room // len(chunks))]
+        page = page[: max(1, len(page) * slots // len(chunks))]

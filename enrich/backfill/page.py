@@ -1,4 +1,4 @@
-"""Finding what is owed: a run's survey of the indices, and its pages, registered and published.
+"""Finding what is pending: a run's survey of the indices, and its pages, registered and published.
 
 Decides which indices a run may enrich, before a token is spent; registers each page with the ledger
 and publishes its chunks. What happens to a chunk is not known here.
@@ -55,11 +55,11 @@ class Scanner:
         self._publisher = publisher
         self._pager = Pager(store.finder, settings)
 
-    def read_page(self, run: str, page: int, room: int) -> str:
+    def read_page(self, run: str, page: int, slots: int) -> str:
         """Read, register and publish the run's next page; one line about it.
 
         Args:
-            room: chunks that the page may have at most.
+            slots: chunks that the page may have at most.
 
         Raises:
             Halt: the run cannot go on.
@@ -98,7 +98,7 @@ class Scanner:
         read = self._pager.read(
             replace(scan, pending=now),
             page,
-            room=room,
+            slots=slots,
             most=most,
             late=troubled,
             refused=self._ledger.refused.all(),

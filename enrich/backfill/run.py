@@ -134,7 +134,7 @@ class Backfill:
     # -- page
 
     def scan(self, run: str, page: int) -> str:
-        """Read one page of logs that are owed and publish its chunks."""
+        """Read one page of pending logs and publish its chunks."""
         try:
             state = self._ledger.runs.state(run)
         except RunClosed:

@@ -104,7 +104,7 @@ class Pager:
         scan: Scan,
         page: int,
         *,
-        room: int,
+        slots: int,
         most: float,
         refused: Collection[tuple[str, str]],
         late: Collection[str] = (),
@@ -114,7 +114,7 @@ class Pager:
         Args:
             scan: with something pending.
             page: its number, from 1.
-            room: chunks that it may have at most.
+            slots: chunks that it may have at most.
             most: logs that it may have at most.
             refused: documents to be passed over, by index and id.
             late: indices that are given up if their search runs out of time once more.
@@ -124,11 +124,13 @@ class Pager:
         """
         rounds = _ROUNDS if page > _PAGES_OF_GROWTH else 1
         large = rounds * ROUND_DOCUMENTS >> max(0, _PAGES_OF_GROWTH - page)
-        fitting = room * self._texts * _LOGS_OF_A_TEXT
+        fitting = slots * self._texts * _LOGS_OF_A_TEXT
         wanted = int(min(large, fitting, most))
-        read = self._rounds(scan, wanted, room, refused, late)
+        read = self._rounds(scan, wanted, slots, refused, late)
         found = [row.found for row in read.rows if row.found is not None]
-        taken, chunks = fit_page(found[: int(min(most, len(found)))], room=room, texts=self._texts)
+        taken, chunks = fit_page(
+            found[: int(min(most, len(found)))], slots=slots, texts=self._texts
+        )
         done = _done(read.rows, len(taken))
         reached, undone = _cursors(read.rows[:done]), _cursors(read.rows[done:])
         ended = read.ended.difference(undone)
@@ -152,11 +154,11 @@ class Pager:
         self,
         scan: Scan,
         wanted: int,
-        room: int,
+        slots: int,
         refused: Collection[tuple[str, str]],
         late: Collection[str],
     ) -> _Rounds:
-        """Search until the page is full, or what the next round brings might find no room.
+        """Search until the page is full, or what the next round brings might find no slots.
 
         The rounds behind the first one stay with its indices: a further one would be written beside
         them for as long as the page lasts, since logs that share a text travel together.
@@ -167,7 +169,7 @@ class Pager:
         texts: set[str] = set()
         for _ in range(_ROUNDS):
             size = min(ROUND_DOCUMENTS, wanted - len(read.rows))
-            if not pending or size <= 0 or (texts and len(texts) + size > room * self._texts):
+            if not pending or size <= 0 or (texts and len(texts) + size > slots * self._texts):
                 break
             share = math.ceil(size / _abreast(len(pending), scan.nodes))
             targets = _targets(pending, left, share, size, scan.windows)
@@ -252,9 +254,11 @@ def _targets(
 
 
 def _left(left: Mapping[str, int], taken: Iterable[Found]) -> dict[str, int]:
-    """What each index still owes, as the survey counted it."""
+    """The logs left in each index, as the survey counted it."""
     gone = Counter(found.reference.index for found in taken)
-    return {index: owed - gone[index] for index, owed in left.items() if owed > gone[index]}
+    return {
+        index: pending - gone[index] for index, pending in left.items() if pending > gone[index]
+    }
 
 
 def _done(rows: Sequence[_Row], taken: int) -> int:

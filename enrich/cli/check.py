@@ -125,7 +125,7 @@ class Check:
         fields = type(settings).model_fields
         changed = {name for name, value in settings if value != fields[name].default}
         self._ok(f"valid; {len(changed)} are set, {len(fields) - len(changed)} have their defaults")
-        for name, shown in settings.masked().items():
+        for name, shown in settings.redacted().items():
             if name.lower() in changed:
                 self._console.print(f"     {screen.clean(name)}={screen.clean(shown)}")
         for sentence in unknown_names():

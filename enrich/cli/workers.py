@@ -17,7 +17,7 @@ from enrich.redis_client import translated
 QUEUES = frozenset({"enrich.scan", "enrich.embed"})
 
 #: How long an answer of a worker is waited for; a healthy one answers within milliseconds.
-PATIENCE_SECONDS = 2.0
+TIMEOUT_SECONDS = 2.0
 
 
 class NoWorker(EnrichError):
@@ -56,7 +56,7 @@ class Workers:
     def _consumed(self, limit: int | None) -> frozenset[str] | None:
         """Queues that those consume who answer; None if nobody does."""
         with _broker():
-            inspect = self._app.control.inspect(timeout=PATIENCE_SECONDS, limit=limit)
+            inspect = self._app.control.inspect(timeout=TIMEOUT_SECONDS, limit=limit)
             answers: dict[str, list[dict[str, Any]]] | None = inspect.active_queues()
         if answers is None:
             return None
@@ -65,7 +65,7 @@ class Workers:
     def processes(self) -> tuple[int, int]:
         """How many workers answer, and how many processes they may have together."""
         with _broker():
-            inspect = self._app.control.inspect(timeout=PATIENCE_SECONDS)
+            inspect = self._app.control.inspect(timeout=TIMEOUT_SECONDS)
             answers: dict[str, dict[str, Any]] = inspect.stats() or {}
         return len(answers), sum(map(_most_processes, answers.values()))
 

@@ -50,28 +50,28 @@ if #known > 0 then redis.call('ZADD', KEYS[1], 'XX', unpack(uses)) end
 return known
 """
 
-#: KEYS: claims, the entries' prefix. ARGV: fingerprints, owner, milliseconds, length of a whole
-#: entry. Results the positions of the claims that are the owner's now; none where the entry has
-#: come about. A claim is when it ends and whose it is.
+#: KEYS: leases, the entries' prefix. ARGV: fingerprints, owner, milliseconds, length of a whole
+#: entry. Results the positions of the leases that are the owner's now; none where the entry has
+#: come about. A lease is when it ends and whose it is.
 _LEASE = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local claim = string.format('%.0f %s', now + ARGV[3], ARGV[2])
+local lease = string.format('%.0f %s', now + ARGV[3], ARGV[2])
 local names, entries = {}, {}
 for name in string.gmatch(ARGV[1], '[^,]+') do
   names[#names + 1] = name
   entries[#entries + 1] = KEYS[2] .. name
 end
-local claims = redis.call('HMGET', KEYS[1], unpack(names))
+local leases = redis.call('HMGET', KEYS[1], unpack(names))
 local known = redis.call('MGET', unpack(entries))
 local mine, fresh = {}, {}
 for i, name in ipairs(names) do
   if not (known[i] and #known[i] == tonumber(ARGV[4])) then
-    local ends, owner = string.match(claims[i] or '', '^(%d+) (.*)$')
+    local ends, owner = string.match(leases[i] or '', '^(%d+) (.*)$')
     local free = not ends or tonumber(ends) <= now
     if free then
       fresh[#fresh + 1] = name
-      fresh[#fresh + 1] = claim
+      fresh[#fresh + 1] = lease
     end
     if free or owner == ARGV[2] then mine[#mine + 1] = i end
   end
@@ -85,12 +85,12 @@ end
 return mine
 """
 
-#: KEYS: claims. ARGV: fingerprints, owner. Gives back those that are still the owner's.
+#: KEYS: leases. ARGV: fingerprints, owner. Gives back those that are still the owner's.
 _RELEASE = """
 local names, mine = {}, {}
 for name in string.gmatch(ARGV[1], '[^,]+') do names[#names + 1] = name end
-for i, claim in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
-  if claim and string.match(claim, '^%d+ (.*)$') == ARGV[2] then mine[#mine + 1] = names[i] end
+for i, lease in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
+  if lease and string.match(lease, '^%d+ (.*)$') == ARGV[2] then mine[#mine + 1] = names[i] end
 end
 if #mine > 0 then redis.call('HDEL', KEYS[1], unpack(mine)) end
 """
@@ -151,7 +151,7 @@ class VectorCache:
         base = f"{settings.enrich_redis_prefix}vector:{space(settings)}:"
         self._vectors = base
         #: Hash of fingerprints that somebody is embedding; gone when nobody is.
-        self._claims = f"{base}claims"
+        self._leases = f"{base}claims"
         #: Sorted set of fingerprints by last use, which bounds the number of entries.
         self._uses = f"{base}uses"
         script = connection.register_script
@@ -213,17 +213,17 @@ class VectorCache:
         milliseconds = max(1, int(seconds * 1000))
         with translated():
             mine = self._lease(
-                keys=[self._claims, self._vectors],
+                keys=[self._leases, self._vectors],
                 args=[names, owner, milliseconds, self._length],
             )
         return {fingerprints[position - 1] for position in mine}
 
     def release(self, fingerprints: Iterable[str], owner: str) -> None:
-        """Give back what `owner` announced; another's later claim stays."""
+        """Give back what `owner` announced; another's later lease stays."""
         names = ",".join(fingerprints)
         if names:
             with translated():
-                self._release(keys=[self._claims], args=[names, owner])
+                self._release(keys=[self._leases], args=[names, owner])
 
 
 def space(settings: Settings) -> str:

@@ -1,7 +1,7 @@
 """Enriching one chunk: read afresh, get each text's vector, write, and account for every log.
 
-The straight line is `work`: documents → distinct texts → vectors from the
-cheapest place → writes → outcomes. It settles nothing and publishes nothing; `backfill` does.
+The straight line is `work`: documents → distinct texts → vectors from the cheapest place
+→ writes → outcomes. It settles nothing and publishes nothing; `backfill` does.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from enrich.text.masking import masker_of
 log = logging.getLogger(__name__)
 
 #: After so many lost workers a chunk goes text by text.
-LOSSES_BEFORE_ALONE = 2
+WORKERS_LOST_BEFORE_ALONE = 2
 
-#: After so many more it is put off unread: one of its logs must be more than a worker can hold.
-MAX_LOSSES = 20
+#: After so many more it is deferred unread: one of its logs must be more than a worker can hold.
+MAX_WORKERS_LOST = 20
 
 #: What Python raises where data is other than the code expects. A log that brings it about must not
 #: take its neighbours along; named one by one, so that time limits and lost servers pass through.
@@ -73,8 +73,8 @@ class Enricher:
         #: Those of them that were in trouble before it.
         self._troubled: set[str] = set()
 
-    def work(self, chunk: Chunk, claim: Lease) -> Tally:
-        """Do what is still owed of a chunk; every document has one outcome in the answer.
+    def work(self, chunk: Chunk, lease: Lease) -> Tally:
+        """Do what is still pending of a chunk; every document has one outcome in the answer.
 
         Raises:
             TransientError: try the chunk again later; what was written stays written.
@@ -84,13 +84,13 @@ class Enricher:
         self._troubled = self._ledger.index_states.in_trouble(sorted(indices))
         with self._trials.sort(indices) as sorted_:
             self._sorted = sorted_
-            tally = self._work_on(chunk, claim)
+            tally = self._work_on(chunk, lease)
         self._ledger.index_states.note_trouble(sorted(tally.troubled))
         if tally.overloaded:
             raise IndexInTrouble(OVERLOADED)
         if tally.waiting:
             raise NotYet("another worker is trying whether an index takes writes", TRIAL_SECONDS)
-        if tally.unreadable and claim.tried:
+        if tally.unreadable and lease.tried:
             # A write whose answer was lost may have been carried out: the shards of a node that
             # has just started cannot be read yet.
             raise TransientError(IN_DOUBT)
@@ -102,7 +102,7 @@ class Enricher:
             self._ledger.counters.add(chunk.run, written_by_others=count)
         return tally
 
-    def _work_on(self, chunk: Chunk, claim: Lease) -> Tally:
+    def _work_on(self, chunk: Chunk, lease: Lease) -> Tally:
         tally = self._left_out(chunk)
         references = [
             reference
@@ -113,18 +113,18 @@ class Enricher:
         references = self._try(chunk, references, reusable, tally)
         if not references:
             return tally
-        if claim.workers_lost < LOSSES_BEFORE_ALONE:
+        if lease.workers_lost < WORKERS_LOST_BEFORE_ALONE:
             tally.include(self._together(chunk, references, reusable))
         else:
             # Each log is also read alone: reading all of them may be what a worker dies of. Should
-            # it die of reading this one, the text before is no suspect.
+            # it die of reading this one, the text before is not to blame.
             for reference in references:
-                self._ledger.chunks.note_alone(chunk.id, claim.owner, "")
+                self._ledger.chunks.note_alone(chunk.id, lease.owner, "")
                 for group in self._texts(chunk, [reference], tally):
-                    if group.fingerprint == claim.alone:
+                    if group.fingerprint == lease.alone:
                         group.failure = "worker_lost"
                     else:
-                        self._ledger.chunks.note_alone(chunk.id, claim.owner, group.fingerprint)
+                        self._ledger.chunks.note_alone(chunk.id, lease.owner, group.fingerprint)
                     self._do(chunk, [group], reusable, tally)
         return tally
 
@@ -148,8 +148,8 @@ class Enricher:
             tally.defer(DEAD, len(references))
             return tally
         # Such an index is read all the same, and what it took before its end counts.
-        owed = self._owed(chunk, zip(found, references, strict=True), tally)
-        tally.defer(DEAD, len(owed))
+        pending = self._pending(chunk, zip(found, references, strict=True), tally)
+        tally.defer(DEAD, len(pending))
         tally.unreadable = tally.away = False
         return tally
 
@@ -234,28 +234,28 @@ class Enricher:
         """Count what this run has written of a chunk; the rest is deferred. Nothing is changed."""
         tally = Tally()
         found = self._store.documents.read(chunk.references)
-        owed = self._owed(chunk, zip(found, chunk.references, strict=True), tally)
-        tally.add(Outcome.DEFERRED, len(owed))
+        pending = self._pending(chunk, zip(found, chunk.references, strict=True), tally)
+        tally.add(Outcome.DEFERRED, len(pending))
         return tally
 
-    # -- what is still owed
+    # -- what is still pending
 
     def _texts(
         self, chunk: Chunk, references: Sequence[Reference], tally: Tally
     ) -> list[TextGroup]:
         found = self._store.documents.read(references)
-        owed = self._owed(chunk, zip(found, references, strict=True), tally)
-        doubts = self._store.wholeness.doubts(owed)
+        pending = self._pending(chunk, zip(found, references, strict=True), tally)
+        doubts = self._store.wholeness.doubts(pending)
         for index, reason in doubts.items():
             self._ledger.runs.skip(chunk.run, index, reason)
-        safe = [document for document in owed if document.reference.index not in doubts]
-        for document in owed:
+        safe = [document for document in pending if document.reference.index not in doubts]
+        for document in pending:
             if why := doubts.get(document.reference.index):
                 tally.defer(f"{document.reference.index}: {why}")
         return text_groups(safe, self._scope_of, self._mask)
 
-    def _owed(self, chunk: Chunk, pairs: Any, tally: Tally) -> list[Document]:
-        owed = []
+    def _pending(self, chunk: Chunk, pairs: Any, tally: Tally) -> list[Document]:
+        pending = []
         # An index that refused the run's writes once is bought nothing more.
         skipped = self._ledger.runs.skipped(chunk.run)
         for document, reference in pairs:
@@ -268,13 +268,13 @@ class Enricher:
             if outcome is None and (why := skipped.get(reference.index)):
                 tally.defer(why if why == DEAD else f"{reference.index}: {why}")
             elif outcome is None:
-                owed.append(document)
+                pending.append(document)
             elif outcome is Outcome.DEFERRED:
                 tally.defer(UNREADABLE)
             else:
                 tally.add(outcome)
                 tally.note_writer(outcome, document)
-        return owed
+        return pending
 
     def _do(self, chunk: Chunk, groups: list[TextGroup], reusable: Reusable, tally: Tally) -> None:
         self._resolve(chunk, [group for group in groups if not group.failure], reusable)

@@ -76,7 +76,7 @@ class Judge:
     levels: Collection[str]
 
     def settled(self, document: Document, reference: Reference, run: str) -> Outcome | None:
-        """The outcome of a document that is not owed (any more), or None."""
+        """The outcome of a document that is not pending (any more), or None."""
         if document.presence is Presence.GONE:
             return Outcome.GONE
         if document.presence is Presence.UNREADABLE:

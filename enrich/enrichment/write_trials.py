@@ -39,10 +39,10 @@ class Sorted:
 class WriteTrials:
     """Tries indices; one for each worker process."""
 
-    def __init__(self, engines: EngineProbe, states: IndexStates, claimant: str) -> None:
+    def __init__(self, engines: EngineProbe, states: IndexStates, owner: str) -> None:
         self._engines = engines
         self._states = states
-        self._claimant = claimant
+        self._owner = owner
 
     @contextmanager
     def sort(self, indices: Collection[str]) -> Iterator[Sorted]:
@@ -56,7 +56,7 @@ class WriteTrials:
                 elif state is IndexState.IN_DOUBT or (
                     state is IndexState.UNKNOWN and self._engines.is_native(index)
                 ):
-                    mine = self._states.claim(index, self._claimant)
+                    mine = self._states.claim(index, self._owner)
                     (sorted_.to_try if mine else sorted_.waiting).add(index)
             yield sorted_
         finally:

@@ -184,7 +184,7 @@ class Writer:
     def _write_again(
         self, chunk: Chunk, changed: list[tuple[Outcome, Write]], tally: Tally
     ) -> None:
-        """Read changed documents once more; write those still owed whose text is the same."""
+        """Read changed documents once more; write those still pending whose text is the same."""
         read = self._documents.read([write.document.reference for _, write in changed])
         planned = []
         for (outcome, write), document in zip(changed, read, strict=True):

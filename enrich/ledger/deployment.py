@@ -49,7 +49,7 @@ class Configuration:
 
     @classmethod
     def of(cls, settings: Settings) -> Configuration:
-        shown = settings.masked()
+        shown = settings.redacted()
         return cls({name: shown[name] for name in TOLD_APART})
 
     def to_json(self) -> str:

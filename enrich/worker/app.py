@@ -138,7 +138,7 @@ def _note_shutdown(**_: Any) -> None:
 
 def log_settings(program: str) -> None:
     """Say with which settings a program runs, secrets masked."""
-    shown = " ".join(f"{name}={value}" for name, value in settings.masked().items())
+    shown = " ".join(f"{name}={value}" for name, value in settings.redacted().items())
     logging.getLogger("enrich").info("%s settings: %s", program, shown)
     for sentence in unknown_names():
         log.warning("%s (in the environment)", sentence)

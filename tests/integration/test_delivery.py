@@ -12,7 +12,7 @@ import pytest
 
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
-from enrich.enrichment.enricher import MAX_LOSSES
+from enrich.enrichment.enricher import MAX_WORKERS_LOST
 from enrich.errors import ServerUnavailable
 from enrich.ledger.pages import Pages
 from enrich.models import Chunk
@@ -595,7 +595,7 @@ def test_a_chunk_that_no_worker_survives_is_put_off_and_the_run_ends(
     one.find_unvectorized("beat")
     one.deliver()
     chunk = Chunk.from_message(chunks(one)[0][1][0])
-    lose(one, chunk, MAX_LOSSES + 1)
+    lose(one, chunk, MAX_WORKERS_LOST + 1)
 
     hasty = pipeline(enrich_soft_time_limit_seconds=0.0001, enrich_hard_time_limit_seconds=0.001)
     assert hasty.backfill.embed_and_update(chunk) == "100 found: 0 failed, 100 deferred"

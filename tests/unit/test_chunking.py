@@ -102,10 +102,10 @@ def test_no_chunk_has_room_for_the_next_ones_first_log(
 
 @REPEATABLE
 @given(PAGES, st.integers(1, 8), st.integers(1, 4))
-def test_page_is_cut_to_a_prefix_that_fits(page: list[Found], room: int, texts: int) -> None:
-    taken, chunks = fit_page(page, room=room, texts=texts)
+def test_page_is_cut_to_a_prefix_that_fits(page: list[Found], slots: int, texts: int) -> None:
+    taken, chunks = fit_page(page, slots=slots, texts=texts)
     assert list(taken) == page[: len(taken)]
-    assert len(chunks) <= room
+    assert len(chunks) <= slots
     assert sorted(m.reference.seq_no for c in chunks for m in c) == list(range(len(taken)))
     # A scan must get on.
     assert bool(taken) == bool(page)
@@ -113,7 +113,7 @@ def test_page_is_cut_to_a_prefix_that_fits(page: list[Found], room: int, texts: 
 
 def test_page_that_fits_is_taken_whole() -> None:
     page = page_of("abcabc")
-    assert fit_page(page, room=3, texts=1)[0] == page
+    assert fit_page(page, slots=3, texts=1)[0] == page
 
 
 def test_two_thousand_equal_logs_are_two_chunks() -> None:

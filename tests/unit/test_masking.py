@@ -263,7 +263,7 @@ def test_the_setting(value: str, kinds: tuple[str, ...], monkeypatch: pytest.Mon
     monkeypatch.setenv("OPENAI_API_KEY", "sk-x")
     monkeypatch.setenv("ENRICH_MASK", value)
     assert load_settings(_env_file=None).enrich_mask == kinds
-    assert load_settings(_env_file=None).masked()["ENRICH_MASK"] == ",".join(kinds)
+    assert load_settings(_env_file=None).redacted()["ENRICH_MASK"] == ",".join(kinds)
 
 
 def test_an_unknown_kind_is_refused_without_being_quoted() -> None:

@@ -31,8 +31,8 @@ def begun(**overrides: Any) -> tuple[MemoryPipeline, str]:
     return one, one.ledger.runs.open("manual", 600).run
 
 
-def read(one: MemoryPipeline, run: str, page: int = 1, room: int = 64) -> str:
-    return one.scanner.read_page(run, page, room)
+def read(one: MemoryPipeline, run: str, page: int = 1, slots: int = 64) -> str:
+    return one.scanner.read_page(run, page, slots)
 
 
 def fill(one: MemoryPipeline, **pending: int) -> None:
@@ -110,7 +110,7 @@ def test_the_survey_is_made_once_and_the_smallest_backlog_comes_first() -> None:
     one, run = begun(enrich_batch_size=1)
     fill(one, **{A: 9, B: 2, C: 5})
     one.store.seen_nodes = Nodes(data=3, blocker="")
-    first = read(one, run, room=1)
+    first = read(one, run, slots=1)
     scan = one.ledger.pages.scan(run)
     assert scan is not None
     assert first == "page 1: 1 logs in 1 chunks"
@@ -129,7 +129,7 @@ def test_a_run_begins_by_what_the_indices_are_like() -> None:
     one.store.indices[A].window = 2
     one.store.indices[A].update_only = True
     one.store.indices[B].sortable = False
-    read(one, run, room=2)
+    read(one, run, slots=2)
     scan = one.ledger.pages.scan(run)
     assert scan is not None
     assert (scan.windows, scan.update_only, scan.unsorted) == ({A: 2}, [A], [B])
@@ -191,8 +191,8 @@ def test_a_first_page_is_read_whatever_the_time_and_none_after_it() -> None:
     one, _ = MemoryPipeline(enrich_batch_size=1), ""
     run = one.ledger.runs.open("manual", 0).run
     fill(one, **{A: 9})
-    assert read(one, run, room=1) == "page 1: 1 logs in 1 chunks"
-    assert read(one, run, 2, room=1) == "nothing more to find now (time)"
+    assert read(one, run, slots=1) == "page 1: 1 logs in 1 chunks"
+    assert read(one, run, 2, slots=1) == "nothing more to find now (time)"
     record = one.ledger.records.of(run)
     assert (record.found, record.more, record.stopped_by) == (1, True, "time")
     assert one.ledger.runs.state(run).scan_done
@@ -201,7 +201,7 @@ def test_a_first_page_is_read_whatever_the_time_and_none_after_it() -> None:
 def test_no_more_logs_are_taken_than_a_run_may() -> None:
     one, run = begun(enrich_max_logs_per_run=5, enrich_batch_size=1)
     fill(one, **{A: 9})
-    assert read(one, run, room=3).startswith("page 1: 3 logs")
+    assert read(one, run, slots=3).startswith("page 1: 3 logs")
     assert read(one, run, 2).startswith("page 2: 2 logs")
     assert read(one, run, 3) == "nothing more to find now (cap)"
     record = one.ledger.records.of(run)
@@ -239,7 +239,7 @@ def test_a_project_that_has_spent_its_share_is_left_out() -> None:
 def test_a_project_that_spends_its_share_under_way_is_left_out_from_then_on() -> None:
     one, run = begun(enrich_max_cost_per_day=10, enrich_max_project_share=0.5, enrich_batch_size=1)
     fill(one, **{A: 3, B: 9})
-    read(one, run, room=1)
+    read(one, run, slots=1)
     assert indices_sent(one) == {A}
     one.ledger.counters.add(run, micro_usd=5_000_000, paid_by={"a": 5_000_000})
     one.messages.clear()
@@ -254,7 +254,7 @@ def test_a_project_that_spends_its_share_under_way_is_left_out_from_then_on() ->
 def test_indices_skipped_since_the_survey_are_not_searched() -> None:
     one, run = begun(enrich_batch_size=1)
     fill(one, **{A: 3, B: 9})
-    read(one, run, room=1)
+    read(one, run, slots=1)
     one.ledger.runs.skip(run, A, "its mapping is full")
     one.messages.clear()
     read(one, run, 2)
@@ -264,9 +264,9 @@ def test_indices_skipped_since_the_survey_are_not_searched() -> None:
 def test_an_index_that_cannot_be_searched_is_skipped_for_the_rest_of_the_run() -> None:
     one, run = begun(enrich_batch_size=1)
     fill(one, **{A: 3, B: 9})
-    read(one, run, room=1)
+    read(one, run, slots=1)
     one.store.indices[A].unreadable = "shard_failure"
-    read(one, run, 2, room=1)
+    read(one, run, 2, slots=1)
     assert one.ledger.runs.skipped(run) == {A: "it cannot be searched (shard_failure)"}
     one.store.indices[A].unreadable = ""
     one.messages.clear()
@@ -279,7 +279,7 @@ def test_what_is_being_tried_takes_no_turn_from_the_others() -> None:
     one, run = begun(enrich_batch_size=1)
     fill(one, **{A: 2, B: 9})
     assert one.ledger.index_states.claim(A, "another worker")
-    read(one, run, room=1)
+    read(one, run, slots=1)
     assert indices_sent(one) == {B}
 
 
@@ -421,9 +421,9 @@ def test_messages_have_the_documents_of_the_ledger_s_chunks() -> None:
 def test_a_page_that_another_has_registered_is_not_sent(page: int, line: str) -> None:
     one, run = begun(enrich_batch_size=1)
     fill(one, **{A: 3, B: 3})
-    read(one, run, room=1)
+    read(one, run, slots=1)
     one.messages.clear()
-    assert read(one, run, page, room=1) == line
+    assert read(one, run, page, slots=1) == line
     assert len(sent(one)) == page - 1
 
 
@@ -447,7 +447,7 @@ def test_a_page_whose_registration_was_answered_twice_is_sent(
 def test_a_page_of_a_run_that_is_over_is_not_sent() -> None:
     one, run = begun(enrich_batch_size=1)
     fill(one, **{A: 3})
-    read(one, run, room=1)
+    read(one, run, slots=1)
     one.ledger.runs.halt(run, "cancelled")
     one.messages.clear()
     assert read(one, run, 2) == "page 2 is closed"
@@ -459,7 +459,7 @@ def test_what_was_found_is_said_at_the_end_of_the_scan(caplog: pytest.LogCapture
     fill(one, **{A: 3, B: 3})
     one.store.indices[A].unfit = "index.knn is not set"
     with caplog.at_level(logging.INFO, "enrich.backfill.page"):
-        read(one, run, room=1)
+        read(one, run, slots=1)
         assert "step 1/3" not in caplog.text
         read(one, run, 2)
     assert "Cycle #1 started (manual)" in caplog.text

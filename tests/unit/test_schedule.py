@@ -42,7 +42,7 @@ class Desk:
         #: Targets and number of hits of each round.
         self.rounds: list[tuple[list[Target], int]] = []
         self.pager = Pager(self, self.settings)
-        self.room, self.most = 100, float("inf")
+        self.slots, self.most = 100, float("inf")
         self.late: set[str] = set()
         self.refused: set[tuple[str, str]] = set()
         self.scan = Scan(pending=[], update_only=[], unsorted=[])
@@ -82,7 +82,7 @@ class Desk:
         page = self.pager.read(
             self.scan,
             number,
-            room=self.room,
+            slots=self.slots,
             most=self.most,
             refused=self.refused,
             late=self.late,
@@ -120,7 +120,7 @@ def test_indices_keep_their_turn_for_some_pages_as_many_at_once_as_there_are_nod
 ) -> None:
     names = [f"{project}_2026_11" for project in "abcd"]
     desk = Desk(enrich_batch_size=5)
-    desk.room = 1
+    desk.slots = 1
     desk.fill(**dict.fromkeys(names, 200))
     desk.survey(nodes)
 
@@ -135,7 +135,7 @@ def test_indices_keep_their_turn_for_some_pages_as_many_at_once_as_there_are_nod
 def test_more_indices_than_let_each_have_its_turn_soon_are_searched_abreast() -> None:
     # A turn is near when a twelfth of all indices share it.
     desk = Desk(enrich_batch_size=50)
-    desk.room = 3
+    desk.slots = 3
     desk.fill(**{f"p{n:02}_2026_11": 400 for n in range(36)})
     desk.survey()
     desk.read(1)
@@ -154,7 +154,7 @@ def test_no_more_than_fifty_indices_share_a_round() -> None:
 
 def test_an_index_that_another_turn_brings_to_its_end_is_not_left_for_later() -> None:
     desk = Desk(enrich_batch_size=5)
-    desk.room = 1
+    desk.slots = 1
     desk.fill(a_2026_11=70, b_2026_11=200)
     desk.survey()
 
@@ -167,7 +167,7 @@ def test_an_index_that_another_turn_brings_to_its_end_is_not_left_for_later() ->
 
 def test_more_logs_than_were_counted_are_found_and_go_behind_the_others() -> None:
     desk = Desk(enrich_batch_size=5)
-    desk.room = 1
+    desk.slots = 1
     desk.fill(a_2026_11=40, b_2026_11=100)
     desk.survey()
     pages = [desk.read(1)]
@@ -181,7 +181,7 @@ def test_more_logs_than_were_counted_are_found_and_go_behind_the_others() -> Non
 
 def test_small_indices_fill_a_page_together() -> None:
     desk = Desk(enrich_batch_size=50)
-    desk.room = 1
+    desk.slots = 1
     desk.fill(**{f"p{n:02}_2026_11": 30 for n in range(12)})
     desk.survey()
     # Of up to 200 logs; an index at a time, it would be twelve pages.
@@ -210,7 +210,7 @@ def test_logs_of_several_rounds_travel_together() -> None:
 @pytest.mark.usefixtures("rounds_of_forty")
 def test_no_more_rounds_are_read_than_find_room() -> None:
     desk = Desk(enrich_batch_size=20)
-    desk.room = 4
+    desk.slots = 4
     desk.put("a_2026_11", logs(400, 400))
     desk.survey()
     # Eighty texts: a third round might not fit.
@@ -234,7 +234,7 @@ def test_further_rounds_stay_with_the_indices_of_the_first() -> None:
 
 def test_a_page_has_no_more_chunks_than_there_is_room_for() -> None:
     desk = Desk(enrich_batch_size=3)
-    desk.room = 2
+    desk.slots = 2
     desk.put("a_2026_11", logs(50, 50))
     desk.survey()
     pages = desk.all()
@@ -421,12 +421,12 @@ def test_every_log_is_found_once_and_no_index_waits_for_more_than_the_turns_befo
         while desk.scan.pending:
             number = len(pages) + 1
             assert number < 3000
-            desk.room = world["rooms"][number % len(world["rooms"])]
+            desk.slots = world["rooms"][number % len(world["rooms"])]
             desk.most = world["most"][number % len(world["most"])]
             waiting = [index for index, _ in desk.scan.pending]
             page = desk.read(number)
             pages.append(page)
-            assert len(page.chunks) <= desk.room
+            assert len(page.chunks) <= desk.slots
             assert len(page.found) <= desk.most
             for chunk in page.chunks:
                 assert len({found.fingerprint for found in chunk}) <= world["batch"]

@@ -262,7 +262,7 @@ def test_secrets_are_masked_everywhere() -> None:
         redis_url="rediss://user:qqq@redis:6380/1?ssl_cert_reqs=none",
         cache_url="rediss://cache/0?password=qqq&db=2&ssl_password=qqq",
     )
-    shown = loaded.masked()
+    shown = loaded.redacted()
     assert shown.keys() == {name.upper() for name in Settings.model_fields}
     assert shown["OPENAI_API_KEY"] == shown["OPENSEARCH_PASSWORD"] == "***"
     assert shown["REDIS_URL"] == "rediss://user:***@redis:6380/1?ssl_cert_reqs=none"
@@ -271,8 +271,8 @@ def test_secrets_are_masked_everywhere() -> None:
 
 
 def test_unset_secret_shows_as_unset() -> None:
-    assert load().masked()["OPENSEARCH_PASSWORD"] == ""
-    assert load().masked()["CACHE_URL"] == ""
+    assert load().redacted()["OPENSEARCH_PASSWORD"] == ""
+    assert load().redacted()["CACHE_URL"] == ""
 
 
 PASSWORDS = st.text(st.characters(categories=("L", "N")), min_size=4).map("QQQ".__add__)
@@ -295,4 +295,4 @@ def test_any_url_is_taken_or_refused_without_its_password(name: str, password: s
         assert name.upper() in str(error)
         assert "QQQ" not in str(error)
     else:
-        assert "QQQ" not in " ".join(loaded.masked().values())
+        assert "QQQ" not in " ".join(loaded.redacted().values())
