@@ -61,8 +61,8 @@ class Reference(msgspec.Struct, frozen=True, array_like=True):
     primary_term: int
 
 
-class Donor(msgspec.Struct, frozen=True, array_like=True):
-    """Where a document is that already has the vector of a text."""
+class LogLocation(msgspec.Struct, frozen=True, array_like=True):
+    """Where a log is."""
 
     index: IndexName
     id: DocumentId
@@ -77,7 +77,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     references: Annotated[
         tuple[Reference, ...], msgspec.Meta(min_length=1, max_length=MAX_CHUNK_DOCUMENTS)
     ]
-    donors: tuple[Donor, ...] = ()
+    #: Logs that have vectors of its texts. Messages call them donors.
+    reusable: tuple[LogLocation, ...] = msgspec.field(default=(), name="donors")
     #: Indices whose documents are written by `update`, because `index` would not be harmless.
     update_only: tuple[str, ...] = ()
 

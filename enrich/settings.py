@@ -299,8 +299,8 @@ class Settings(BaseSettings):
             "all hosts, or more"
         )
 
-    def donor_scope(self, index: str) -> str:
-        """Within which donors are looked for: the index's project, or "" where any may give."""
+    def reuse_scope(self, index: str) -> str:
+        """Within which stored vectors are reused: the index's project, or "" for all projects."""
         return "" if self.enrich_reuse_across_projects else project_of(index)
 
     def redacted(self) -> dict[str, str]:

@@ -122,7 +122,7 @@ def resolver_of(
             store.stored_vectors,
             model=settings.embedding_model,
             dimensions=settings.embedding_dimensions,
-            scope_of=settings.donor_scope,
+            scope_of=settings.reuse_scope,
             mask=mask,
         ),
         locations=locations,

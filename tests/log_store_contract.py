@@ -23,7 +23,7 @@ from enrich.log_store import (
     encode_vector,
 )
 from enrich.log_store.coverage import Counted
-from enrich.models import Donor, Reference
+from enrich.models import LogLocation, Reference
 from enrich.settings import Settings
 
 INDEX, OTHER = "shop_2026_11", "shop_2026_12"
@@ -413,19 +413,19 @@ class LogStoreContract:
         self.enriched(world, foreign, "2")
         self.enriched(world, INDEX, "3", ai_embedding_model="another", ai_text_sha256="c" * 64)
         wanted = {"shop": {FINGERPRINT, "c" * 64, "0" * 64}}
-        assert world.store.finder.donors(wanted) == {}
+        assert world.store.finder.reusable(wanted) == {}
         world.store.documents.refresh([INDEX, OTHER, foreign])
-        given = {("shop", FINGERPRINT): Donor(OTHER, "1", None)}
-        assert world.store.finder.donors(wanted) == given
-        assert world.store.finder.donors({}) == {}
+        given = {("shop", FINGERPRINT): LogLocation(OTHER, "1", None)}
+        assert world.store.finder.reusable(wanted) == given
+        assert world.store.finder.reusable({}) == {}
 
     def test_stored_vectors_come_in_order_and_none_where_there_is_no_whole_one(
         self, world: World
     ) -> None:
         self.enriched(world, INDEX, "good")
         world.put(INDEX, "without", log_at(1))
-        asked = [Donor(INDEX, id, None) for id in ("without", "good", "gone")]
-        asked.append(Donor("gone_2026_01", "good", None))
+        asked = [LogLocation(INDEX, id, None) for id in ("without", "good", "gone")]
+        asked.append(LogLocation("gone_2026_01", "good", None))
         read = world.store.stored_vectors.read(asked)
         assert [one is None for one in read] == [True, False, True, True]
         (good,) = (one for one in read if one is not None)

@@ -23,7 +23,7 @@ from enrich.enrichment.write_trials import DEAD
 from enrich.errors import Halt, InputRefused
 from enrich.ledger import IndexState, Ledger, Scan
 from enrich.log_store.interfaces import RunStore
-from enrich.models import Chunk, Donor, project_of
+from enrich.models import Chunk, LogLocation, project_of
 from enrich.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -136,17 +136,17 @@ class Scanner:
     def _messages(
         self, run: str, page: int, read: Page, update_only: Iterable[str]
     ) -> list[dict[str, Any]]:
-        donors = self._donors(read.found)
+        reusable = self._reusable(read.found)
         messages = []
         for k, members in enumerate(read.chunks):
             wanted = {
-                (self._settings.donor_scope(found.reference.index), found.fingerprint)
+                (self._settings.reuse_scope(found.reference.index), found.fingerprint)
                 for found in members
             }
             chunk = Chunk(
                 id=f"{run}:{page}:{k}",
                 references=tuple(found.reference for found in members),
-                donors=tuple(donors[key] for key in sorted(wanted & donors.keys())),
+                reusable=tuple(reusable[key] for key in sorted(wanted & reusable.keys())),
                 update_only=tuple(
                     sorted({found.reference.index for found in members}.intersection(update_only))
                 ),
@@ -154,7 +154,7 @@ class Scanner:
             messages.append(chunk.to_message())
         return messages
 
-    def _donors(self, page: Sequence[Found]) -> dict[tuple[str, str], Donor]:
+    def _reusable(self, page: Sequence[Found]) -> dict[tuple[str, str], LogLocation]:
         texts = sorted({found.fingerprint for found in page if has_text(found)})
         # Those are found without a search.
         known = self._resolver.known(texts)
@@ -162,10 +162,10 @@ class Scanner:
         for found in page:
             if found.fingerprint in known or not has_text(found):
                 continue
-            wanted.setdefault(self._settings.donor_scope(found.reference.index), set()).add(
+            wanted.setdefault(self._settings.reuse_scope(found.reference.index), set()).add(
                 found.fingerprint
             )
-        return self._store.finder.donors(wanted)
+        return self._store.finder.reusable(wanted)
 
     def _limits(self, run: str, page: int) -> tuple[str, float]:
         """Why the scan has to stop ("" if it need not), and how many logs it may still take."""

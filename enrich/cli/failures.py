@@ -19,7 +19,7 @@ from enrich.ledger import Ledger
 from enrich.log_store import LogStore
 from enrich.log_store.connection import RightMissing
 from enrich.log_store.coverage import MOST_NAMED, Counted, Gaps
-from enrich.models import Donor
+from enrich.models import LogLocation
 from enrich.settings import Settings
 
 #: Listed on the screen; `--json` lists up to MAX_LISTED, which is what one search can give.
@@ -155,7 +155,7 @@ def _unmark(store: LogStore, index: str | None) -> tuple[int, set[str]]:
             done.add(name)
             while rows := store.stats.failures(name, ROUND).value:
                 taken_off = store.documents.unmark(
-                    [Donor(row["index"], row["id"], row["routing"]) for row in rows]
+                    [LogLocation(row["index"], row["id"], row["routing"]) for row in rows]
                 )
                 changed += taken_off
                 if taken_off < len(rows):

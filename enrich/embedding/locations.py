@@ -18,7 +18,7 @@ import redis
 from more_itertools import sliced
 
 from enrich.embedding.cache import NAMES_AT_ONCE, space
-from enrich.models import Donor, Reference
+from enrich.models import LogLocation, Reference
 from enrich.redis_client import translated
 from enrich.settings import Settings
 from enrich.vectors import BYTES, Vector
@@ -67,7 +67,7 @@ return found
 """
 
 
-class VectorLocation(Donor, frozen=True, array_like=True):
+class VectorLocation(LogLocation, frozen=True, array_like=True):
     """A log that was given a vector, and what shows that the vector is still that one."""
 
     digest: str

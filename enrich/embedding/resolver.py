@@ -23,7 +23,7 @@ from enrich.embedding.batching import Batching, Caller, Results
 from enrich.embedding.budget import USED_UP, Bill, Budget, Usage, share_used_up
 from enrich.embedding.locations import VectorLocation
 from enrich.errors import TransientError
-from enrich.models import Donor
+from enrich.models import LogLocation
 from enrich.text.masking import masked_places
 from enrich.vectors import Vector
 
@@ -99,7 +99,7 @@ class StoredVector:
 class StoredVectors(Protocol):
     """Reads vectors of logs."""
 
-    def read(self, places: Sequence[Donor]) -> Sequence[StoredVector | None]:
+    def read(self, places: Sequence[LogLocation]) -> Sequence[StoredVector | None]:
         """In the order of the places; None where there is no whole vector."""
         ...
 
@@ -223,7 +223,7 @@ class Resolver:
             results[place] = one
         return Resolution(results=_whole(results), paid=bill.counted)
 
-    def reusable(self, places: Sequence[Donor]) -> Reusable:
+    def reusable(self, places: Sequence[LogLocation]) -> Reusable:
         """The vectors that stand there and can be believed; those of locations by everybody."""
         found: dict[tuple[str, str], Vector] = {}
         from_api: dict[str, Vector] = {}

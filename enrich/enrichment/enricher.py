@@ -64,7 +64,7 @@ class Enricher:
         self._resolver = resolver
         self._ledger = ledger
         self._trials = trials
-        self._scope_of = settings.donor_scope
+        self._scope_of = settings.reuse_scope
         self._mask = masker_of(settings.enrich_mask)
         self._judge = Judge(levels=settings.enrich_levels)
         self._writer = Writer(settings, store, ledger, throttle, trials, self._judge)
@@ -220,7 +220,7 @@ class Enricher:
 
     def _reusable(self, chunk: Chunk) -> Reusable:
         try:
-            return self._resolver.reusable(chunk.donors)
+            return self._resolver.reusable(chunk.reusable)
         except UNFORESEEN as error:
             # Their texts are paid for once more.
             log.error(

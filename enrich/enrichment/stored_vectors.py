@@ -8,7 +8,7 @@ from enrich.embedding.resolver import StoredVector
 from enrich.errors import TextUnusable
 from enrich.log_store import StoredVector as VectorOfLog
 from enrich.log_store.interfaces import VectorReader
-from enrich.models import Donor
+from enrich.models import LogLocation
 from enrich.text.extract import fingerprint, text_of
 from enrich.text.masking import Masker
 
@@ -30,13 +30,13 @@ class VectorsOfLogs:
         self._scope_of = scope_of
         self._mask = mask
 
-    def read(self, places: Sequence[Donor]) -> list[StoredVector | None]:
+    def read(self, places: Sequence[LogLocation]) -> list[StoredVector | None]:
         return [
             None if one is None else self._of(place, one)
             for place, one in zip(places, self._stored.read(places), strict=True)
         ]
 
-    def _of(self, place: Donor, one: VectorOfLog) -> StoredVector:
+    def _of(self, place: LogLocation, one: VectorOfLog) -> StoredVector:
         return StoredVector(
             fingerprint=one.fingerprint,
             vector=one.vector,

@@ -46,7 +46,7 @@ class WriteTrials:
 
     @contextmanager
     def sort(self, indices: Collection[str]) -> Iterator[Sorted]:
-        """Sort the indices of a chunk; what is to be tried is claimed for as long as this lasts."""
+        """Sort the indices of a chunk; what is to be tried is leased for as long as this lasts."""
         sorted_ = Sorted()
         states = self._states.of(sorted(indices))
         try:
@@ -56,7 +56,7 @@ class WriteTrials:
                 elif state is IndexState.IN_DOUBT or (
                     state is IndexState.UNKNOWN and self._engines.is_native(index)
                 ):
-                    mine = self._states.claim(index, self._owner)
+                    mine = self._states.lease(index, self._owner)
                     (sorted_.to_try if mine else sorted_.waiting).add(index)
             yield sorted_
         finally:

@@ -60,11 +60,11 @@ class IndexStates:
         with translated():
             self._redis.set(self._key(index), state.value, ex=seconds)
 
-    def claim(self, index: str, claimant: str) -> bool:
-        """Whether `claimant` shall try the index; several want to, one does."""
+    def lease(self, index: str, owner: str) -> bool:
+        """Whether `owner` shall try the index; several want to, one does."""
         with translated():
             key = self._key(index, "trial:")
-            return bool(self._redis.set(key, claimant, nx=True, ex=TRIAL_SECONDS))
+            return bool(self._redis.set(key, owner, nx=True, ex=TRIAL_SECONDS))
 
     def release(self, index: str) -> None:
         """The try is over."""

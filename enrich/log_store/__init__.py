@@ -1,7 +1,7 @@
 """The log store: everything that enrich asks of OpenSearch, by rooms.
 
 `connection` speaks to the server and `paths` names indices to it, `pages` searches what is pending,
-`documents` reads and writes by reference, `donors` reads what others can take over, `preflight`
+`documents` reads and writes by reference, `stored_vectors` reads what others reuse, `preflight`
 decides which indices may be written, `engines` whether their k-NN engine runs, `wholeness` whether
 a document would be written back whole, `write_probe` whether a vector would be taken, `templates`
 is for indices to come, `stats` counts and searches for people, `scope` is what both searchers mean
@@ -25,7 +25,6 @@ from enrich.log_store.documents import (
     Write,
     encode_vector,
 )
-from enrich.log_store.donors import StoredVector, StoredVectors
 from enrich.log_store.engines import Engines
 from enrich.log_store.mapping import Mappings
 from enrich.log_store.pages import Backlog, Finder, Hit, IndexPage, Target
@@ -33,6 +32,7 @@ from enrich.log_store.preflight import APPEND_ONLY, Preflight, Readiness
 from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import translates_shapes
 from enrich.log_store.stats import Stats
+from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.log_store.templates import Templates, index_template
 from enrich.log_store.version import Version, read_version
 from enrich.log_store.wholeness import Trial, Wholeness

@@ -29,7 +29,7 @@ from enrich.log_store.connection import (
     role_advice,
 )
 from enrich.log_store.paths import in_path, parts
-from enrich.models import Donor, Reference
+from enrich.models import LogLocation, Reference
 from enrich.vectors import Vector
 
 log = logging.getLogger(__name__)
@@ -255,7 +255,7 @@ class Documents:
         # Without the source that is there already, but at half the speed.
         return (msgspec.structs.replace(only, by_update=True),)
 
-    def unmark(self, references: Sequence[Donor]) -> int:
+    def unmark(self, references: Sequence[LogLocation]) -> int:
         """Take the failure marks off documents; how many were changed."""
         changed = 0
         script = {"script": {"source": _UNMARK, "lang": "painless"}}
@@ -346,7 +346,7 @@ def _ascii_json(value: Any) -> bytes:
     return json.dumps(value).encode()
 
 
-def address(reference: Reference | Donor) -> dict[str, Any]:
+def address(reference: Reference | LogLocation) -> dict[str, Any]:
     """Where a document is, in OpenSearch's words."""
     where: dict[str, Any] = {"_index": reference.index, "_id": reference.id}
     if reference.routing:

@@ -21,7 +21,6 @@ import orjson
 from enrich.log_store.connection import NoAnswerInTime
 from enrich.log_store.coverage import Counted
 from enrich.log_store.documents import Document, Presence, Verdict, Write, encode_write
-from enrich.log_store.donors import StoredVector
 from enrich.log_store.interfaces import (
     DocumentStore,
     EngineProbe,
@@ -36,8 +35,9 @@ from enrich.log_store.interfaces import (
 from enrich.log_store.pages import Backlog, Hit, IndexPage, Target
 from enrich.log_store.paths import holds
 from enrich.log_store.preflight import Nodes, Readiness
+from enrich.log_store.stored_vectors import StoredVector
 from enrich.log_store.version import Version
-from enrich.models import Donor, Reference
+from enrich.models import LogLocation, Reference
 from enrich.settings import Settings
 from enrich.vectors import BYTES, Vector, is_usable
 
@@ -254,14 +254,14 @@ class _Finder(_Room, PendingFinder):
             exhausted=len(rows) < target.size,
         )
 
-    def donors(self, wanted: dict[str, set[str]]) -> dict[tuple[str, str], Donor]:
-        found: dict[tuple[str, str], Donor] = {}
+    def reusable(self, wanted: dict[str, set[str]]) -> dict[tuple[str, str], LogLocation]:
+        found: dict[tuple[str, str], LogLocation] = {}
         for name, index in self.store.searched().items():
-            scope = self.store.settings.donor_scope(name)
+            scope = self.store.settings.reuse_scope(name)
             for log in index.visible.values() if not index.unreadable else ():
                 text = log.source.get("ai_text_sha256")
                 if text in wanted.get(scope, ()) and self.store.is_of_model(log):
-                    found[scope, str(text)] = Donor(name, log.id, log.routing)
+                    found[scope, str(text)] = LogLocation(name, log.id, log.routing)
         return found
 
 
@@ -335,11 +335,11 @@ class _Documents(_Room, DocumentStore):
 
 
 class _StoredVectors(_Room, VectorReader):
-    def read(self, donors: Sequence[Donor]) -> list[StoredVector | None]:
+    def read(self, places: Sequence[LogLocation]) -> list[StoredVector | None]:
         found: list[StoredVector | None] = []
-        for donor in donors:
-            index = self.store.indices.get(donor.index)
-            log = index.logs.get(donor.id) if index else None
+        for place in places:
+            index = self.store.indices.get(place.index)
+            log = index.logs.get(place.id) if index else None
             away = index is None or index.closed or index.unreadable
             found.append(None if log is None or away else self.store.stored_vector(log))
         return found

@@ -11,11 +11,11 @@ from typing import Protocol
 
 from enrich.log_store.coverage import Counted
 from enrich.log_store.documents import Document, Verdict, Write
-from enrich.log_store.donors import StoredVector
 from enrich.log_store.pages import Backlog, IndexPage, Target
 from enrich.log_store.preflight import Nodes, Readiness
+from enrich.log_store.stored_vectors import StoredVector
 from enrich.log_store.version import Version
-from enrich.models import Donor, Reference
+from enrich.models import LogLocation, Reference
 
 
 class PageReader(Protocol):
@@ -28,7 +28,7 @@ class PendingFinder(PageReader, Protocol):
     """Finds what is pending, and logs that have a vector to be reused."""
 
     def backlog(self) -> Backlog: ...
-    def donors(self, wanted: dict[str, set[str]]) -> dict[tuple[str, str], Donor]: ...
+    def reusable(self, wanted: dict[str, set[str]]) -> dict[tuple[str, str], LogLocation]: ...
 
 
 class DocumentStore(Protocol):
@@ -42,7 +42,7 @@ class DocumentStore(Protocol):
 class VectorReader(Protocol):
     """Reads the vectors of logs by reference."""
 
-    def read(self, donors: Sequence[Donor]) -> list[StoredVector | None]: ...
+    def read(self, places: Sequence[LogLocation]) -> list[StoredVector | None]: ...
 
 
 class EngineProbe(Protocol):

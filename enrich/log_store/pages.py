@@ -1,4 +1,4 @@
-"""Finding ERROR logs without a vector: the backlog by index, a page of logs, and donors.
+"""Finding logs: the backlog of ERROR logs without a vector, a page of them, and logs that have one.
 
 Each trouble of one index is confined to that index: one search for each in an `_msearch`, and an
 answer counts only if every shard of the index gave one. Texts come back shortened by OpenSearch
@@ -32,7 +32,7 @@ from enrich.log_store.queries import (
 )
 from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import MISSHAPEN, translates_shapes
-from enrich.models import MAX_CHUNK_BYTES, Donor, Reference
+from enrich.models import MAX_CHUNK_BYTES, LogLocation, Reference
 from enrich.settings import Settings
 from enrich.text.extract import MAX_TEXT_BYTES, TAIL_BYTES
 
@@ -146,7 +146,7 @@ class Finder:
         self._max_age_days = settings.enrich_max_age_days
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
-        self._donor_scope = settings.donor_scope
+        self._reuse_scope = settings.reuse_scope
         #: Whether OpenSearch runs scripts at all.
         self._scripts = True
         #: Indices with a log that no script can take, for as long as this process lives.
@@ -373,15 +373,15 @@ class Finder:
             exhausted=len(hits) < target.size,
         )
 
-    def donors(self, wanted: dict[str, set[str]]) -> dict[tuple[str, str], Donor]:
+    def reusable(self, wanted: dict[str, set[str]]) -> dict[tuple[str, str], LogLocation]:
         """Documents that already have the vector of one of the texts.
 
         Args:
-            wanted: fingerprints by project; a donor is looked for in the same project only,
+            wanted: fingerprints by project; looked for in the same project only,
                 unless ENRICH_REUSE_ACROSS_PROJECTS is set; then the project is "".
 
         Returns:
-            donors by project and fingerprint.
+            such logs by project and fingerprint.
         """
         searches = [
             (f"{project}_*,{project}" if project else self._scope.expression, texts)
@@ -391,22 +391,22 @@ class Finder:
         for target, texts in searches:
             for some in sliced(sorted(texts), 1000):
                 rows.append({"index": target, **LENIENT_ROW})
-                rows.append(self._donor_query(some))
+                rows.append(self._reusable_query(some))
         if not rows:
             return {}
         answers = self._msearch(rows)
-        # Best effort: a shard that gives no donor only means that a text is paid for again.
+        # Best effort: a shard that gives none only means that a text is paid for again.
         return {
             (
-                self._donor_scope(hit.index),
+                self._reuse_scope(hit.index),
                 str(hit.fields["ai_text_sha256"][0]),
-            ): Donor(hit.index, hit.id, hit.routing)
+            ): LogLocation(hit.index, hit.id, hit.routing)
             for answer in answers
             for hit in answer.hits.hits
             if hit.fields.get("ai_text_sha256")
         }
 
-    def _donor_query(self, fingerprints: Sequence[str]) -> dict[str, Any]:
+    def _reusable_query(self, fingerprints: Sequence[str]) -> dict[str, Any]:
         return {
             "size": len(fingerprints),
             "_source": False,

@@ -13,7 +13,6 @@ import msgspec
 from enrich.errors import TextUnusable
 from enrich.log_store.connection import LENIENT, Connection, RequestRefused
 from enrich.log_store.coverage import WHOLE, Counted, Gaps
-from enrich.log_store.donors import StoredVector, StoredVectors
 from enrich.log_store.paths import in_path, parts
 from enrich.log_store.queries import (
     HAS_VECTOR,
@@ -32,7 +31,8 @@ from enrich.log_store.queries import (
 )
 from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import translates_shapes
-from enrich.models import Donor
+from enrich.log_store.stored_vectors import StoredVector, StoredVectors
+from enrich.models import LogLocation
 from enrich.settings import Settings, without_exclusions
 from enrich.text.extract import fingerprint, text_of
 from enrich.text.masking import masker_of
@@ -441,7 +441,7 @@ class Stats:
     def _vectors_of(self, hits: Sequence[RawHit]) -> list[StoredVector | None]:
         # By their ids: OpenSearch 3.5 may answer a search over several indices that is to bring
         # vectors along with no hit at all, and says nothing of it.
-        return self._stored.read([Donor(hit.index, hit.id, hit.routing) for hit in hits])
+        return self._stored.read([LogLocation(hit.index, hit.id, hit.routing) for hit in hits])
 
 
 def iso_time(milliseconds: Any) -> str | None:

@@ -34,7 +34,7 @@ from enrich.ledger import IndexState, Lease, Scan
 from enrich.log_store import DROPPED, MAPPING_FULL, NoAnswerInTime, Verdict, Write
 from enrich.log_store.in_memory import BLOCKED, ItemAnswer
 from enrich.log_store.in_memory import OVERLOADED as REJECTED
-from enrich.models import METHOD, VECTOR_OUTCOMES, Chunk, Donor, Outcome, Reference
+from enrich.models import METHOD, VECTOR_OUTCOMES, Chunk, LogLocation, Outcome, Reference
 from enrich.text.extract import fingerprint
 from tests.memory_pipeline import DIMENSIONS, MemoryPipeline, logs
 
@@ -207,7 +207,7 @@ def test_a_vector_of_the_same_project_is_taken_over() -> None:
     chunk = Chunk(
         id=f"{desk.run_id}:2:0",
         references=tuple(twin),
-        donors=(Donor("a_2026_10", "log0", None),),
+        reusable=(LogLocation("a_2026_10", "log0", None),),
     )
     assert told(desk.enricher.work(chunk, GO)) == {"reused": 1, "embedded": 1}
     assert sent(desk) == [["one"], ["two"]]
@@ -683,7 +683,7 @@ def test_an_index_that_another_worker_tries_is_waited_for_and_the_others_are_wri
     desk = Desk()
     found = [*desk.find(["one"]), *desk.find(["two"], B)]
     desk.ledger.index_states.note(B, IndexState.IN_DOUBT)
-    assert desk.ledger.index_states.claim(B, "another")
+    assert desk.ledger.index_states.lease(B, "another")
     with pytest.raises(NotYet) as waiting:
         desk.work(found)
     assert waiting.value.seconds == enricher.TRIAL_SECONDS

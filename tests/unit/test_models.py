@@ -13,7 +13,7 @@ from enrich.models import (
     MAX_CHUNK_DOCUMENTS,
     VECTOR_OUTCOMES,
     Chunk,
-    Donor,
+    LogLocation,
     Outcome,
     Reference,
     RunRecord,
@@ -32,7 +32,7 @@ CHUNKS = st.builds(
     Chunk,
     id=st.from_regex(r"[0-9a-f]{12}:[0-9]{1,4}:[0-9]{1,4}", fullmatch=True),
     references=st.lists(REFERENCES, min_size=1, max_size=5).map(tuple),
-    donors=st.lists(st.builds(Donor, NAMES, NAMES, ROUTINGS), max_size=3).map(tuple),
+    reusable=st.lists(st.builds(LogLocation, NAMES, NAMES, ROUTINGS), max_size=3).map(tuple),
     update_only=st.lists(NAMES, max_size=3).map(tuple),
 )
 JSON = st.recursive(

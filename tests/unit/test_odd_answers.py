@@ -19,7 +19,7 @@ from enrich.errors import EnrichError, TransientError
 from enrich.log_store import LogStore, NoAnswerInTime, Target, bounded_answers
 from enrich.log_store.engines import needs_library
 from enrich.log_store.stats import iso_time
-from enrich.models import Donor
+from enrich.models import LogLocation
 from enrich.settings import load_settings
 
 INDEX = "a_2026_11"
@@ -46,7 +46,7 @@ ASKED: dict[str, Callable[[LogStore], Any]] = {
     "backlog": lambda store: store.finder.backlog(),
     "red": lambda store: store.finder.red_indices(),
     "page": lambda store: store.finder.page([Target(INDEX, None, 10)], frozenset()),
-    "donors": lambda store: store.finder.donors({"a": {"x"}}),
+    "donors": lambda store: store.finder.reusable({"a": {"x"}}),
     "with vectors": lambda store: store.finder.with_vectors([INDEX]),
     "names": lambda store: store.stats.names(),
     "streams": lambda store: store.stats.streams_left_out([INDEX]),
@@ -63,7 +63,7 @@ ASKED: dict[str, Callable[[LogStore], Any]] = {
     "preflight": lambda store: store.preflight.inspect([INDEX]),
     "nodes": lambda store: store.preflight.nodes(),
     "engine": lambda store: store.engines.is_native(INDEX),
-    "stored": lambda store: store.stored_vectors.read([Donor(INDEX, "1", None)]),
+    "stored": lambda store: store.stored_vectors.read([LogLocation(INDEX, "1", None)]),
     "version": lambda store: store.version(),
 }
 

@@ -18,7 +18,7 @@ from enrich.errors import Halt, InputRefused, ServerUnavailable
 from enrich.ledger import IndexState, Scan
 from enrich.log_store.preflight import Nodes
 from enrich.log_store.version import Version
-from enrich.models import Donor, Reference
+from enrich.models import LogLocation, Reference
 from enrich.text.extract import fingerprint
 from tests.memory_pipeline import DIMENSIONS, MemoryPipeline, assert_adds_up, logs
 
@@ -278,7 +278,7 @@ def test_an_index_that_cannot_be_searched_is_skipped_for_the_rest_of_the_run() -
 def test_what_is_being_tried_takes_no_turn_from_the_others() -> None:
     one, run = begun(enrich_batch_size=1)
     fill(one, **{A: 2, B: 9})
-    assert one.ledger.index_states.claim(A, "another worker")
+    assert one.ledger.index_states.lease(A, "another worker")
     read(one, run, slots=1)
     assert indices_sent(one) == {B}
 
@@ -366,13 +366,13 @@ def test_texts_that_are_known_or_none_are_not_searched_for(
 ) -> None:
     one, run = begun()
     searched: list[dict[str, set[str]]] = []
-    find = one.store.finder.donors
+    find = one.store.finder.reusable
 
-    def donors(wanted: dict[str, set[str]]) -> dict[tuple[str, str], Donor]:
+    def donors(wanted: dict[str, set[str]]) -> dict[tuple[str, str], LogLocation]:
         searched.append(wanted)
         return find(wanted)
 
-    monkeypatch.setattr(type(one.store.finder), "donors", lambda self, wanted: donors(wanted))
+    monkeypatch.setattr(type(one.store.finder), "reusable", lambda self, wanted: donors(wanted))
     one.cache.put({fingerprint("cached"): vector_of("cached", DIMENSIONS)})
     where = Reference(B, "1", None, 1, 1)
     place = VectorLocation.of(where, fingerprint("written"), vector_of("written", DIMENSIONS))

@@ -37,7 +37,7 @@ from enrich.embedding.resolver import (
     TextRequest,
 )
 from enrich.errors import Halt, InputRefused, ServerUnavailable, TransientError
-from enrich.models import Donor, Reference
+from enrich.models import LogLocation, Reference
 from enrich.ratelimit.api_quota import Limits
 from enrich.vectors import BYTES, Vector
 
@@ -90,10 +90,10 @@ class Logs:
     """Vectors that logs have, by place."""
 
     def __init__(self) -> None:
-        self.stored: dict[Donor, StoredVector] = {}
+        self.stored: dict[LogLocation, StoredVector] = {}
 
-    def read(self, places: Sequence[Donor]) -> list[StoredVector | None]:
-        return [self.stored.get(Donor(one.index, one.id, one.routing)) for one in places]
+    def read(self, places: Sequence[LogLocation]) -> list[StoredVector | None]:
+        return [self.stored.get(LogLocation(one.index, one.id, one.routing)) for one in places]
 
 
 class Desk:
@@ -128,16 +128,18 @@ class Desk:
         self.now += seconds
 
     def resolve(
-        self, *requests: TextRequest, owner: str = "me", places: Sequence[Donor] = ()
+        self, *requests: TextRequest, owner: str = "me", places: Sequence[LogLocation] = ()
     ) -> Resolution:
         return self.resolver.resolve(
             requests, self.usage, owner=owner, occasion="today",
             reusable=self.resolver.reusable(places),
         )  # fmt: skip
 
-    def store(self, text: str, scope: str, *, planted: int = 0, changed: bool = False) -> Donor:
+    def store(
+        self, text: str, scope: str, *, planted: int = 0, changed: bool = False
+    ) -> LogLocation:
         """A log of a scope that has a vector for this text."""
-        place = Donor(f"{scope}_2026_01", f"{text}/{planted}", None)
+        place = LogLocation(f"{scope}_2026_01", f"{text}/{planted}", None)
         self.logs.stored[place] = StoredVector(
             fingerprint=fingerprint(text),
             vector=vector_of(text, planted),

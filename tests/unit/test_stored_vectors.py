@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from enrich.errors import TransientError
 from enrich.log_store import StoredVector, encode_vector
-from enrich.log_store.donors import StoredVectors
-from enrich.models import Donor
+from enrich.log_store.stored_vectors import StoredVectors
+from enrich.models import LogLocation
 
 
 class Wire:
@@ -37,7 +37,7 @@ def read(*sources: str, dimensions: int = 2) -> list[StoredVector | None]:
         f'{{"_index":"p_2026_01","_id":"{n}","_seq_no":7,"found":true,"_source":{source}}}'
         for n, source in enumerate(sources)
     )
-    donors = [Donor("p_2026_01", str(n), None) for n in range(len(sources))]
+    donors = [LogLocation("p_2026_01", str(n), None) for n in range(len(sources))]
     return reader(f'{{"docs":[{rows}]}}', dimensions).read(donors)
 
 
@@ -98,7 +98,7 @@ def test_logs_that_are_gone_give_none_in_their_place() -> None:
         '{"_index":"b","_id":"3","error":{"type":"index_not_found_exception"}}]}'
     )
     wire = Wire(answer)
-    donors = [Donor("a", "1", "r"), Donor("a", "2", None), Donor("b", "3", None)]
+    donors = [LogLocation("a", "1", "r"), LogLocation("a", "2", None), LogLocation("b", "3", None)]
     first, *others = StoredVectors(wire, 2).read(donors)  # type: ignore[arg-type]
     assert first is not None
     assert others == [None, None]
@@ -122,4 +122,4 @@ def test_nothing_to_read_asks_nothing() -> None:
 )
 def test_cut_or_foreign_answer_is_transient(answer: str) -> None:
     with pytest.raises(TransientError):
-        reader(answer).read([Donor("a", "1", None)])
+        reader(answer).read([LogLocation("a", "1", None)])

@@ -17,7 +17,7 @@ import numpy as np
 from enrich.errors import TransientError
 from enrich.log_store.connection import Connection, loads_leniently
 from enrich.log_store.documents import address
-from enrich.models import Donor
+from enrich.models import LogLocation
 from enrich.vectors import BYTES, Vector, is_usable
 
 
@@ -59,11 +59,11 @@ class StoredVectors:
         # Packs floats in a third of the time that numpy takes for a list.
         self._numbers = struct.Struct(f"<{dimensions}f")
 
-    def read(self, donors: Sequence[Donor]) -> list[StoredVector | None]:
+    def read(self, places: Sequence[LogLocation]) -> list[StoredVector | None]:
         """What each gives, in their order; None where there is no log, or no whole vector."""
-        if not donors:
+        if not places:
             return []
-        wanted = {"docs": [address(donor) for donor in donors]}
+        wanted = {"docs": [address(place) for place in places]}
         body = self._connection.request("POST", "/_mget", wanted)
         try:
             got = msgspec.json.decode(body, type=_Answer).docs
@@ -73,11 +73,11 @@ class StoredVectors:
                 got = _one_by_one(body)
             except RecursionError:
                 # Or is nested too deep for either.
-                if len(donors) == 1:
+                if len(places) == 1:
                     return [None]
-                middle = len(donors) // 2
-                return [*self.read(donors[:middle]), *self.read(donors[middle:])]
-        if len(got) != len(donors):
+                middle = len(places) // 2
+                return [*self.read(places[:middle]), *self.read(places[middle:])]
+        if len(got) != len(places):
             raise TransientError("OpenSearch's answer has another number of documents")
         return [self._stored(one.source) for one in got]
 
