@@ -65,9 +65,10 @@ class MemoryPipeline:
         self.cache = InMemoryCache()
         self.locations = InMemoryLocations(self.settings.openai_base_url)
         self.quota = InMemoryQuota()
-        #: Seconds that are added to the ledger's time.
+        began = time.time()
+        #: Seconds by which the ledger's time has moved; it stands still otherwise.
         self.later = 0.0
-        self.ledger = in_memory_ledger(clock=lambda: time.time() + self.later)
+        self.ledger = in_memory_ledger(clock=lambda: began + self.later)
         self.publisher = InMemoryPublisher()
         self.messages = self.publisher.messages
         self.resolver = resolver_of(

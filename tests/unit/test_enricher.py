@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import orjson
@@ -44,6 +45,21 @@ NO_SHRINKING = [phase for phase in Phase if phase is not Phase.shrink]
 GO = Lease(verdict="go", owner="host/1")
 
 
+@contextmanager
+def all_foreseen() -> Iterator[None]:
+    """Nothing was caught that nobody thought of, whatever was made good after it."""
+    records: list[logging.LogRecord] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = records.append  # type: ignore[method-assign]
+    logger = logging.getLogger(enricher.__name__)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    assert [record.getMessage() for record in records] == []
+
+
 class Desk(MemoryPipeline):
     """A pipeline with one chunk that is begun."""
 
@@ -74,8 +90,9 @@ class Desk(MemoryPipeline):
         return chunk
 
     def work(self, references: Sequence[Reference], lease: Lease = GO, **how: Any) -> Tally:
-        """Work on a chunk of these; each has one outcome."""
-        tally = self.enricher.work(self.chunk(references, **how), lease)
+        """Work on a chunk of these; each has one outcome, and nobody stumbles."""
+        with all_foreseen():
+            tally = self.enricher.work(self.chunk(references, **how), lease)
         assert sum(tally.outcomes.values()) == len(references)
         assert sum(tally.reasons.values()) <= tally.outcomes["deferred"]
         return tally
@@ -259,14 +276,14 @@ def test_vectors_of_runs_that_this_redis_does_not_know_are_counted() -> None:
 
 def test_accounting_changes_nothing() -> None:
     desk = Desk()
-    found = desk.find(["one"] * 3)
+    found = desk.find(["one"] * 4)
     base = logs(1, 1)[0]
     desk.store.delete(A, "log0")
     desk.store.put(A, "log1", {**base, "log_vector": [1.0], "ai_enrichment_run": desk.run_id,
                                "ai_vector_source": "cached"})  # fmt: skip
     before = desk.sources(A)
     assert told(desk.enricher.account(desk.chunk(found))) == {
-        "gone": 1, "cached": 1, "deferred": 1,
+        "gone": 1, "cached": 1, "deferred": 2,
     }  # fmt: skip
     assert desk.sources(A) == before
     assert sent(desk) == []
@@ -413,6 +430,44 @@ def test_a_log_that_is_settled_elsewhere_meanwhile(fields: Any, outcome: str) ->
     assert told(tally) == {"embedded": 1, outcome: 1}
     assert tally.by_others == ({"other": 1} if outcome == "already_vectorized" else {})
     assert desk.ledger.records.of(desk.run_id).written_by_others == len(tally.by_others)
+
+
+def test_what_is_read_again_and_is_away_is_waited_for_also_beside_a_closed_index() -> None:
+    desk = Desk()
+    found = [*desk.find(["one"]), *desk.find(["two"], B)]
+    for name in (A, B):
+        desk.answer(name, (Verdict.CONFLICT, "version_conflict_engine_exception"))
+    read = desk.store.documents.read
+    times: list[int] = []
+
+    def away(references: Sequence[Reference]) -> Any:
+        times.append(len(references))
+        if len(times) == 2:
+            desk.store.indices[A].unreadable = "away"
+            desk.store.indices[B].closed = True
+        return read(references)
+
+    object.__setattr__(desk.store.documents, "read", away)
+    with pytest.raises(TransientError, match="cannot be read now"):
+        desk.work(found)
+    assert times == [2, 2]
+
+
+def test_whether_a_lost_delivery_wrote_what_cannot_be_read_again_is_waited_for() -> None:
+    desk = Desk()
+    found = desk.find(["one"])
+    desk.answer(A, (Verdict.CONFLICT, "version_conflict_engine_exception"))
+    read = desk.store.documents.read
+    times: list[int] = []
+
+    def closed(references: Sequence[Reference]) -> Any:
+        times.append(1)
+        desk.store.indices[A].closed = len(times) > 1
+        return read(references)
+
+    object.__setattr__(desk.store.documents, "read", closed)
+    with pytest.raises(TransientError, match=IN_DOUBT[:20]):
+        desk.work(found, GO._replace(tried=True))
 
 
 @pytest.mark.parametrize("closed", [True, False])
@@ -643,6 +698,18 @@ def test_an_index_of_a_native_engine_is_tried_with_one_log_first() -> None:
     assert desk.ledger.index_states.of([A]) == {A: IndexState.WORKS}
 
 
+def test_a_log_that_is_tried_alone_is_given_the_vector_of_another_as_well() -> None:
+    desk = Desk()
+    desk.work(desk.find(["one"], "a_2026_10"))
+    twin = desk.find(["one"])
+    desk.cache._vectors.clear()
+    desk.locations._new.clear()
+    desk.store.indices[A].native = True
+    donors = (Donor("a_2026_10", "log0", None),)
+    chunk = Chunk(id=f"{desk.run_id}:2:0", references=tuple(twin), donors=donors)
+    assert told(desk.enricher.work(chunk, GO)) == {"reused": 1}
+
+
 def test_an_index_whose_refresh_kills_it_keeps_what_was_written() -> None:
     desk = Desk()
     found = desk.find(["one", "two", "three"])
@@ -772,9 +839,18 @@ def test_a_log_that_meets_an_unforeseen_error_is_deferred_and_its_neighbours_sta
 
     monkeypatch.setattr(enricher, "text_groups", stumbling)
     with caplog.at_level(logging.ERROR):
-        tally = desk.work(found)
+        tally = desk.enricher.work(desk.chunk(found), GO)
     assert told(tally) == {"embedded": 2, "deferred": 1}
     assert tally.errors == 1
+    together, alone = (record.getMessage() for record in caplog.records)
+    assert together == (
+        f"chunk {desk.run_id}:1:0 met an error that nobody thought of (KeyError): its logs are "
+        "taken one by one"
+    )
+    assert alone.startswith(
+        f"log log1 in {A} is deferred: it meets an error that nobody thought of (KeyError at "
+    )
+    assert "stumbling" in alone and alone.endswith("); please report it")
     ((reason, count),) = tally.reasons.items()
     assert "KeyError" in reason and "stumbling" in reason and count == 1
     assert "log1" in caplog.text and "secret" not in caplog.text + reason
@@ -793,7 +869,12 @@ def test_reusable_vectors_that_meet_one_are_paid_for_instead(
     monkeypatch.setattr(desk.resolver, "reusable", stumbling)
     tally = desk.enricher._reusable(desk.chunk(found))
     assert tally == {}
-    assert "no vector is taken over" in caplog.text
+    (record,) = caplog.records
+    assert record.getMessage().startswith(
+        f"chunk {desk.run_id}:1:0: no vector is taken over, because reading them met an error that "
+        "nobody thought of (ValueError at "
+    )
+    assert record.getMessage().endswith("); please report it")
 
 
 @pytest.mark.parametrize("error", [MemoryError, OSError, KeyboardInterrupt])

@@ -51,6 +51,16 @@ def indices_sent(one: MemoryPipeline) -> set[str]:
     return {reference[0] for message in sent(one) for reference in message["references"]}
 
 
+@pytest.fixture(autouse=True)
+def every_line_is_kept(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "enrich.backfill.page")
+
+
+def said(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
+    lines = [r for r in caplog.records if r.name == "enrich.backfill.page" and r.levelno == level]
+    return [record.getMessage() for record in lines]
+
+
 # -- the survey: nothing is bought for what cannot be written
 
 
@@ -63,7 +73,9 @@ def test_nothing_pending_ends_the_scan() -> None:
     assert not one.ledger.records.of(run).more
 
 
-def test_indices_that_cannot_be_enriched_are_skipped_with_their_reason() -> None:
+def test_indices_that_cannot_be_enriched_are_skipped_with_their_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     one, run = begun()
     fill(one, **{A: 3, B: 3, C: 3, "d_2026_11": 3, "e_2026_11": 3})
     one.store.indices[A].unreadable = "shard_failure"
@@ -81,6 +93,11 @@ def test_indices_that_cannot_be_enriched_are_skipped_with_their_reason() -> None
     }
     assert indices_sent(one) == {"e_2026_11"}
     assert one.ledger.records.of(run).found == 3
+    assert sorted(said(caplog, logging.WARNING)) == [
+        f"index {B} is skipped: index.knn is not set",
+        f"index {C} is skipped: a write would lose fields",
+        f"index d_2026_11 is skipped: {DEAD}",
+    ]
 
 
 def test_where_every_index_is_left_out_the_endpoint_is_not_asked() -> None:
@@ -208,6 +225,40 @@ def test_no_more_logs_are_taken_than_a_run_may() -> None:
     assert (record.found, record.more, record.stopped_by) == (5, True, "cap")
 
 
+def test_one_log_more_is_taken_where_one_more_may_be() -> None:
+    one, run = begun(enrich_max_logs_per_run=4, enrich_batch_size=1)
+    fill(one, **{A: 9})
+    read(one, run, room=3)
+    assert read(one, run, 2).startswith("page 2: 1 logs")
+
+
+@pytest.mark.parametrize(
+    ("left", "line"), [(0.5, "page 2: "), (0, "nothing more to find now (time)")]
+)
+def test_a_scan_lasts_three_quarters_of_an_interval(left: float, line: str) -> None:
+    one, run = begun(enrich_batch_size=1)
+    fill(one, **{A: 9})
+    read(one, run, room=1)
+    one.later = one.ledger.pages.seconds_left(run) - left
+    assert read(one, run, 2, room=1).startswith(line)
+
+
+def test_a_limit_that_is_reached_when_nothing_is_left_leaves_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one, run = begun(enrich_max_logs_per_run=1, enrich_batch_size=1)
+    fill(one, **{A: 9})
+    read(one, run)
+    one.ledger.runs.skip(run, A, "its mapping is full")
+    assert read(one, run, 2) == "nothing more to find"
+    record = one.ledger.records.of(run)
+    assert (record.more, record.stopped_by) == (False, "")
+    scan = one.ledger.pages.scan(run)
+    assert scan is not None and scan.pending == []
+    line = "Cycle #1 step 1/3: logs found without vectors: 1, 1 indices skipped"
+    assert said(caplog)[-1] == line
+
+
 def test_a_run_that_took_as_many_as_it_may_and_all_leaves_none() -> None:
     one, run = begun(enrich_max_logs_per_run=3)
     fill(one, **{A: 3})
@@ -226,14 +277,16 @@ def test_where_the_day_s_money_is_spent_nothing_is_taken() -> None:
     assert (record.found, record.more, record.stopped_by) == (0, True, "budget")
 
 
-def test_a_project_that_has_spent_its_share_is_left_out() -> None:
+def test_a_project_that_has_spent_its_share_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     one, run = begun(enrich_max_cost_per_day=10, enrich_max_project_share=0.5)
     fill(one, **{A: 3, B: 3})
     one.ledger.spending.saw({"a", "b"})
     one.ledger.counters.add(run, micro_usd=5_000_000, paid_by={"a": 5_000_000})
     read(one, run)
     assert indices_sent(one) == {B}
-    assert "project a has used its share" in one.ledger.runs.skipped(run)[A]
+    why = one.ledger.runs.skipped(run)[A]
+    assert "project a has used its share" in why
+    assert said(caplog, logging.WARNING) == [f"index {A} is skipped: {why}"]
 
 
 def test_a_project_that_spends_its_share_under_way_is_left_out_from_then_on() -> None:
@@ -350,6 +403,8 @@ def test_a_chunk_names_logs_of_its_project_that_have_a_vector_of_its_texts() -> 
     read(one, run)
     (message,) = sent(one)
     assert message["donors"] == [["a_2026_10", "enriched0", None]]
+    # Vectors that are there were compared first, and the run says so.
+    assert "are the same" in one.ledger.records.of(run).comparison
 
 
 def test_any_project_gives_where_that_is_allowed() -> None:
@@ -462,9 +517,18 @@ def test_what_was_found_is_said_at_the_end_of_the_scan(caplog: pytest.LogCapture
         read(one, run, slots=1)
         assert "step 1/3" not in caplog.text
         read(one, run, 2)
-    assert "Cycle #1 started (manual)" in caplog.text
-    said = "Cycle #1 step 1/3: logs found without vectors: 3, 1 indices skipped"
-    assert [r.getMessage() for r in caplog.records if "step" in r.getMessage()] == [said]
+    assert said(caplog) == [
+        "Cycle #1 started (manual)",
+        "Cycle #1 step 1/3: logs found without vectors: 3, 1 indices skipped",
+    ]
+
+
+def test_each_page_is_told_of_and_no_index_is_skipped(caplog: pytest.LogCaptureFixture) -> None:
+    one, run = begun()
+    fill(one, **{A: 3})
+    read(one, run)
+    assert said(caplog, logging.DEBUG) == ["page 1: 3 logs in 1 chunks"]
+    assert said(caplog)[1] == "Cycle #1 step 1/3: logs found without vectors: 3"
 
 
 # -- whole runs
