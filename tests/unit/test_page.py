@@ -228,7 +228,7 @@ def test_no_more_logs_are_taken_than_a_run_may() -> None:
 def test_one_log_more_is_taken_where_one_more_may_be() -> None:
     one, run = begun(enrich_max_logs_per_run=4, enrich_batch_size=1)
     fill(one, **{A: 9})
-    read(one, run, room=3)
+    read(one, run, slots=3)
     assert read(one, run, 2).startswith("page 2: 1 logs")
 
 
@@ -238,9 +238,9 @@ def test_one_log_more_is_taken_where_one_more_may_be() -> None:
 def test_a_scan_lasts_three_quarters_of_an_interval(left: float, line: str) -> None:
     one, run = begun(enrich_batch_size=1)
     fill(one, **{A: 9})
-    read(one, run, room=1)
+    read(one, run, slots=1)
     one.later = one.ledger.pages.seconds_left(run) - left
-    assert read(one, run, 2, room=1).startswith(line)
+    assert read(one, run, 2, slots=1).startswith(line)
 
 
 def test_a_limit_that_is_reached_when_nothing_is_left_leaves_nothing(

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from enrich.enrichment.enricher import MAX_LOSSES
+from enrich.enrichment.enricher import MAX_WORKERS_LOST
 from enrich.errors import (
     AccessRefused,
     EnrichError,
@@ -152,7 +152,7 @@ def test_a_chunk_that_no_worker_survives_is_deferred_unread() -> None:
     begin(one)
     (chunk,) = chunks(one)
     one.messages.clear()
-    lose(one, chunk, MAX_LOSSES + 1)
+    lose(one, chunk, MAX_WORKERS_LOST + 1)
     assert one.backfill.embed_and_update(chunk) == "10 found: 0 failed, 10 deferred"
     assert one.embedder.requests == []
     assert_adds_up(finish(one))
