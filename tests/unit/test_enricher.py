@@ -705,8 +705,8 @@ def test_a_log_that_is_tried_alone_is_given_the_vector_of_another_as_well() -> N
     desk.cache._vectors.clear()
     desk.locations._new.clear()
     desk.store.indices[A].native = True
-    donors = (Donor("a_2026_10", "log0", None),)
-    chunk = Chunk(id=f"{desk.run_id}:2:0", references=tuple(twin), donors=donors)
+    reusable = (LogLocation("a_2026_10", "log0", None),)
+    chunk = Chunk(id=f"{desk.run_id}:2:0", references=tuple(twin), reusable=reusable)
     assert told(desk.enricher.work(chunk, GO)) == {"reused": 1}
 
 
