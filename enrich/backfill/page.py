@@ -69,7 +69,9 @@ class Scanner:
         if scan is None:
             record = self._ledger.records.of(run)
             log.info("Cycle #%d started (%s)", record.number, record.trigger)
-            scan = self._survey(run)
+            # Kept by itself: a survey of many indices, or of a slow server, has the time limit of a
+            # task for itself, and so has the first page.
+            scan = self._ledger.pages.begin(run, self._survey(run))
         skipped = self._ledger.runs.skipped(run)
         skipped |= self._leave_spent_shares(
             run, [index for index, _ in scan.pending if index not in skipped]
@@ -88,6 +90,8 @@ class Scanner:
             self._say_found(run, skipped)
             return f"nothing more to find{f' now ({stop})' if more else ''}"
 
+        if page == 1:
+            self._check_endpoint(run)
         # An index in trouble is read behind the others: no chunk holds logs of both, and chunks
         # that are tried again take no slot that another index needs.
         troubled = self._ledger.index_states.in_trouble([index for index, _ in pending])
@@ -213,8 +217,6 @@ class Scanner:
             log.warning("index %s is skipped: %s", index, reason)
             self._ledger.runs.skip(run, index, reason)
         pending = [index for index in fit if index not in refused]
-        if pending:
-            self._check_endpoint(run)
         return Scan(
             pending=[(index, None) for index in pending],
             update_only=ready.update_only,

@@ -20,10 +20,19 @@ class Pages:
         self._keys = keys
 
     def scan(self, run: str) -> Scan | None:
-        """How far the run has searched; None before its first page."""
+        """How far the run has searched; None before its survey."""
         with translated():
             stored = self._keys.redis.hget(self._keys.run_key(run), "scan")
         return Scan.from_json(stored) if stored else None
+
+    def begin(self, run: str, surveyed: Scan) -> Scan:
+        """Keep what the survey of a run found, so that it is not made anew should the first page
+        fail; what another caller kept before stays, and is the answer."""
+        key = self._keys.run_key(run)
+        with translated():
+            if self._keys.redis.hget(key, "state") == b"running":
+                self._keys.redis.hsetnx(key, "scan", surveyed.to_json())
+        return self.scan(run) or surveyed
 
     def seconds_left(self, run: str) -> float:
         """Of the time that `Runs.open` gave the scan, by Redis TIME; ≤ 0 ends it."""

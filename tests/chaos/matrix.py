@@ -294,7 +294,7 @@ def opensearch_hangs(w: World) -> None:
 
 @row("opensearch", "slow answers")
 def opensearch_slow(w: World) -> None:
-    w.opensearch_proxy.delay = 0.3
+    w.opensearch_proxy.delay = 0.2
     w.start()
     w.under_way()
 

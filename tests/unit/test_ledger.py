@@ -218,6 +218,20 @@ def test_page_is_registered_once_and_in_turn(ledger: Ledger) -> None:
     assert ledger.records.of(run).found == 5
 
 
+def test_a_survey_is_kept_once_and_gives_way_to_pages(ledger: Ledger) -> None:
+    run = ledger.runs.open("manual", 600).run
+    first = Scan(pending=[("a", None)], update_only=[], unsorted=[])
+    second = Scan(pending=[("b", None)], update_only=[], unsorted=[])
+    assert ledger.pages.begin(run, first) == first
+    assert ledger.pages.begin(run, second) == first, "another caller was before"
+    ledger.pages.register(run, 1, scan=second, scan_done=False)
+    assert ledger.pages.begin(run, first) == second, "a late survey takes no page back"
+    ledger.runs.halt(run, "no more")
+    ledger.runs.finish(run)
+    ledger.pages.begin(run, first)
+    assert ledger.pages.scan(run) is None
+
+
 def test_scan_is_handed_to_the_next_page_as_it_was(ledger: Ledger) -> None:
     run = opened(ledger)
     assert ledger.pages.scan(run) is None

@@ -438,6 +438,30 @@ def test_texts_that_are_known_or_none_are_not_searched_for(
     assert searched == [{"a": {fingerprint("new")}}]
 
 
+# -- a survey is made once
+
+
+def test_a_survey_outlives_the_page_that_fails_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, run = begun()
+    fill(one, **{A: 3})
+    finder = type(one.store.finder)
+    surveys: list[Any] = []
+    backlog, page = finder.backlog, finder.page
+    monkeypatch.setattr(
+        finder, "backlog", lambda self: surveys.append(backlog(self)) or surveys[-1]
+    )
+
+    def slow(self: Any, *arguments: Any, **named: Any) -> Any:
+        monkeypatch.setattr(finder, "page", page)
+        raise ServerUnavailable("OpenSearch did not answer in time")
+
+    monkeypatch.setattr(finder, "page", slow)
+    with pytest.raises(ServerUnavailable):
+        read(one, run)
+    assert read(one, run) == "page 1: 3 logs in 1 chunks"
+    assert len(surveys) == 1
+
+
 # -- registered, then sent
 
 
