@@ -136,7 +136,7 @@ class InMemoryLocations:
 
     def __init__(self, url: str = "", most: float = math.inf) -> None:
         self._url = url
-        self._most = most
+        self._half = most if most == math.inf else most // 2
         self._new: dict[str, VectorLocation] = {}
         self._old: dict[str, VectorLocation] = {}
 
@@ -145,9 +145,9 @@ class InMemoryLocations:
         return {one: known[one] for one in fingerprints if one in known}
 
     def remember(self, places: Mapping[str, VectorLocation]) -> None:
-        if self._most:
+        if self._half:
             self._new |= places
-        if len(self._new) >= max(1, self._most // 2):
+        if len(self._new) >= max(1, self._half):
             self._old, self._new = self._new, {}
 
     def some(self, url: str, size: int) -> list[VectorLocation]:

@@ -273,3 +273,10 @@ class TestLocationsInMemory(LocationsContract):
     @pytest.fixture
     def make(self) -> Any:
         return lambda entries: InMemoryLocations(URL, PLACES_PER_ENTRY * entries)
+
+    def test_without_a_bound_nothing_goes(self) -> None:
+        written = InMemoryLocations(URL)
+        for name in "abcdef":
+            written.remember(places(name))
+        assert written.find("abcdef").keys() == set("abcdef")
+        assert written._old == {}

@@ -117,6 +117,19 @@ class Desk(MemoryPipeline):
             index.answer = once
 
 
+def enriched(desk: Desk, index: str, message: str) -> LogLocation:
+    """A log that has the vector of its text already."""
+    (found,) = desk.find(
+        [message],
+        index,
+        log_vector=vector_of(message, DIMENSIONS).tolist(),
+        ai_embedding_model=desk.settings.embedding_model,
+        ai_embedding_dimensions=DIMENSIONS,
+        ai_text_sha256=fingerprint(message),
+    )
+    return LogLocation(found.index, found.id, None)
+
+
 def sent(desk: Desk) -> list[list[str]]:
     """The texts of each request, in no order."""
     return [sorted(texts) for texts in desk.embedder.requests]
@@ -217,17 +230,22 @@ def test_what_is_paid_for_is_found_again_in_the_cache_or_where_it_was_written() 
 
 def test_a_vector_of_the_same_project_is_taken_over() -> None:
     desk = Desk()
-    desk.work(desk.find(["one"], "a_2026_10"))
-    twin = desk.find(["one", "two"])
-    desk.cache._vectors.clear()
-    desk.locations._new.clear()
-    chunk = Chunk(
-        id=f"{desk.run_id}:2:0",
-        references=tuple(twin),
-        reusable=(LogLocation("a_2026_10", "log0", None),),
-    )
-    assert told(desk.enricher.work(chunk, GO)) == {"reused": 1, "embedded": 1}
-    assert sent(desk) == [["one"], ["two"]]
+    place = enriched(desk, "a_2026_10", "one")
+    found = desk.find(["one", "two"])
+    assert told(desk.work(found, reusable=(place,))) == {"reused": 1, "embedded": 1}
+    assert sent(desk) == [["two"]]
+    assert desk.source(found[0])["ai_vector_source"] == "reused"
+
+
+@pytest.mark.parametrize("workers_lost", [0, 2])
+def test_it_is_also_taken_over_where_logs_go_alone(workers_lost: int) -> None:
+    desk = Desk()
+    place = enriched(desk, "a_2026_10", "one")
+    found = desk.find(["one"])
+    desk.store.indices[A].native = True
+    lease = GO._replace(workers_lost=workers_lost)
+    assert told(desk.work(found, lease, reusable=(place,))) == {"reused": 1}
+    assert desk.embedder.requests == []
 
 
 # -- logs that are not pending any more
@@ -696,18 +714,6 @@ def test_an_index_of_a_native_engine_is_tried_with_one_log_first() -> None:
     assert told(tally) == {"embedded": 3}
     assert sent(desk) == [["one"], ["three", "two"]]
     assert desk.ledger.index_states.of([A]) == {A: IndexState.WORKS}
-
-
-def test_a_log_that_is_tried_alone_is_given_the_vector_of_another_as_well() -> None:
-    desk = Desk()
-    desk.work(desk.find(["one"], "a_2026_10"))
-    twin = desk.find(["one"])
-    desk.cache._vectors.clear()
-    desk.locations._new.clear()
-    desk.store.indices[A].native = True
-    reusable = (LogLocation("a_2026_10", "log0", None),)
-    chunk = Chunk(id=f"{desk.run_id}:2:0", references=tuple(twin), reusable=reusable)
-    assert told(desk.enricher.work(chunk, GO)) == {"reused": 1}
 
 
 def test_an_index_whose_refresh_kills_it_keeps_what_was_written() -> None:
