@@ -36,6 +36,7 @@ from enrich.log_store import DROPPED, MAPPING_FULL, NoAnswerInTime, Verdict, Wri
 from enrich.log_store.in_memory import BLOCKED, ItemAnswer
 from enrich.log_store.in_memory import OVERLOADED as REJECTED
 from enrich.models import METHOD, VECTOR_OUTCOMES, Chunk, LogLocation, Outcome, Reference
+from enrich.ratelimit.write_throttle import WriteThrottle
 from enrich.text.extract import fingerprint
 from tests.memory_pipeline import DIMENSIONS, MemoryPipeline, logs
 
@@ -248,6 +249,26 @@ def test_it_is_also_taken_over_where_logs_go_alone(workers_lost: int) -> None:
     assert desk.embedder.requests == []
 
 
+def test_what_is_masked_is_sent_and_compared_masked() -> None:
+    desk = Desk(enrich_mask=("all",))
+    found = desk.find(["mail to ann@example.org failed", "mail to bob@example.org failed"])
+    assert told(desk.work(found)) == {"embedded": 1, "duplicate": 1}
+    ((text,),) = desk.embedder.requests
+    assert "example.org" not in text
+
+
+def test_writes_of_several_batches_are_all_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    one_by_one = lambda self, writes: ([write] for write in writes)  # noqa: E731
+    monkeypatch.setattr(WriteThrottle, "batches", one_by_one)
+    found = desk.find(["one", "two", "three"])
+    desk.answer(A, None, REJECTED)
+    chunk = desk.chunk(found)
+    with pytest.raises(IndexInTrouble):
+        desk.enricher.work(chunk, GO)
+    assert told(desk.enricher.work(chunk, GO)) == {"embedded": 2, "cached": 1}
+
+
 # -- logs that are not pending any more
 
 
@@ -318,6 +339,15 @@ def test_a_shard_that_is_away_is_waited_for() -> None:
         desk.work(found)
     # What could be written is.
     assert desk.vectorised(A) == 1
+
+
+def test_a_shard_that_is_away_is_waited_for_also_beside_a_closed_index() -> None:
+    desk = Desk()
+    found = [*desk.find(["one"]), *desk.find(["two"], B)]
+    desk.store.indices[A].unreadable = "away"
+    desk.store.indices[B].closed = True
+    with pytest.raises(IndexInTrouble):
+        desk.work(found)
 
 
 def test_a_closed_index_is_not_waited_for() -> None:
@@ -579,7 +609,9 @@ def test_an_index_that_takes_none_for_one_unknown_reason_is_left_alone(
     found = desk.find(["one", "two", "three"])
     desk.answer(A, *[kind and (Verdict.OVERLOADED, kind) for kind in kinds])  # type: ignore[misc]
     if skipped:
-        assert told(desk.work(found)) == {"deferred": 3}
+        tally = desk.work(found)
+        assert told(tally) == {"deferred": 3}
+        assert tally.reasons == {f"{A}: it stopped taking writes (odd_exception)": 3}
         assert "odd_exception" in desk.ledger.runs.skipped(desk.run_id)[A]
     else:
         with pytest.raises(TransientError, match=OVERLOADED):
@@ -657,6 +689,15 @@ def test_an_index_that_does_not_answer_is_in_doubt_and_then_dead() -> None:
     assert states == {A: IndexState.WORKS, B: IndexState.DEAD}
     assert desk.ledger.runs.skipped(desk.run_id) == {B: DEAD}
     assert desk.ledger.index_states.tried_now([A, B]) == set()
+
+
+def test_one_log_that_is_not_answered_while_nothing_was_tried_is_only_a_doubt() -> None:
+    desk = Desk()
+    found = desk.find(["one"])
+    desk.store.indices[A].silent = True
+    with pytest.raises(IndexSilent, match="an index did not answer a write"):
+        desk.work(found)
+    assert desk.ledger.index_states.of([A]) == {A: IndexState.IN_DOUBT}
 
 
 def test_where_the_server_does_not_answer_either_no_index_is_blamed(
@@ -760,6 +801,7 @@ def test_an_index_that_another_worker_tries_is_waited_for_and_the_others_are_wri
     with pytest.raises(NotYet) as waiting:
         desk.work(found)
     assert waiting.value.seconds == enricher.TRIAL_SECONDS
+    assert str(waiting.value) == "another worker is trying whether an index takes writes"
     assert (desk.vectorised(A), desk.vectorised(B)) == (1, 0)
     assert desk.ledger.index_states.tried_now([B]) == {B}
 
@@ -811,7 +853,12 @@ def test_after_lost_workers_each_text_goes_alone_and_is_named_before() -> None:
     desk = Desk()
     found = desk.find(["one", "two", "one"])
     named: list[str] = []
-    desk.ledger.chunks.note_alone = lambda chunk, holder, text: named.append(text)  # type: ignore[method-assign]
+
+    def note_alone(chunk: str, owner: str, text: str) -> None:
+        assert (chunk, owner) == (f"{desk.run_id}:1:0", GO.owner)
+        named.append(text)
+
+    desk.ledger.chunks.note_alone = note_alone  # type: ignore[method-assign]
     tally = desk.work(found, GO._replace(workers_lost=2, alone=fingerprint("two")))
     assert told(tally) == {"embedded": 1, "failed": 1, "cached": 1}
     assert desk.source(found[1])["ai_enrichment_error"] == "worker_lost"
