@@ -440,6 +440,29 @@ def test_a_log_that_was_deleted_meanwhile_is_gone() -> None:
     assert told(desk.work(found)) == {"embedded": 1, "gone": 1}
 
 
+def test_logs_of_an_index_that_was_deleted_meanwhile_are_gone() -> None:
+    desk = Desk()
+    found = [*desk.find(["one"]), *desk.find(["two"], B)]
+    desk.between_reading_and_writing(lambda: desk.store.indices.pop(B))
+    assert told(desk.work(found)) == {"embedded": 1, "gone": 1}
+
+
+def test_an_index_that_is_blocked_when_a_changed_log_is_written_again_is_skipped() -> None:
+    desk = Desk()
+    found = desk.find(["one"])
+    desk.answer(A, (Verdict.CONFLICT, "version_conflict_engine_exception"), BLOCKED)
+    assert told(desk.work(found)) == {"deferred": 1}
+    assert A in desk.ledger.runs.skipped(desk.run_id)
+
+
+def test_an_index_that_is_blocked_when_a_log_is_marked_is_skipped() -> None:
+    desk = Desk()
+    found = desk.find(["one"])
+    desk.answer(A, (Verdict.REFUSED, "mapper_parsing_exception"), BLOCKED)
+    assert told(desk.work(found)) == {"deferred": 1}
+    assert A in desk.ledger.runs.skipped(desk.run_id)
+
+
 def test_a_log_that_was_changed_elsewhere_is_written_at_its_new_version() -> None:
     desk = Desk()
     found = desk.find(["one", "two"])
