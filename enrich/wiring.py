@@ -1,4 +1,4 @@
-"""Where the parts are put together: settings in, working objects out. The only such place.
+"""Where servers and settings become the parts that the rooms work with. The only such place.
 
 Called once per process and after the fork, because connections must not be shared between
 processes. Imports stand inside the functions, so that a screen which needs two parts does not wait

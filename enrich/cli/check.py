@@ -18,7 +18,6 @@ from rich.console import Console
 from enrich import wiring
 from enrich.cli import screen
 from enrich.cli.screen import plural
-from enrich.cli.workers import NoWorker, Workers
 from enrich.embedding.batching import HARMLESS_TEXT, embed_one
 from enrich.embedding.client import Embedder
 from enrich.errors import AccessRefused, InputRefused, TextUnusable
@@ -32,6 +31,7 @@ from enrich.settings import Settings, is_open_to_others, unknown_names, without_
 from enrich.text.extract import text_of
 from enrich.text.masking import masker_of
 from enrich.worker.last_resort import reason_of
+from enrich.worker.remote import NoWorker, Workers
 
 SAMPLES = 3
 

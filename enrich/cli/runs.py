@@ -14,11 +14,11 @@ from enrich import wiring
 from enrich.cli import screen
 from enrich.cli.progress import print_summary, progress
 from enrich.cli.run_follower import Following, Paused, exit_status, sum_of
-from enrich.cli.workers import NoWorker, Workers
 from enrich.errors import EnrichError
 from enrich.ledger import Ledger
 from enrich.settings import Settings
 from enrich.status.report import read_backlog
+from enrich.worker.remote import NoWorker, Workers
 
 PAUSED = "enrichment is paused: `python -m enrich resume` lets it go on"
 

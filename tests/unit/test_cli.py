@@ -26,7 +26,6 @@ from enrich.cli.failures import matches
 from enrich.cli.run_follower import Following, Pace, Paused, Progress, exit_status, sum_of
 from enrich.cli.screen import MAX_SKIPPED
 from enrich.cli.status import _print_backlog, _print_runs
-from enrich.cli.workers import NoWorker
 from enrich.errors import AccessRefused, EnrichError, ServerUnavailable
 from enrich.ledger import Ledger, Scan, deployment
 from enrich.ledger.deployment import Configuration, Deployment, WorkerNote
@@ -37,6 +36,7 @@ from enrich.log_store.wholeness import Item, objection
 from enrich.models import RunRecord
 from enrich.settings import Settings, load_settings
 from enrich.status.report import Backlog, IndexBacklog, Status
+from enrich.worker.remote import NoWorker
 
 IN_PART = Gaps(indices={"a_2026_01": NO_SHARD})
 MISSING = "not counted: index a_2026_01 (not every shard answers (red index))"

@@ -9,7 +9,6 @@ import pytest
 
 from enrich import errors
 from enrich.backfill import chunk as backfill
-from enrich.cli import workers
 from enrich.enrichment import writer
 from enrich.log_store.connection import (
     NoAnswerInTime,
@@ -18,6 +17,7 @@ from enrich.log_store.connection import (
     RightMissing,
     TooDeep,
 )
+from enrich.worker import remote as workers
 
 SAMPLES: list[errors.EnrichError] = [
     errors.EnrichError("a sentence"),

@@ -1,7 +1,7 @@
-"""The workers as the command line sees them: who listens, and how a message reaches them.
+"""The workers from outside: who listens, and how a message reaches them.
 
-The only room of the command line that loads Celery, and only when it is entered: a screen that
-sends nothing starts without it.
+Loads Celery only when it is entered: a screen of the command line that sends nothing starts
+without it.
 """
 
 from __future__ import annotations
