@@ -26,8 +26,9 @@ test-opensearch-2: OPENSEARCH := 2.19.1
 test-opensearch-2: $(READY)
 	@TEST_OPENSEARCH=$(OPENSEARCH) $(BIN)/python -m pytest $(ON_RELEASES:%=tests/integration/test_%.py) $(SHARED_OUT)
 
+# Those that need no server, but for the longest random walks.
 unit: $(READY)
-	@$(BIN)/python -m pytest tests/unit $(SHARED_OUT)
+	@$(BIN)/python -m pytest tests/unit -m "not long" $(SHARED_OUT)
 
 # The whole matrix of faults, about half an hour; ONLY="row,row" for some, SOAK=seconds at random.
 chaos: $(READY)

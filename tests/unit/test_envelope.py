@@ -7,6 +7,7 @@ import json
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from celery import Celery
 from celery.exceptions import InvalidTaskError
 from hypothesis import given, settings
@@ -84,6 +85,7 @@ def test_a_good_body_is_taken() -> None:
     assert request_of(payload(GOOD)).args == [1, "two"]
 
 
+@pytest.mark.long
 @REPEATABLE
 @given(BODIES)
 def test_any_body_is_taken_or_refused(body: bytes) -> None:
@@ -91,6 +93,7 @@ def test_any_body_is_taken_or_refused(body: bytes) -> None:
         request_of(payload(body))
 
 
+@pytest.mark.long
 @REPEATABLE
 @given(
     st.sampled_from(["body_encoding", "delivery_tag", "priority", "reply_to"]),
@@ -103,6 +106,7 @@ def test_any_property_is_taken_or_refused(name: str, value: Any) -> None:
         request_of(message)
 
 
+@pytest.mark.long
 @REPEATABLE
 @given(st.sampled_from(["eta", "expires", "timelimit", "retries", "wait", "argsrepr"]), JSON)
 def test_any_header_is_taken_or_refused(name: str, value: Any) -> None:

@@ -153,6 +153,7 @@ def test_marks_differ_on_a_terminal_that_has_neither() -> None:
     assert "오류…".encode("ascii", plain_output.NAME) == b"\\uc624\\ub958~"
 
 
+@pytest.mark.long
 def test_a_command_prints_its_marks_and_refuses_half_characters() -> None:
     # Settings that are refused before any server is asked.
     done = in_locale("-m enrich check", OPENSEARCH_PORT="x")

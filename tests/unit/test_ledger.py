@@ -990,6 +990,7 @@ class Runs(RuleBasedStateMachine):
         self.redis.delete(*self.redis.keys(f"{self.prefix}*"), "none")
 
 
+@pytest.mark.long
 def test_books_agree_after_any_order_repetition_loss_and_crash(connection: redis.Redis) -> None:
     run_state_machine_as_test(
         lambda: Runs(connection),

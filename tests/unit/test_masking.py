@@ -215,6 +215,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("piece", HOSTILE)
 @pytest.mark.parametrize("start", ["", "://", "x@", 'password="', "-----BEGIN PRIVATE KEY-----\n"])
 def test_hostile_texts_cost_no_more_than_their_size(piece: str, start: str) -> None:

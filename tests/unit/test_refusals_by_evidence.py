@@ -128,6 +128,7 @@ def harmless_was_taken_after(endpoint: Endpoint, text: str) -> bool:
     return any(sent == [HARMLESS_TEXT] and taken for sent, taken in endpoint.requests[last:])
 
 
+@pytest.mark.long
 @REPEATABLE
 @given(st.integers(1, 300), st.data())
 def test_each_text_ends_with_its_vector_or_its_own_reason(count: int, data: st.DataObject) -> None:
@@ -330,6 +331,7 @@ def test_how_many_bytes_a_request_may_have_is_learned() -> None:
     assert all(taken for _, taken in endpoint.requests)
 
 
+@pytest.mark.long
 @REPEATABLE
 @given(st.integers(200, 7_000), st.integers(1, 40), st.integers(1, 5))
 def test_what_the_model_is_too_small_for_is_cut_and_not_failed(

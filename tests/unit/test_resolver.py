@@ -439,6 +439,7 @@ def test_any_mix_gives_each_text_its_own_vector_or_its_own_reason(mixes: list[Mi
     assert_each_has_its_own(mixes)
 
 
+@pytest.mark.long
 def test_ten_thousand_mixes_give_each_text_its_own_vector_or_its_own_reason() -> None:
     by = random.Random(11)
     for _ in range(2_000):

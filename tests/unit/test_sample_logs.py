@@ -60,6 +60,7 @@ def test_more_than_forty_five_kinds_fail_without_any_server(captured: Captured) 
     assert not unexpected
 
 
+@pytest.mark.long
 def test_two_captures_agree(captured: Captured, ordinary: list[Ordinary]) -> None:
     assert capture_all(None, None) == captured
     assert capture_ordinary() == ordinary

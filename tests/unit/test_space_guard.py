@@ -381,6 +381,7 @@ class Machine(RuleBasedStateMachine):
             assert len({space for space, _ in written}) <= 1, f"{model} has two spaces"
 
 
+@pytest.mark.long
 def test_no_order_of_anything_mixes_two_spaces(connection: redis.Redis) -> None:
     machine: type[Any] = type("OnThis", (Machine,), {"connection": connection})
     run_state_machine_as_test(
