@@ -12,7 +12,7 @@ if not fields[2] then return 'over' end
 local ended = fields[4] or now()
 redis.call('HSET', run_key(run), 'finished_at', ended,
   'state', fields[2] == 'running' and 'finished' or fields[2])
-redis.call('HDEL', run_key(run), 'scan')
+redis.call('HDEL', run_key(run), 'scan', 'survey')
 redis.call('DEL', run_key(run, 'outbox'), run_key(run, 'indices'))
 redis.call('HINCRBY', key('totals'), 'milliseconds', ended - number(fields[3]))
 return 'finished'

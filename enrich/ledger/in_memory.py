@@ -284,7 +284,7 @@ class InMemoryKeyspace(Keyspace):
         ended = _number(memory.hget(key, "settled_at")) or self._now()
         state = "finished" if state == "running" else state
         memory.hset(key, mapping={"finished_at": ended, "state": state})
-        memory.hdel(key, "scan")
+        memory.hdel(key, "scan", "survey")
         memory.delete(self.run_key(run, "outbox"), self.run_key(run, "indices"))
         lasted = ended - _number(memory.hget(key, "started_at"))
         memory.hincrby(self.key("totals"), "milliseconds", lasted)
@@ -308,6 +308,7 @@ class InMemoryKeyspace(Keyspace):
         self._add(run, "found", sum(documents.values()))
         self._add(run, "chunks", len(documents))
         memory.hset(key, mapping={"page": page + 1, "scan": scan, "scan_done": scan_done})
+        memory.hdel(key, "survey")
         if more:
             memory.hset(key, mapping={"more": 1, "stopped_by": stopped_by})
         if left_out := json.loads(skipped):

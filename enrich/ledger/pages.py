@@ -22,16 +22,20 @@ class Pages:
     def scan(self, run: str) -> Scan | None:
         """How far the run has searched; None before its survey."""
         with translated():
-            stored = self._keys.redis.hget(self._keys.run_key(run), "scan")
+            scan, survey = self._keys.redis.hmget(self._keys.run_key(run), "scan", "survey")
+        stored = scan or survey
         return Scan.from_json(stored) if stored else None
 
     def begin(self, run: str, surveyed: Scan) -> Scan:
         """Keep what the survey of a run found, so that it is not made anew should the first page
-        fail; what another caller kept before stays, and is the answer."""
+        fail; what another caller kept before stays, and is the answer.
+
+        A field of its own: a worker of an older version that read the first page would take a scan
+        for one whose endpoint was looked at."""
         key = self._keys.run_key(run)
         with translated():
             if self._keys.redis.hget(key, "state") == b"running":
-                self._keys.redis.hsetnx(key, "scan", surveyed.to_json())
+                self._keys.redis.hsetnx(key, "survey", surveyed.to_json())
         return self.scan(run) or surveyed
 
     def seconds_left(self, run: str) -> float:

@@ -17,6 +17,7 @@ end
 count(run, 'found', found)
 count(run, 'chunks', chunks)
 redis.call('HSET', run_key(run), 'page', page + 1, 'scan', ARGV[4], 'scan_done', ARGV[5])
+redis.call('HDEL', run_key(run), 'survey')
 -- A chunk may have said before that the run leaves logs.
 if ARGV[8] == '1' then redis.call('HSET', run_key(run), 'more', 1, 'stopped_by', ARGV[9]) end
 for index, reason in pairs(cjson.decode(ARGV[7])) do

@@ -646,6 +646,22 @@ def test_ledgers_with_other_prefixes_know_nothing_of_each_other(connection: redi
 # -- a worker of another version beside this one
 
 
+def test_a_survey_is_not_taken_for_a_page_by_an_older_version(
+    ledger: Ledger, connection: redis.Redis, prefix: str
+) -> None:
+    """It would read the first page without a look at the endpoint, which its own survey has."""
+    run = opened(ledger)
+    key = f"{prefix}run:{run}"
+    surveyed = ledger.pages.begin(run, Scan(pending=[("a", None)], update_only=[], unsorted=[]))
+    assert ledger.pages.scan(run) == surveyed
+    assert connection.hget(key, "scan") is None
+    # The older worker's survey stands beside this one's until its page is registered.
+    ledger.pages.register(run, 1, scan=EMPTY, scan_done=False)
+    assert ledger.pages.scan(run) == EMPTY
+    assert connection.hget(key, "scan") is not None
+    assert not connection.hexists(key, "survey")
+
+
 def test_what_redis_holds_stays_as_other_versions_know_it(
     ledger: Ledger, connection: redis.Redis, prefix: str
 ) -> None:
