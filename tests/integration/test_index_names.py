@@ -33,10 +33,11 @@ def test_long_names_and_letters_of_any_alphabet_are_enriched(
     assert record.vectors_written == 32
     for name in (*LONG, *CYRILLIC):
         assert_right_vectors(search, name, model)
-    near = one.store.stats.nearest(
+    (text,) = one.store.stats.nearest(
         list(map(float, model.embed(["disk is full"])[0])), 40, None
     ).value
-    assert {hit["index"] for hit in near} == {*LONG, *CYRILLIC}
+    assert set(text["indices"]) == {*LONG, *CYRILLIC}
+    assert text["logs"] == 32
 
 
 def test_a_percent_sign_does_not_make_it_another_index(

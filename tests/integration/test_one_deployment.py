@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import redis
 
 from dev.service import Service
 from dev.services import Services
@@ -28,10 +29,11 @@ PREFIX = "deployment:"
 
 
 @pytest.fixture
-def ledger(settings: Callable[..., Any]) -> Iterator[Ledger]:
+def ledger(settings: Callable[..., Any], redis_url: str) -> Iterator[Ledger]:
+    with redis.Redis.from_url(redis_url) as connection:
+        for key in connection.scan_iter(PREFIX + "*"):
+            connection.delete(key)
     one = build_ledger(settings(enrich_redis_prefix=PREFIX))
-    for key in one._redis.scan_iter(PREFIX + "*"):
-        one._redis.delete(key)
     yield one
     one.close()
 
