@@ -497,5 +497,6 @@ from tests.chaos import (  # noqa: E402
     rows_deployment,  # noqa: F401
     rows_search,  # noqa: F401
     rows_unwritable,  # noqa: F401
+    rows_versions,  # noqa: F401
     rows_workers,  # noqa: F401
 )

@@ -114,28 +114,41 @@ def _refused_whole(asked: Asked, forward: Forward) -> Answered:
     return Answered(status=429, body=json.dumps(body).encode())
 
 
-def _refused_items(asked: Asked, forward: Forward) -> Answered:
-    """Every second item is refused and not written; the others are."""
-    rows = asked.body.splitlines(keepends=True)
-    pairs = list(zip(rows[::2], rows[1::2], strict=True))
-    passed = pairs[1::2]
-    written: Iterator[Any] = iter(())
-    if passed:
-        body = b"".join(b"".join(pair) for pair in passed)
-        answered = forward(
-            Asked(method=asked.method, path=asked.path, content_type=asked.content_type, body=body)
-        )
-        if answered.status != 200:
-            return answered
-        written = iter(json.loads(answered.body)["items"])
-    items = []
-    for nth, (action, _) in enumerate(pairs):
-        if nth % 2:
-            items.append(next(written))
-        else:
-            error = {"type": "es_rejected_execution_exception", "reason": "rejected"}
-            items.append({next(iter(json.loads(action))): {"status": 429, "error": error}})
-    return Answered(body=json.dumps({"errors": True, "items": items}).encode())
+def refusing_items(refused: Callable[[int, dict[str, Any]], bool]) -> Spoil:
+    """Items of a bulk are refused for now and not written; the others are.
+
+    Args:
+        refused: takes an item's place and its action's fields.
+    """
+
+    def spoil(asked: Asked, forward: Forward) -> Answered:
+        rows = asked.body.splitlines(keepends=True)
+        pairs = list(zip(rows[::2], rows[1::2], strict=True))
+        actions = [next(iter(json.loads(action).items())) for action, _ in pairs]
+        barred = [refused(nth, fields) for nth, (_, fields) in enumerate(actions)]
+        passed = b"".join(b"".join(pair) for pair, no in zip(pairs, barred, strict=True) if not no)
+        written: Iterator[Any] = iter(())
+        if passed:
+            answered = forward(
+                Asked(
+                    method=asked.method,
+                    path=asked.path,
+                    content_type=asked.content_type,
+                    body=passed,
+                )
+            )
+            if answered.status != 200:
+                return answered
+            written = iter(json.loads(answered.body)["items"])
+        error = {"type": "es_rejected_execution_exception", "reason": "rejected"}
+        items = [
+            {name: {"status": 429, "error": error}} if no else next(written)
+            for (name, _), no in zip(actions, barred, strict=True)
+        ]
+        errors = any(barred) or any("error" in next(iter(item.values())) for item in items)
+        return Answered(body=json.dumps({"errors": errors, "items": items}).encode())
+
+    return spoil
 
 
 @row("opensearch", "429 for whole bulk requests")
@@ -152,7 +165,7 @@ def bulk_413(w: World) -> None:
 
 @row("opensearch", "429 for every second item of some bulks, which is not written")
 def bulk_items_429(w: World) -> None:
-    struck(w, Strikes("bulk", 6, _refused_items, after=2))
+    struck(w, Strikes("bulk", 6, refusing_items(lambda nth, _: nth % 2 == 0), after=2))
 
 
 # -- proxies that cut and replace

@@ -67,6 +67,10 @@ class TooLate(AssertionError):
     """The drain was through before the fault: it proves nothing."""
 
 
+class LeftOut(AssertionError):
+    """A row needs what is not here; nothing was started."""
+
+
 class World:
     """One row's servers, processes and truth."""
 
@@ -206,32 +210,41 @@ class World:
         self.worker(wait=False)
         self.beat()
 
-    def worker(self, *, wait: bool = True, processes: int = PROCESSES, **env: str) -> Service:
-        """Start a worker; `env` may name a moment at which it stumbles, see stumbling.py."""
+    def worker(
+        self, *, wait: bool = True, processes: int = PROCESSES, code: Path = ROOT, **env: str
+    ) -> Service:
+        """Start a worker; `env` may name a moment at which it stumbles, see stumbling.py.
+
+        Args:
+            code: the checkout that it runs, perhaps of another version.
+        """
         self._number += 1
         name = f"{self.name}-w{self._number}"
         service = self._spawn(
-            name, "worker", "-c", str(processes), "-n", f"{name}@%h", "--without-mingle", **env
+            name,
+            code,
+            *("worker", "-c", str(processes), "-n", f"{name}@%h", "--without-mingle"),
+            **env,
         )
         self.workers.append(service)
         if wait:
             self.until(lambda: "ready" in service.log.read_text(), "the worker is ready")
         return service
 
-    def beat(self) -> Service:
+    def beat(self, code: Path = ROOT) -> Service:
         self._number += 1
         name = f"{self.name}-b{self._number}"
-        service = self._spawn(name, "beat", "-s", str(self.folder / name))
+        service = self._spawn(name, code, "beat", "-s", str(self.folder / name))
         self.beats.append(service)
         return service
 
-    def _spawn(self, name: str, *words: str, **env: str) -> Service:
+    def _spawn(self, name: str, code: Path, *words: str, **env: str) -> Service:
         proxied = {
             "REDIS_URL": f"redis://127.0.0.1:{self.redis_proxy.port}/0",
             "OPENSEARCH_PORT": str(self.opensearch_proxy.port),
         }
         own = {
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": str(code),
             "ENRICH_LOG_FILE": str(self.folder / f"{self.name}.log"),
             "ENRICH_REDIS_PREFIX": self.prefix,
         }
@@ -261,6 +274,15 @@ class World:
         """Until some texts have been paid for, and others not."""
         inputs = inputs or self.moment
         self.until(lambda: self.api.seen["inputs"] >= inputs, f"{inputs} inputs were sent")
+
+    def through(self, patience: float = 90.0) -> None:
+        """Until nothing is owed, whoever works."""
+
+        def empty() -> bool:
+            self._scale_trials()
+            return not self.checker.owed(self.truth)
+
+        self.until(empty, "the backlog is empty", patience)
 
     def reasons(self) -> list[str]:
         """Why runs were halted, and "index: reason" of what they skipped."""
