@@ -47,7 +47,8 @@ def version_before(w: World) -> Path:
 @row("workers", "a rolling deploy: the version before beside this one, beat of the one, then other")
 def version_before_beside(w: World) -> None:
     before = version_before(w)
-    old, new = w.worker(code=before), w.worker()
+    # As many processes as in other rows: time limits are scaled for those.
+    old, new = w.worker(code=before, processes=1), w.worker(processes=1)
     w.beat(before)
     w.under_way()
     w.beats[0].kill()
