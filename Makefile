@@ -20,7 +20,7 @@ test: $(READY) lint
 	@$(BIN)/python -m pytest $(SHARED_OUT)
 
 # The core of the integration tests on the oldest OpenSearch that is tested; OPENSEARCH= another.
-ON_RELEASES := cycle delivery paging failures sick_indices counts_in_part timestamps whole_sources \
+ON_RELEASES := cycle delivery paging sick_indices counts_in_part timestamps whole_sources \
 	hostile_logs index_names refusals_over_http one_deployment
 test-opensearch-2: OPENSEARCH := 2.19.1
 test-opensearch-2: $(READY)

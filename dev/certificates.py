@@ -66,13 +66,24 @@ def write_signed(
     )
     certificate.write_bytes(_pem(signed))
     key.touch(mode=0o600)
-    key.write_bytes(
-        private.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
+    key.write_bytes(_key_pem(private))
+
+
+def write_self_signed(folder: Path, name: str, *, expires: datetime = FUTURE) -> Path:
+    """Write a certificate for the host `name` that is its own authority, and its key, into one PEM
+    file; its path."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    subject = _named(name)
+    certificate = (
+        _builder(subject, subject, private, expires)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(private, hashes.SHA256())
     )
+    path = folder / f"{name}.pem"
+    path.touch(mode=0o600)
+    path.write_bytes(_pem(certificate) + _key_pem(private))
+    return path
 
 
 def _named(name: str) -> x509.Name:
@@ -95,3 +106,11 @@ def _builder(
 
 def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )

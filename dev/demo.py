@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from dev.embedding_model import Model
-from dev.failures import Captured, capture_all, capture_ordinary
+from dev.failures import failures, ordinary
 from dev.log_files import LogFileError, Summary, read_logs, summarize
 from dev.sample_logs import SampleLog, generate
 from dev.service import Service, ServiceFailed
@@ -120,7 +120,7 @@ def _demonstrate(
     os.chdir(FOLDER)
     settings = load_settings()
     client = OpenSearch(stack.opensearch.url, timeout=120)
-    errors = _load(client, settings, logs or _sample_logs(stack, count))
+    errors = _load(client, settings, logs or _sample_logs(count))
     if not errors:
         raise DemoFailed("the log file has no log of level ERROR, so there is nothing to enrich")
 
@@ -157,14 +157,12 @@ def _demonstrate(
 # -- logs
 
 
-def _sample_logs(stack: Services, count: int) -> Iterator[SampleLog]:
-    _say("provoking real failures, to have true logs")
-    captured: Captured = capture_all(stack.opensearch.url, stack.environment()["REDIS_URL"])
+def _sample_logs(count: int) -> Iterator[SampleLog]:
     # The two months before this one: none of their logs lies in the future.
     last = datetime.now(UTC).replace(day=1) - timedelta(days=1)
     before = last.replace(day=1) - timedelta(days=1)
     months = (f"{before:%Y-%m}", f"{last:%Y-%m}")
-    return generate(count, failures=captured.failures, ordinary=capture_ordinary(), months=months)
+    return generate(count, failures=failures(), ordinary=ordinary(), months=months)
 
 
 def _look_at(path: Path) -> Summary:

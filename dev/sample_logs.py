@@ -14,11 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate, chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    # Its imports are those of a dozen libraries, which reading a log file has no use for.
-    from dev.failures import Failure, Ordinary
+from dev.failures import Failure, Ordinary
 
 #: Project ids as they stand in index names, with their share of all logs.
 PROJECTS: dict[str, float] = {

@@ -14,10 +14,8 @@ from pathlib import Path
 
 from benchmarks.answers.models import MODELS, ModelMissing, in_jar
 from benchmarks.answers.questions import answered, questions, unanswered
-from dev.failures import Failure, capture_all, capture_ordinary
+from dev.failures import Failure, failures, ordinary
 from dev.sample_logs import generate
-from dev.service import ServiceFailed
-from dev.services import CHECKOUT, Services
 from enrich.text.extract import text_of
 
 LOGS = 5_000
@@ -34,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         build = MODELS.get(options.model) or (lambda: in_jar(Path(options.model)))
         embed = build()
         kind_of = _texts()
-    except (ModelMissing, ServiceFailed) as error:
+    except ModelMissing as error:
         print(f"answers: {error}", file=sys.stderr)
         return 2
     read = READINGS[options.reading]
@@ -55,14 +53,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _texts() -> dict[str, str]:
     """Every distinct text of the demo's ERROR logs, with its kind of failure."""
-    with Services(CHECKOUT / ".dev" / "answers", embeddings=False, fresh=True) as stack:
-        captured = capture_all(stack.opensearch.url, stack.environment()["REDIS_URL"])
     # The generated logs keep the service's name and not the kind.
-    failures = [
+    named = [
         Failure(kind=each.kind, service_name=each.kind, logger=each.logger, message=each.message)
-        for each in captured.failures
+        for each in failures()
     ]
-    logs = generate(LOGS, failures=failures, ordinary=capture_ordinary())
+    logs = generate(LOGS, failures=named, ordinary=ordinary())
     documents = (log.document for log in logs if log.document["level"] == "ERROR")
     return {text_of(document): document["service_name"] for document in documents}
 

@@ -36,10 +36,10 @@ BINARIES = {
 @pytest.fixture(params=["oldest", "system"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """The URL, for some rights, of a server with TLS before it."""
-    from dev.failures.certificates import write_certificate
+    from dev.certificates import write_self_signed
 
     binary = BINARIES[request.param]() or BINARIES["valkey"]()
-    certificate = write_certificate(tmp_path, "localhost", expires=FUTURE)
+    certificate = write_self_signed(tmp_path, "localhost", expires=FUTURE)
     number = free_port()
     users = {"enrich": RIGHTS, "deaf": RIGHTS.replace("&enrich:broker:/0.celeryev/* ", "")}
     acl = [f"user {name} on >pw {rights}" for name, rights in users.items()]

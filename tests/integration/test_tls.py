@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import redis
 
-from dev.failures.certificates import write_certificate
+from dev.certificates import write_self_signed
 from dev.services import Services
 from dev.tcp_proxy import TcpProxy
 from enrich.errors import AccessRefused, EnrichError, Halt, ServerUnavailable
@@ -50,20 +50,20 @@ class TlsFront(TcpProxy):
 @pytest.fixture
 def certificate(tmp_path: Path) -> Path:
     """For the host name `localhost`; its own authority."""
-    return write_certificate(tmp_path, "localhost", expires=FUTURE)
+    return write_self_signed(tmp_path, "localhost", expires=FUTURE)
 
 
 @pytest.fixture
 def stranger(tmp_path: Path) -> Path:
     """An authority that has signed nothing of ours."""
-    return write_certificate(tmp_path, "stranger", expires=FUTURE)
+    return write_self_signed(tmp_path, "stranger", expires=FUTURE)
 
 
 @pytest.fixture
 def expired(tmp_path: Path) -> Path:
     folder = tmp_path / "expired"
     folder.mkdir()
-    return write_certificate(folder, "localhost", expires=datetime(2024, 3, 31, tzinfo=UTC))
+    return write_self_signed(folder, "localhost", expires=datetime(2024, 3, 31, tzinfo=UTC))
 
 
 def port_of(url: str) -> int:
