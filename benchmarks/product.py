@@ -65,10 +65,6 @@ class Drain:
         """Vectors a second, of the longer of the two times."""
         return self.vectors / max(self.seconds, self.seconds_seen)
 
-    def a_vector(self, amount: float) -> float:
-        """An amount for each vector written."""
-        return amount / max(self.vectors, 1)
-
     def to_json(self) -> dict[str, Any]:
         """What the result file keeps."""
         return {

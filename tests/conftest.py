@@ -11,7 +11,6 @@ import os
 import shutil
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -27,6 +26,7 @@ from dev.opensearch_releases import OPENSEARCH_2_SECURED, OPENSEARCH_3, release_
 from dev.service import Service
 from dev.services import Services
 from enrich.backfill.chunk import ChunkBusy
+from enrich.backfill.in_memory import InMemoryPublisher
 from enrich.errors import RateLimited, ServerUnavailable, TransientError
 from enrich.log_store import LogStore, index_template
 from enrich.models import Chunk, RunRecord
@@ -154,12 +154,12 @@ class Search:
         return int(self("POST", f"/{index}/_count", {"query": query})["count"])
 
 
-class Pipeline:
+class Pipeline(InMemoryPublisher):
     """The product in this process: real parts, messages in a list instead of a broker."""
 
     def __init__(self, settings: Settings) -> None:
+        super().__init__()
         self.settings = settings
-        self.messages: deque[tuple[str, Any]] = deque()
         self.ledger = build_ledger(settings)
         self.store = LogStore(settings)
         self.backfill = build_backfill(settings, self)
@@ -171,21 +171,6 @@ class Pipeline:
         self.ledger.close()
         self.store.close()
         self.backfill.close()
-
-    def _send(self, name: str, *arguments: Any) -> None:
-        self.messages.append((name, json.loads(json.dumps(arguments))))
-
-    def find_unvectorized(self, trigger: str) -> None:
-        self._send("find_unvectorized", trigger)
-
-    def scan_page(self, run: str, page: int) -> None:
-        self._send("scan_page", run, page)
-
-    def embed_and_update(self, message: dict[str, Any]) -> None:
-        self._send("embed_and_update", message)
-
-    def finish_run(self, run: str) -> None:
-        self._send("finish_run", run)
 
     def deliver(self) -> None:
         """Handle the first message; an overload is tried again shortly, as the tasks do."""

@@ -119,7 +119,7 @@ class MemoryPipeline:
         self.before(name, arguments)
         for last in (*[False] * (MOST_TRIES - 1), True):
             try:
-                self.lines.append(self.publisher.deliver(self.backfill))
+                self.lines.append(self.publisher.deliver_first(self.backfill))
                 return
             except ChunkBusy:
                 return

@@ -30,7 +30,7 @@ class InMemoryPublisher:
     def finish_run(self, run: str) -> None:
         self._send("finish_run", run)
 
-    def deliver(self, backfill: Backfill) -> str:
+    def deliver_first(self, backfill: Backfill) -> str:
         """Have the first message carried out; one line about it. Raises what the task would retry;
         the message is gone then, as one that was not acknowledged is not."""
         name, arguments = self.messages.popleft()

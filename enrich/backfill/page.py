@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -131,11 +131,9 @@ class Scanner:
         self._ledger.pages.sent(run, page)
         if not pending:
             self._say_found(run, {**skipped, **read.troubled})
-        log.debug(
-            "page %d: %d logs in %d chunks",
-            page, len(read.found), len(read.chunks),
-        )  # fmt: skip
-        return f"page {page}: {len(read.found)} logs in {len(read.chunks)} chunks"
+        line = f"page {page}: {len(read.found)} logs in {len(read.chunks)} chunks"
+        log.debug("%s", line)
+        return line
 
     def _messages(
         self, run: str, page: int, read: Page, update_only: Iterable[str]
@@ -204,18 +202,13 @@ class Scanner:
             backlog.counts.keys() - left, key=lambda index: (backlog.counts[index], index)
         )
         states = self._ledger.index_states.of(indices)
-        for index, state in states.items():
-            if state is IndexState.DEAD:
-                log.warning("index %s is skipped: %s", index, DEAD)
-                self._ledger.runs.skip(run, index, DEAD)
+        self._skip(run, {i: DEAD for i, state in states.items() if state is IndexState.DEAD})
         indices = [index for index in indices if states[index] is not IndexState.DEAD]
         ready = self._store.preflight.inspect(indices)
         ready = ready.completed(self._store.mappings.complete(ready.lacking))
         fit = [index for index in indices if index not in ready.skipped]
         refused = self._store.wholeness.survey(fit, ready, backlog.unsorted)
-        for index, reason in (ready.skipped | refused).items():
-            log.warning("index %s is skipped: %s", index, reason)
-            self._ledger.runs.skip(run, index, reason)
+        self._skip(run, ready.skipped | refused)
         pending = [index for index in fit if index not in refused]
         return Scan(
             pending=[(index, None) for index in pending],
@@ -233,10 +226,14 @@ class Scanner:
         left = {
             index: share_used_up(project) for index, project in projects.items() if project in spent
         }
-        for index, reason in left.items():
+        self._skip(run, left)
+        return left
+
+    def _skip(self, run: str, reasons: Mapping[str, str]) -> None:
+        """Leave indices out of the rest of the run, and log why."""
+        for index, reason in reasons.items():
             log.warning("index %s is skipped: %s", index, reason)
             self._ledger.runs.skip(run, index, reason)
-        return left
 
     def _check_endpoint(self, run: str) -> None:
         """See that the endpoint's vectors may stand beside those that are there; and, after a

@@ -10,14 +10,15 @@ from enrich.embedding.locations import VectorLocation
 from enrich.embedding.resolver import Resolver
 from enrich.embedding.space_guard import Sample, Space, SpaceGuard
 from enrich.enrichment.run_usage import RunUsage
-from enrich.errors import AccessRefused, TextUnusable, TransientError
+from enrich.enrichment.stored_vectors import text_now
+from enrich.errors import AccessRefused, TransientError
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import Configuration
 from enrich.log_store import RequestRefused, StoredVector
 from enrich.log_store.interfaces import RunStore
 from enrich.models import project_of
 from enrich.settings import Settings
-from enrich.text.extract import fingerprint, text_of
+from enrich.text.extract import fingerprint
 from enrich.text.masking import masker_of
 from enrich.vectors import Vector
 
@@ -135,11 +136,8 @@ class _StoredSamples:
 
     def _sample(self, index: str, one: StoredVector) -> list[Sample]:
         """The log as a sample, if its vector is of the text that it has now."""
-        if (one.model, one.dimensions) != self._space:
-            return []
-        try:
-            text = text_of({"message": one.message}, self._mask)
-        except TextUnusable:
+        text = text_now(one, self._space, self._mask)
+        if text is None:
             return []
         digest = fingerprint(text)
         if one.fingerprint not in ("", digest):

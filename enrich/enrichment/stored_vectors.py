@@ -41,18 +41,21 @@ class VectorsOfLogs:
             fingerprint=one.fingerprint,
             vector=one.vector,
             scope=self._scope_of(place.index),
-            of_its_text=self.text_of(one) is not None,
+            of_its_text=self._is_of_its_text(one),
         )
 
-    def text_of(self, one: VectorOfLog) -> str | None:
-        """The text that the log has now, if its vector is of the present model and of this text.
+    def _is_of_its_text(self, one: VectorOfLog) -> bool:
+        """A log that was masked otherwise, or changed since, has another text now."""
+        text = text_now(one, self._space, self._mask)
+        return text is not None and one.fingerprint == fingerprint(text)
 
-        A log that was masked otherwise, or changed since, has another text now.
-        """
-        if (one.model, one.dimensions) != self._space:
-            return None
-        try:
-            text = text_of({"message": one.message}, self._mask)
-        except TextUnusable:
-            return None
-        return text if one.fingerprint == fingerprint(text) else None
+
+def text_now(one: VectorOfLog, space: tuple[str, int], mask: Masker | None) -> str | None:
+    """The text that a log has now, if its vector is said to be of this model and width, and there
+    is a text."""
+    if (one.model, one.dimensions) != space:
+        return None
+    try:
+        return text_of({"message": one.message}, mask)
+    except TextUnusable:
+        return None

@@ -148,14 +148,17 @@ class FieldCaps(msgspec.Struct):
     indices: list[str] | str = []
     fields: dict[str, dict[str, dict[str, Any]]] = {}
 
+    def names(self) -> list[str]:
+        """All indices of the answer."""
+        return [self.indices] if isinstance(self.indices, str) else self.indices
+
     def indices_with(self, name: str, types: Sequence[str] | None = None) -> set[str]:
         """Indices that map the field (to one of the types)."""
-        everywhere = [self.indices] if isinstance(self.indices, str) else self.indices
         found: set[str] = set()
         for type_, caps in self.fields.get(name, {}).items():
             if type_ != "unmapped" and (types is None or type_ in types):
                 # Without a list of its own, the type holds in every index.
-                found.update(caps.get("indices") or everywhere)
+                found.update(caps.get("indices") or self.names())
         return found
 
     def types_of(self, name: str) -> dict[str, str]:

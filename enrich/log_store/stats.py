@@ -116,7 +116,7 @@ class Stats:
     def names(self) -> list[str]:
         """Open indices that a run would search."""
         caps = self._scope.ask(FieldCaps, "GET", "_field_caps", params={"fields": "level"})
-        return sorted([caps.indices] if isinstance(caps.indices, str) else caps.indices)
+        return sorted(caps.names())
 
     def streams_left_out(self, searched: Iterable[str]) -> list[str]:
         """Data streams whose name is searched for, but none of the indices behind it, since those
@@ -251,8 +251,7 @@ class Stats:
         caps = self._scope.ask(
             FieldCaps, "GET", "_field_caps", params={"fields": "level"}, index=index
         )
-        seen = [caps.indices] if isinstance(caps.indices, str) else caps.indices
-        return sorted({*seen, *self._scope.absent(index).indices})
+        return sorted({*caps.names(), *self._scope.absent(index).indices})
 
     def closed(self, index: str | None) -> list[str]:
         """Closed indices that an expression, or else ENRICH_INDEX_PATTERN, takes in: nothing looks

@@ -18,6 +18,7 @@ from enrich.ledger.pages import Pages
 from enrich.models import Chunk
 from enrich.text.extract import fingerprint
 from tests.conftest import Pipeline, Search
+from tests.deliveries import deliver_each_twice
 from tests.integration.test_cycle import assert_adds_up, assert_right_vectors, logs
 
 INDEX = "a_b_2026_11"
@@ -41,15 +42,7 @@ def test_every_message_delivered_twice_counts_once(
     pipeline: Build, search: Search, embeddings: ApiControl, model: Model, three_hundred: list[str]
 ) -> None:
     one = pipeline()
-    doubled: set[str] = set()
-
-    def double(name: str, arguments: Any) -> None:
-        key = f"{name} {arguments if name != 'embed_and_update' else arguments[0]['id']}"
-        if key not in doubled:
-            doubled.add(key)
-            one.messages.append((name, arguments))
-
-    one.before = double
+    deliver_each_twice(one)
     one.run()
 
     record = one.ledger.records.last(1)[0]

@@ -24,6 +24,7 @@ from enrich.errors import (
 from enrich.log_store.in_memory import OVERLOADED
 from enrich.models import Chunk, RunRecord
 from enrich.text.extract import fingerprint
+from tests.deliveries import deliver_each_twice
 from tests.memory_pipeline import MemoryPipeline, assert_adds_up, logs
 
 A, B = "a_2026_11", "b_2026_11"
@@ -63,15 +64,7 @@ def finish(one: MemoryPipeline) -> RunRecord:
 
 def test_every_message_delivered_twice_counts_once() -> None:
     one = with_logs(enrich_max_chunks_in_flight=2)
-    doubled: set[str] = set()
-
-    def double(name: str, arguments: Any) -> None:
-        key = f"{name} {arguments if name != 'embed_and_update' else arguments[0]['id']}"
-        if key not in doubled:
-            doubled.add(key)
-            one.messages.append((name, arguments))
-
-    one.before = double
+    deliver_each_twice(one)
     record = one.run()
     assert_adds_up(record)
     assert record.found == record.vectors_written == record.api_inputs == one.vectorised() == 30
@@ -344,7 +337,7 @@ def test_whatever_is_delivered_in_any_order_and_fails_each_log_is_accounted_once
                 lost |= name == "embed_and_update"
                 continue
         try:
-            one.publisher.deliver(one.backfill)
+            one.publisher.deliver_first(one.backfill)
         except TransientError as error:
             if name == "embed_and_update":
                 chunk = Chunk.from_message(*arguments)

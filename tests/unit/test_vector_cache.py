@@ -5,7 +5,6 @@ Every test runs on fakeredis and on a real server.
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import fakeredis
@@ -17,36 +16,12 @@ from hypothesis import strategies as st
 
 from enrich.embedding.cache import VectorCache, space
 from enrich.errors import ServerUnavailable
-from enrich.settings import Settings, load_settings
-from enrich.vectors import Vector
-
-DIMENSIONS = 4
-PREFIXES = (f"t{n}:" for n in itertools.count())
-
-
-def settings_with(**values: Any) -> Settings:
-    wanted: dict[str, Any] = {
-        "_env_file": None,
-        "openai_api_key": "k",
-        "embedding_dimensions": DIMENSIONS,
-        "enrich_redis_prefix": next(PREFIXES),
-        **values,
-    }
-    return load_settings(**wanted)
+from tests.unit.test_cache_contract import DIMENSIONS, PREFIXES, settings_with, vectors_of
 
 
 @pytest.fixture
 def cache(connection: redis.Redis) -> VectorCache:
     return VectorCache(connection, settings_with())
-
-
-def vectors_of(*names: str) -> dict[str, Vector]:
-    return {
-        name: np.frombuffer(name.encode().ljust(DIMENSIONS, b"-")[:DIMENSIONS], np.uint8).astype(
-            np.float32
-        )
-        for name in names
-    }
 
 
 def vector_keys(connection: redis.Redis, prefix: str) -> list[bytes]:
