@@ -162,7 +162,7 @@ class LogStoreContract:
         world.put(INDEX, "success", log_at(6, ai_enrichment_status="success"))
         refresh(world)
         assert ids(page(world, INDEX, 10)) == ["success", "pending"]
-        assert world.store.finder.backlog().counts == {INDEX: 2}
+        assert world.store.backlog.count().counts == {INDEX: 2}
 
     def test_a_search_sees_the_last_refresh_and_a_reading_the_present(self, world: World) -> None:
         old = world.put(INDEX, "1", log_at(1, "old"))
@@ -175,7 +175,7 @@ class LogStoreContract:
         assert read.value("message") == "new"
         assert read.reference.seq_no > old.seq_no
         assert read_one(world, "2").presence is Presence.FOUND
-        assert world.store.finder.backlog().counts == {INDEX: 1}
+        assert world.store.backlog.count().counts == {INDEX: 1}
         refresh(world)
         assert ids(page(world, INDEX, 10)) == ["2", "1"]
 
@@ -225,7 +225,7 @@ class LogStoreContract:
         for name in (INDEX, OTHER, "audit"):
             world.put(name, "1", log_at(1))
             world.store.documents.refresh([name])
-        backlog = world.store.finder.backlog()
+        backlog = world.store.backlog.count()
         assert backlog.counts == {INDEX: 1, OTHER: 1}
         assert (backlog.unreadable, backlog.unsorted) == ({}, frozenset())
         assert set(world.store.stats.names()) == {INDEX, OTHER, "idle_2026_11"}
@@ -243,7 +243,7 @@ class LogStoreContract:
             verdict = write(world, before, success(world.settings), by_update=by_update)
             assert verdict is Verdict.GONE
         world.store.documents.refresh([INDEX])
-        assert world.store.finder.backlog().counts == {}
+        assert world.store.backlog.count().counts == {}
 
     def test_an_index_that_is_closed(self, world: World) -> None:
         world.put(INDEX, "1", log_at(1))
@@ -255,7 +255,7 @@ class LogStoreContract:
         assert (read.presence, read.closed) == (Presence.UNREADABLE, True)
         assert write(world, before, success(world.settings)) is Verdict.BLOCKED
         assert page(world, INDEX, 9) == IndexPage(index=INDEX, exhausted=True)
-        backlog = world.store.finder.backlog()
+        backlog = world.store.backlog.count()
         assert (backlog.counts, backlog.unreadable) == ({}, {})
 
     def test_an_index_that_takes_no_writes(self, world: World) -> None:
@@ -278,7 +278,7 @@ class LogStoreContract:
             world.put(name, "1", log_at(1))
         refresh(world)
         world.block_reads(OTHER)
-        backlog = world.store.finder.backlog()
+        backlog = world.store.backlog.count()
         assert backlog.counts == {INDEX: 1}
         assert list(backlog.unreadable) == [OTHER]
         targets = [Target(name, None, 9) for name in (OTHER, INDEX)]
@@ -413,11 +413,11 @@ class LogStoreContract:
         self.enriched(world, foreign, "2")
         self.enriched(world, INDEX, "3", ai_embedding_model="another", ai_text_sha256="c" * 64)
         wanted = {"shop": {FINGERPRINT, "c" * 64, "0" * 64}}
-        assert world.store.finder.reusable(wanted) == {}
+        assert world.store.reusable.find(wanted) == {}
         world.store.documents.refresh([INDEX, OTHER, foreign])
         given = {("shop", FINGERPRINT): LogLocation(OTHER, "1", None)}
-        assert world.store.finder.reusable(wanted) == given
-        assert world.store.finder.reusable({}) == {}
+        assert world.store.reusable.find(wanted) == given
+        assert world.store.reusable.find({}) == {}
 
     def test_stored_vectors_come_in_order_and_none_where_there_is_no_whole_one(
         self, world: World
@@ -497,7 +497,7 @@ def random_walk(world: World, seed: int, steps: int) -> list[Any]:
             brought = page(world, INDEX, chance.randint(1, 4), chance.choice(cursors))
             cursors += brought.cursors
             told.append(brought)
-            told.append(world.store.finder.backlog())
+            told.append(world.store.backlog.count())
         elif act == "refresh":
             refresh(world)
     return told

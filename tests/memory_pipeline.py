@@ -12,6 +12,7 @@ from enrich.backfill.chunk import ChunkBusy
 from enrich.backfill.in_memory import InMemoryPublisher
 from enrich.backfill.page import Scanner
 from enrich.backfill.run import Backfill, Parts
+from enrich.backfill.survey import Survey
 from enrich.embedding.in_memory import (
     InMemoryCache,
     InMemoryEmbedder,
@@ -78,7 +79,10 @@ class MemoryPipeline:
         # Without a pace it asks nobody.
         throttle = WriteThrottle(NOBODY, self.settings)
         self.scanner = Scanner(
-            *(self.settings, self.store, self.locations, self.ledger, self.resolver),
+            *(self.settings, self.store, self.ledger, self.resolver),
+            Survey(
+                *(self.settings, self.store, self.locations, self.ledger, self.resolver),
+            ),
             self.publisher,
         )
         trials = WriteTrials(self.store.engines, self.ledger.index_states, "host/1")

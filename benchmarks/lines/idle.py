@@ -74,7 +74,7 @@ def _warm(stage: Stage) -> list[float]:
     try:
         for _ in range(_LOOKS):
             begun = time.perf_counter()
-            store.finder.backlog()
+            store.backlog.count()
             took.append(1000 * (time.perf_counter() - begun))
     finally:
         store.close()

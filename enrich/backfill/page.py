@@ -1,7 +1,6 @@
-"""Finding what is pending: a run's survey of the indices, and its pages, registered and published.
+"""A run's pages: read by the schedule, registered with the ledger, published as chunks.
 
-Decides which indices a run may enrich, before a token is spent; registers each page with the ledger
-and publishes its chunks. What happens to a chunk is not known here.
+What happens to a chunk is not known here.
 """
 
 from __future__ import annotations
@@ -9,21 +8,17 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from enrich.backfill.chunking import Found
 from enrich.backfill.schedule import Page, Pager, has_text
-from enrich.embedding.budget import share_used_up
+from enrich.backfill.survey import Survey
 from enrich.embedding.resolver import Resolver
-from enrich.enrichment.comparing import Comparing, Locations
-from enrich.enrichment.run_usage import RunUsage
-from enrich.enrichment.write_trials import DEAD
-from enrich.errors import Halt, InputRefused
-from enrich.ledger import IndexState, Ledger, Scan
+from enrich.ledger import Ledger
 from enrich.log_store.interfaces import RunStore
-from enrich.models import Chunk, LogLocation, project_of
+from enrich.models import Chunk, LogLocation
 from enrich.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -42,16 +37,16 @@ class Scanner:
         self,
         settings: Settings,
         store: RunStore,
-        locations: Locations,
         ledger: Ledger,
         resolver: Resolver,
+        survey: Survey,
         publisher: ChunkPublisher,
     ) -> None:
         self._settings = settings
         self._store = store
         self._ledger = ledger
         self._resolver = resolver
-        self._comparing = Comparing(settings, store, locations, ledger, resolver)
+        self._survey = survey
         self._publisher = publisher
         self._pager = Pager(store.finder, settings)
 
@@ -71,9 +66,9 @@ class Scanner:
             log.info("Cycle #%d started (%s)", record.number, record.trigger)
             # Kept by itself: a survey of many indices, or of a slow server, has the time limit of a
             # task for itself, and so has the first page.
-            scan = self._ledger.pages.begin(run, self._survey(run))
+            scan = self._ledger.pages.begin(run, self._survey.of(run))
         skipped = self._ledger.runs.skipped(run)
-        skipped |= self._leave_spent_shares(
+        skipped |= self._survey.leave_spent_shares(
             run, [index for index, _ in scan.pending if index not in skipped]
         )
         pending = [(index, cursor) for index, cursor in scan.pending if index not in skipped]
@@ -91,7 +86,7 @@ class Scanner:
             return f"nothing more to find{f' now ({stop})' if more else ''}"
 
         if page == 1:
-            self._check_endpoint(run)
+            self._survey.check_endpoint(run)
         # An index in trouble is read behind the others: no chunk holds logs of both, and chunks
         # that are tried again take no slot that another index needs.
         troubled = self._ledger.index_states.in_trouble([index for index, _ in pending])
@@ -167,7 +162,7 @@ class Scanner:
             wanted.setdefault(self._settings.reuse_scope(found.reference.index), set()).add(
                 found.fingerprint
             )
-        return self._store.finder.reusable(wanted)
+        return self._store.reusable.find(wanted)
 
     def _limits(self, run: str, page: int) -> tuple[str, float]:
         """Why the scan has to stop ("" if it need not), and how many logs it may still take."""
@@ -181,70 +176,6 @@ class Scanner:
             return "", math.inf
         left = settings.enrich_max_logs_per_run - self._ledger.records.of(run).found
         return ("", left) if left > 0 else ("cap", 0)
-
-    # -- what a run looks at before a token is spent
-
-    def _survey(self, run: str) -> Scan:
-        backlog = self._store.finder.backlog()
-        for index, reason in backlog.unreadable.items():
-            self._ledger.runs.skip(run, index, reason)
-        if not backlog.counts:
-            return Scan(pending=[], update_only=[], unsorted=[])
-        if objection := self._store.version().objection:
-            raise Halt(objection)
-        nodes = self._store.preflight.nodes()
-        if nodes.blocker:
-            raise Halt(nodes.blocker)
-        self._ledger.spending.saw({project_of(index) for index in backlog.counts})
-        left = self._leave_spent_shares(run, backlog.counts)
-        # The smallest backlog first: it is done soon, and the others have their turn anyway.
-        indices = sorted(
-            backlog.counts.keys() - left, key=lambda index: (backlog.counts[index], index)
-        )
-        states = self._ledger.index_states.of(indices)
-        self._skip(run, {i: DEAD for i, state in states.items() if state is IndexState.DEAD})
-        indices = [index for index in indices if states[index] is not IndexState.DEAD]
-        ready = self._store.preflight.inspect(indices)
-        ready = ready.completed(self._store.mappings.complete(ready.lacking))
-        fit = [index for index in indices if index not in ready.skipped]
-        refused = self._store.wholeness.survey(fit, ready, backlog.unsorted)
-        self._skip(run, ready.skipped | refused)
-        pending = [index for index in fit if index not in refused]
-        return Scan(
-            pending=[(index, None) for index in pending],
-            update_only=ready.update_only,
-            unsorted=sorted(backlog.unsorted.intersection(pending)),
-            nodes=nodes.data,
-            left={index: backlog.counts[index] for index in pending},
-            windows={index: ready.windows[index] for index in pending if index in ready.windows},
-        )
-
-    def _leave_spent_shares(self, run: str, indices: Iterable[str]) -> dict[str, str]:
-        """Skip the indices of projects that may spend no more today; each with the reason."""
-        projects = {index: project_of(index) for index in indices}
-        spent = self._resolver.budget.over_share(set(projects.values()))
-        left = {
-            index: share_used_up(project) for index, project in projects.items() if project in spent
-        }
-        self._skip(run, left)
-        return left
-
-    def _skip(self, run: str, reasons: Mapping[str, str]) -> None:
-        """Leave indices out of the rest of the run, and log why."""
-        for index, reason in reasons.items():
-            log.warning("index %s is skipped: %s", index, reason)
-            self._ledger.runs.skip(run, index, reason)
-
-    def _check_endpoint(self, run: str) -> None:
-        """See that the endpoint's vectors may stand beside those that are there; and, after a
-        halt, that it works at all, with one input."""
-        self._comparing.look(run)
-        runs = self._ledger.records.last(2)
-        if len(runs) > 1 and runs[1].state == "halted" and runs[1].run_id != run:
-            try:
-                self._resolver.probe(RunUsage(self._ledger, run), occasion=run)
-            except InputRefused as error:
-                raise Halt(f"{error}: check EMBEDDING_MODEL and OPENAI_BASE_URL") from None
 
     def _say_found(self, run: str, skipped: dict[str, str]) -> None:
         record = self._ledger.records.of(run)

@@ -18,6 +18,7 @@ from enrich.backfill.page import Scanner
 from enrich.backfill.progress import Progress
 from enrich.backfill.publisher import Publisher
 from enrich.backfill.summary import log_summary
+from enrich.backfill.survey import Survey
 from enrich.embedding.resolver import Resolver
 from enrich.enrichment.comparing import Locations
 from enrich.enrichment.enricher import Enricher
@@ -86,9 +87,9 @@ class Backfill:
         self._scanner = Scanner(
             parts.settings,
             parts.store,
-            parts.locations,
             parts.ledger,
             parts.resolver,
+            Survey(parts.settings, parts.store, parts.locations, parts.ledger, parts.resolver),
             parts.publisher,
         )
 

@@ -233,7 +233,7 @@ class Check:
                 self._say_closed(closed)
         red: list[str] = []
         with self._or_unseen("which indices are red"):
-            red = store.finder.red_indices()
+            red = store.backlog.red_indices()
         if not self._indices and not red:
             self._warn(
                 f"no index matches {settings.index_expression}: nothing will be found until one "
@@ -284,7 +284,7 @@ class Check:
             )
 
     def _look_at_indices(self, store: LogStore) -> None:
-        backlog = store.finder.backlog()
+        backlog = store.backlog.count()
         counted = store.stats.counts()
         counts = counted.by_index
         ready = store.preflight.inspect(self._indices)

@@ -11,6 +11,7 @@ sees `LogStore` only.
 
 from __future__ import annotations
 
+from enrich.log_store.backlog import Backlog, BacklogCounter
 from enrich.log_store.connection import Connection, NoAnswerInTime, RequestRefused
 from enrich.log_store.documents import (
     DROPPED,
@@ -27,8 +28,9 @@ from enrich.log_store.documents import (
 )
 from enrich.log_store.engines import Engines
 from enrich.log_store.mapping import Mappings
-from enrich.log_store.pages import Backlog, Finder, Hit, IndexPage, Target
+from enrich.log_store.pages import Finder, Hit, IndexPage, Target
 from enrich.log_store.preflight import APPEND_ONLY, Preflight, Readiness
+from enrich.log_store.reusable import ReusableVectors
 from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import translates_shapes
 from enrich.log_store.stats import Stats
@@ -74,14 +76,18 @@ class LogStore:
     def __init__(self, settings: Settings) -> None:
         self.connection = Connection(settings)
         scope = Scope(self.connection, settings)
+        self.backlog = BacklogCounter(scope, settings)
         self.finder = Finder(self.connection, scope, settings)
+        self.reusable = ReusableVectors(scope, settings)
         self.documents = Documents(self.connection)
         self.stored_vectors = StoredVectors(self.connection, settings.embedding_dimensions)
         self.stats = Stats(self.connection, scope, self.stored_vectors, settings)
         self.engines = Engines(self.connection)
         self.preflight = Preflight(self.connection, settings)
         self.mappings = Mappings(self.connection, settings.embedding_dimensions)
-        self.wholeness = Wholeness(self.connection, self.finder, self.documents, settings)
+        self.wholeness = Wholeness(
+            self.connection, self.finder, self.reusable, self.documents, settings
+        )
         self.templates = Templates(self.connection)
 
     def close(self) -> None:

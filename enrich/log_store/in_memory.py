@@ -18,6 +18,7 @@ import msgspec
 import numpy as np
 import orjson
 
+from enrich.log_store.backlog import Backlog
 from enrich.log_store.connection import NoAnswerInTime
 from enrich.log_store.coverage import Counted
 from enrich.log_store.documents import Document, Presence, Verdict, Write, encode_write
@@ -27,12 +28,14 @@ from enrich.log_store.interfaces import (
     EnrichedSample,
     IndexInspector,
     MappingWriter,
-    PendingFinder,
+    PageReader,
+    PendingCounter,
+    ReusableFinder,
     RunStore,
     VectorReader,
     WholenessCheck,
 )
-from enrich.log_store.pages import Backlog, Hit, IndexPage, Target
+from enrich.log_store.pages import Hit, IndexPage, Target
 from enrich.log_store.paths import holds
 from enrich.log_store.preflight import Nodes, Readiness
 from enrich.log_store.stored_vectors import StoredVector
@@ -119,7 +122,9 @@ class InMemoryLogStore:
         self.indices: dict[str, MemoryIndex] = {}
         #: OpenSearch's data nodes, and why no vector should be written anywhere.
         self.seen_nodes = Nodes(data=1, blocker="")
+        self.backlog = _Backlog(self)
         self.finder = _Finder(self)
+        self.reusable = _Reusable(self)
         self.documents = _Documents(self)
         self.stored_vectors = _StoredVectors(self)
         self.engines = _Engines(self)
@@ -210,8 +215,8 @@ class _Room:
     store: InMemoryLogStore
 
 
-class _Finder(_Room, PendingFinder):
-    def backlog(self) -> Backlog:
+class _Backlog(_Room, PendingCounter):
+    def count(self) -> Backlog:
         searched = self.store.searched()
         unreadable = {
             name: f"it cannot be searched: {index.unreadable}"
@@ -225,6 +230,8 @@ class _Finder(_Room, PendingFinder):
             unsorted=frozenset(n for n, index in searched.items() if not index.sortable),
         )
 
+
+class _Finder(_Room, PageReader):
     def page(self, targets: Sequence[Target], unsorted: frozenset[str]) -> list[IndexPage]:
         return [self._page(target, target.index in unsorted) for target in targets]
 
@@ -254,7 +261,9 @@ class _Finder(_Room, PendingFinder):
             exhausted=len(rows) < target.size,
         )
 
-    def reusable(self, wanted: dict[str, set[str]]) -> dict[tuple[str, str], LogLocation]:
+
+class _Reusable(_Room, ReusableFinder):
+    def find(self, wanted: dict[str, set[str]]) -> dict[tuple[str, str], LogLocation]:
         found: dict[tuple[str, str], LogLocation] = {}
         for name, index in self.store.searched().items():
             scope = self.store.settings.reuse_scope(name)

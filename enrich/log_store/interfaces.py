@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from enrich.log_store.backlog import Backlog
 from enrich.log_store.coverage import Counted
 from enrich.log_store.documents import Document, Verdict, Write
-from enrich.log_store.pages import Backlog, IndexPage, Target
+from enrich.log_store.pages import IndexPage, Target
 from enrich.log_store.preflight import Nodes, Readiness
 from enrich.log_store.stored_vectors import StoredVector
 from enrich.log_store.version import Version
@@ -24,11 +25,16 @@ class PageReader(Protocol):
     def page(self, targets: Sequence[Target], unsorted: frozenset[str]) -> list[IndexPage]: ...
 
 
-class PendingFinder(PageReader, Protocol):
-    """Finds what is pending, and logs that have a vector to be reused."""
+class PendingCounter(Protocol):
+    """Counts what is pending."""
 
-    def backlog(self) -> Backlog: ...
-    def reusable(self, wanted: dict[str, set[str]]) -> dict[tuple[str, str], LogLocation]: ...
+    def count(self) -> Backlog: ...
+
+
+class ReusableFinder(Protocol):
+    """Finds logs that have a vector to be reused."""
+
+    def find(self, wanted: dict[str, set[str]]) -> dict[tuple[str, str], LogLocation]: ...
 
 
 class DocumentStore(Protocol):
@@ -87,7 +93,11 @@ class RunStore(Protocol):
     """All of them together: the log store of a run."""
 
     @property
-    def finder(self) -> PendingFinder: ...
+    def backlog(self) -> PendingCounter: ...
+    @property
+    def finder(self) -> PageReader: ...
+    @property
+    def reusable(self) -> ReusableFinder: ...
     @property
     def documents(self) -> DocumentStore: ...
     @property

@@ -1,4 +1,4 @@
-"""Finding logs: the backlog of ERROR logs without a vector, a page of them, and logs that have one.
+"""Reading pages of pending logs, newest first.
 
 Each trouble of one index is confined to that index: one search for each in an `_msearch`, and an
 answer counts only if every shard of the index gave one. Texts come back shortened by OpenSearch
@@ -13,26 +13,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
-from more_itertools import sliced
 
-from enrich.errors import TransientError, place_of
-from enrich.log_store.connection import Connection, TooDeep, error_type, ndjson
-from enrich.log_store.coverage import NO_SHARD, Counted, Gaps, cannot_search
+from enrich.errors import place_of
+from enrich.log_store.connection import Connection, TooDeep, error_type
+from enrich.log_store.coverage import NO_SHARD, cannot_search
 from enrich.log_store.queries import (
-    HAS_VECTOR,
-    LENIENT_ROW,
-    MAX_INDICES,
     NO_PIPELINE,
-    BacklogAnswer,
-    FieldCaps,
-    MsearchAnswer,
     Queries,
     RawHit,
     SearchAnswer,
 )
 from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import MISSHAPEN, translates_shapes
-from enrich.models import MAX_CHUNK_BYTES, LogLocation, Reference
+from enrich.models import MAX_CHUNK_BYTES, Reference
 from enrich.settings import Settings
 from enrich.text.extract import MAX_TEXT_BYTES, TAIL_BYTES
 
@@ -85,18 +78,6 @@ _MESSAGE_PARAMS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Backlog:
-    """Which indices have logs to be enriched."""
-
-    #: ERROR logs without a vector, not marked failed, by index.
-    counts: dict[str, int]
-    #: Indices that cannot be counted or searched, and why.
-    unreadable: dict[str, str]
-    #: Indices whose `timestamp` cannot be sorted by; they are read newest change first.
-    unsorted: frozenset[str]
-
-
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
     """A found log: where it is and its message, shortened, or None if that is no text."""
 
@@ -143,102 +124,10 @@ class Finder:
         self._timeout = connection.write_timeout
         self._scope = scope
         self._queries = Queries(settings)
-        self._max_age_days = settings.enrich_max_age_days
-        self._model = settings.embedding_model
-        self._dimensions = settings.embedding_dimensions
-        self._reuse_scope = settings.reuse_scope
         #: Whether OpenSearch runs scripts at all.
         self._scripts = True
         #: Indices with a log that no script can take, for as long as this process lives.
         self._unscripted: set[str] = set()
-
-    def backlog(self) -> Backlog:
-        """Count what is pending, by index, in two requests however many indices there are.
-
-        Raises:
-            TransientError: a part of the indices was not counted, and which cannot be told.
-        """
-        caps = self._scope.ask(
-            FieldCaps,
-            "GET",
-            "_field_caps",
-            params={
-                "fields": "level,level.keyword,timestamp",
-                # Else a field of one type would seem to be mapped in every index.
-                "include_unmapped": "true",
-            },
-        )
-        answer = self._scope.ask(
-            BacklogAnswer,
-            "POST",
-            "_search",
-            {
-                "size": 0,
-                "query": self._queries.pending(),
-                "aggs": {"owed": {"terms": {"field": "_index", "size": MAX_INDICES}}},
-            },
-            {
-                "max_concurrent_shard_requests": 256,
-                # Beyond 128 shards each would first be asked whether it could match, which costs
-                # what the search itself does.
-                "pre_filter_shard_size": MAX_INDICES,
-                "request_cache": "false",
-            },
-        )
-        left_out = dict(self._scope.left_out)
-        gaps = self._scope.gaps(answer)
-        if gaps.unnamed:
-            # Nobody can say whose logs were not counted; none is no answer.
-            raise TransientError("OpenSearch counted the backlog only in part")
-        unreadable = {**gaps.indices, **left_out}
-        text_only = caps.indices_with("level", ["text", "match_only_text"])
-        for index in sorted(text_only - caps.indices_with("level.keyword")):
-            unreadable[index] = (
-                "level is mapped as text without level.keyword, so ERROR cannot be searched exactly"
-            )
-        for index, type_ in caps.types_of("level").items():
-            if type_ in _NO_WORDS:
-                unreadable[index] = f"level is mapped as {type_}, which holds no word such as ERROR"
-        unsorted = caps.indices_with("timestamp") - caps.indices_with(
-            "timestamp", ["date", "date_nanos"]
-        )
-        if self._max_age_days:
-            dated = caps.indices_with("timestamp", ["date", "date_nanos"])
-            # The range would find nothing there, also where the field is not mapped at all.
-            for index in sorted(caps.indices_with("level") - dated | unsorted):
-                unreadable[index] = (
-                    "timestamp is not mapped as a date, so ENRICH_MAX_AGE_DAYS cannot be applied"
-                )
-        buckets = answer.aggregations["owed"].buckets if answer.aggregations else []
-        return Backlog(
-            counts={b.key: b.doc_count for b in buckets if b.key not in unreadable},
-            unreadable=unreadable,
-            unsorted=frozenset(unsorted),
-        )
-
-    def red_indices(self) -> list[str]:
-        """Indices of ours of which some shard has no copy that answers."""
-        return self._scope.red_indices()
-
-    def with_vectors(self, indices: Sequence[str]) -> Counted[set[str]]:
-        """Those of the indices in which some log has a vector. Of an index in the gaps it is only
-        known where one was found."""
-        rows: list[Any] = []
-        for name in indices:
-            query = {"bool": {"filter": [HAS_VECTOR]}}
-            rows.append({"index": name, "ignore_unavailable": True})
-            rows.append({"size": 1, "_source": False, "query": query, **NO_PIPELINE})
-        if not rows:
-            return Counted(set())
-        answers = dict(zip(indices, self._msearch(rows), strict=True))
-        unknown = {}
-        for name, answer in answers.items():
-            if answer.error is not None:
-                unknown[name] = cannot_search(error_type(answer.error))
-            elif not answer.whole:
-                unknown[name] = NO_SHARD
-        found = {name for name, answer in answers.items() if answer.hits.hits}
-        return Counted(found, Gaps(indices=unknown))
 
     def page(self, targets: Sequence[Target], unsorted: frozenset[str]) -> list[IndexPage]:
         """Read the next pending logs of each index, newest first.
@@ -321,14 +210,7 @@ class Finder:
             rows.append({"index": target.index, "ignore_unavailable": True})
             query = self._page_query(target, target.index in unsorted)
             rows.append(query if messages else {**query, "_source": False})
-        return self._msearch(rows)
-
-    def _msearch(self, rows: list[Any]) -> list[SearchAnswer]:
-        """The answers to searches, each a row that says where and one that says what."""
-        answers = self._connection.ask(MsearchAnswer, "POST", "/_msearch", ndjson(rows)).responses
-        if 2 * len(answers) != len(rows):
-            raise TransientError("OpenSearch answered another number of searches")
-        return answers
+        return self._scope.searches(rows)
 
     def _page_query(self, target: Target, unsorted: bool) -> dict[str, Any]:
         by_time = {"timestamp": {"order": "desc", "unmapped_type": "date", "numeric_type": "date"}}
@@ -372,63 +254,6 @@ class Finder:
             cursors=_cursors(target.cursor or [], answer.hits.hits),
             exhausted=len(hits) < target.size,
         )
-
-    def reusable(self, wanted: dict[str, set[str]]) -> dict[tuple[str, str], LogLocation]:
-        """Documents that already have the vector of one of the texts.
-
-        Args:
-            wanted: fingerprints by project; looked for in the same project only,
-                unless ENRICH_REUSE_ACROSS_PROJECTS is set; then the project is "".
-
-        Returns:
-            such logs by project and fingerprint.
-        """
-        searches = [
-            (f"{project}_*,{project}" if project else self._scope.expression, texts)
-            for project, texts in wanted.items()
-        ]
-        rows: list[Any] = []
-        for target, texts in searches:
-            for some in sliced(sorted(texts), 1000):
-                rows.append({"index": target, **LENIENT_ROW})
-                rows.append(self._reusable_query(some))
-        if not rows:
-            return {}
-        answers = self._msearch(rows)
-        # Best effort: a shard that gives none only means that a text is paid for again.
-        return {
-            (
-                self._reuse_scope(hit.index),
-                str(hit.fields["ai_text_sha256"][0]),
-            ): LogLocation(hit.index, hit.id, hit.routing)
-            for answer in answers
-            for hit in answer.hits.hits
-            if hit.fields.get("ai_text_sha256")
-        }
-
-    def _reusable_query(self, fingerprints: Sequence[str]) -> dict[str, Any]:
-        return {
-            "size": len(fingerprints),
-            "_source": False,
-            "track_total_hits": False,
-            "query": {
-                "bool": {
-                    "filter": [
-                        {"terms": {"ai_text_sha256": list(fingerprints)}},
-                        *self._queries.with_vector_of(self._model, self._dimensions),
-                    ]
-                }
-            },
-            "collapse": {"field": "ai_text_sha256"},
-            **NO_PIPELINE,
-        }
-
-
-#: Types of a field that cannot hold a level's name.
-_NO_WORDS = frozenset(
-    {"byte", "short", "integer", "long", "unsigned_long", "half_float", "float", "double"}
-    | {"scaled_float", "boolean", "date", "date_nanos", "ip", "binary", "object", "nested"}
-)
 
 
 def _cursors(before: list[Any], hits: Sequence[RawHit]) -> list[list[Any]]:

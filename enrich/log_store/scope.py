@@ -11,16 +11,18 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from enrich.errors import TransientError
 from enrich.log_store.connection import (
     LENIENT,
     Connection,
     NoShardAnswers,
     RequestRefused,
     RightMissing,
+    ndjson,
 )
 from enrich.log_store.coverage import CLOSED, NO_SHARD, Counted, Gaps, gaps_of
 from enrich.log_store.paths import holds, in_path
-from enrich.log_store.queries import NO_PIPELINE, Searched
+from enrich.log_store.queries import NO_PIPELINE, MsearchAnswer, SearchAnswer, Searched
 from enrich.settings import Settings
 
 T = TypeVar("T")
@@ -100,6 +102,13 @@ class Scope:
                 raise
             return Counted(msgspec.convert(_NOTHING, type_), absent)
         return Counted(answer, self.gaps(answer, index=index) | self._kept_out(index))
+
+    def searches(self, rows: list[Any]) -> list[SearchAnswer]:
+        """The answers to searches, each a row that says where and one that says what."""
+        answers = self._connection.ask(MsearchAnswer, "POST", "/_msearch", ndjson(rows)).responses
+        if 2 * len(answers) != len(rows):
+            raise TransientError("OpenSearch answered another number of searches")
+        return answers
 
     def gaps(self, answer: Searched, *, index: str | None = None) -> Gaps:
         """What an answer left out of what was asked."""

@@ -46,6 +46,7 @@ from enrich.log_store.documents import (
 from enrich.log_store.pages import Finder, Hit
 from enrich.log_store.paths import in_path
 from enrich.log_store.preflight import APPEND_ONLY, Readiness
+from enrich.log_store.reusable import ReusableVectors
 from enrich.log_store.shapes import translates_shapes
 from enrich.models import METHOD, Outcome, Reference
 from enrich.settings import Settings
@@ -187,10 +188,16 @@ class Wholeness:
     """Tries writes without carrying one out."""
 
     def __init__(
-        self, connection: Connection, finder: Finder, documents: Documents, settings: Settings
+        self,
+        connection: Connection,
+        finder: Finder,
+        reusable: ReusableVectors,
+        documents: Documents,
+        settings: Settings,
     ) -> None:
         self._connection = connection
         self._finder = finder
+        self._reusable = reusable
         self._documents = documents
         vector = np.zeros(settings.embedding_dimensions, dtype=BYTES)
         vector[0] = 1
@@ -242,7 +249,7 @@ class Wholeness:
             and not any((hit.message or "").strip() for hit in found)
             and (index in ready.textless or len(found) >= LOOKED_AT)
         }
-        known = self._finder.with_vectors(list(suspects))
+        known = self._reusable.indices_with_vectors(list(suspects))
         return {
             index: known.gaps.indices.get(index) or NO_TEXT.format(looked_at)
             for index, looked_at in suspects.items()

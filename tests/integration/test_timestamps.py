@@ -57,7 +57,7 @@ def test_every_format_of_a_timestamp_is_paged_bounded_and_told(
         ]
         search.index(index, logs)
     one = pipeline(enrich_max_age_days=2)
-    assert one.store.finder.backlog().unsorted == frozenset()
+    assert one.store.backlog.count().unsorted == frozenset()
 
     for index in MAPPED:
         found: list[str] = []

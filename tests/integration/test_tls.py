@@ -87,7 +87,7 @@ def ask(settings: Callable[..., Settings]) -> Callable[..., Any]:
         values = {"opensearch_host": "localhost", "opensearch_port": front.port, **overrides}
         store = LogStore(settings(opensearch_use_ssl=True, **values))
         try:
-            return store.finder.backlog().counts
+            return store.backlog.count().counts
         finally:
             store.close()
 
@@ -139,7 +139,7 @@ def test_tls_asked_of_an_opensearch_without_it_names_the_setting(
 ) -> None:
     store = LogStore(settings(opensearch_use_ssl=True))
     with pytest.raises(EnrichError, match="OPENSEARCH_USE_SSL"):
-        store.finder.backlog()
+        store.backlog.count()
     store.close()
 
 

@@ -43,11 +43,11 @@ ANSWERS = st.recursive(
     max_leaves=25,
 )
 ASKED: dict[str, Callable[[LogStore], Any]] = {
-    "backlog": lambda store: store.finder.backlog(),
-    "red": lambda store: store.finder.red_indices(),
+    "backlog": lambda store: store.backlog.count(),
+    "red": lambda store: store.backlog.red_indices(),
     "page": lambda store: store.finder.page([Target(INDEX, None, 10)], frozenset()),
-    "donors": lambda store: store.finder.reusable({"a": {"x"}}),
-    "with vectors": lambda store: store.finder.with_vectors([INDEX]),
+    "reusable": lambda store: store.reusable.find({"a": {"x"}}),
+    "with vectors": lambda store: store.reusable.indices_with_vectors([INDEX]),
     "names": lambda store: store.stats.names(),
     "streams": lambda store: store.stats.streams_left_out([INDEX]),
     "counts": lambda store: store.stats.counts(),

@@ -53,11 +53,15 @@ def indices_sent(one: MemoryPipeline) -> set[str]:
 
 @pytest.fixture(autouse=True)
 def every_line_is_kept(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, "enrich.backfill.page")
+    caplog.set_level(logging.DEBUG, "enrich.backfill")
 
 
 def said(caplog: pytest.LogCaptureFixture, level: int = logging.INFO) -> list[str]:
-    lines = [r for r in caplog.records if r.name == "enrich.backfill.page" and r.levelno == level]
+    lines = [
+        r
+        for r in caplog.records
+        if r.name in ("enrich.backfill.page", "enrich.backfill.survey") and r.levelno == level
+    ]
     return [record.getMessage() for record in lines]
 
 
@@ -421,13 +425,13 @@ def test_texts_that_are_known_or_none_are_not_searched_for(
 ) -> None:
     one, run = begun()
     searched: list[dict[str, set[str]]] = []
-    find = one.store.finder.reusable
+    find = one.store.reusable.find
 
     def donors(wanted: dict[str, set[str]]) -> dict[tuple[str, str], LogLocation]:
         searched.append(wanted)
         return find(wanted)
 
-    monkeypatch.setattr(type(one.store.finder), "reusable", lambda self, wanted: donors(wanted))
+    monkeypatch.setattr(type(one.store.reusable), "find", lambda self, wanted: donors(wanted))
     one.cache.put({fingerprint("cached"): vector_of("cached", DIMENSIONS)})
     where = Reference(B, "1", None, 1, 1)
     place = VectorLocation.of(where, fingerprint("written"), vector_of("written", DIMENSIONS))
@@ -444,12 +448,10 @@ def test_texts_that_are_known_or_none_are_not_searched_for(
 def test_a_survey_outlives_the_page_that_fails_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     one, run = begun()
     fill(one, **{A: 3})
-    finder = type(one.store.finder)
+    finder, backlog = type(one.store.finder), type(one.store.backlog)
     surveys: list[Any] = []
-    backlog, page = finder.backlog, finder.page
-    monkeypatch.setattr(
-        finder, "backlog", lambda self: surveys.append(backlog(self)) or surveys[-1]
-    )
+    count, page = backlog.count, finder.page
+    monkeypatch.setattr(backlog, "count", lambda self: surveys.append(count(self)) or surveys[-1])
 
     def slow(self: Any, *arguments: Any, **named: Any) -> Any:
         monkeypatch.setattr(finder, "page", page)

@@ -66,7 +66,7 @@ class Desk:
 
     def survey(self, nodes: int = 1) -> None:
         """Begin a scan, as a run does."""
-        backlog = self.store.finder.backlog()
+        backlog = self.store.backlog.count()
         indices = sorted(backlog.counts, key=lambda index: (backlog.counts[index], index))
         ready = self.store.preflight.inspect(indices)
         self.scan = Scan(

@@ -116,7 +116,7 @@ def healthy(op: str, line: dict[str, Any]) -> Any:
 
 def on(cluster: Cluster) -> Wholeness:
     settings = load_settings(_env_file=None, openai_api_key="k", embedding_dimensions=4)
-    return Wholeness(cluster, None, None, settings)  # type: ignore[arg-type]
+    return Wholeness(cluster, None, None, None, settings)  # type: ignore[arg-type]
 
 
 def document(index: str, id: str = "1", raw: bytes | None = b'{"a":\n1.0}') -> Document:
@@ -246,7 +246,7 @@ class Shelf:
         self.asked += sizes.values()
         return [IndexPage(index=name, hits=self.hits[name][:n]) for name, n in sizes.items()]
 
-    def with_vectors(self, indices: list[str]) -> Counted[set[str]]:
+    def indices_with_vectors(self, indices: list[str]) -> Counted[set[str]]:
         return Counted(self.vectors.intersection(indices), Gaps(indices=self.unread))
 
     def read(self, references: list[Reference]) -> list[Document]:
@@ -263,7 +263,7 @@ def hits(index: str, count: int, message: str | None = "x", size: int = 10) -> l
 
 def surveyed(shelf: Shelf, cluster: Cluster, **ready: Any) -> dict[str, str]:
     settings = load_settings(_env_file=None, openai_api_key="k", embedding_dimensions=4)
-    whole = Wholeness(cluster, shelf, shelf, settings)  # type: ignore[arg-type]
+    whole = Wholeness(cluster, shelf, shelf, shelf, settings)  # type: ignore[arg-type]
     found = Readiness(**{"skipped": {}, "update_only": [], "lacking": {}, **ready})
     return whole.survey(list(shelf.hits), found, frozenset())
 
