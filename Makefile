@@ -58,13 +58,17 @@ lint: $(READY)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 
-# Every package that an installation ends up with, for every system, with its hashes. Versions stay
-# as they are unless requirements*.txt or UPGRADE="--upgrade" asks for others. Needs uv.
-LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+# Every package that an installation ends up with, for every system, with its hashes. What is asked
+# for stands in pyproject.toml, and for the checks in requirements-dev.txt; other versions stay as
+# they are unless UPGRADE="--upgrade" asks for others. Needs uv.
+COMPILE := uv pip compile --quiet --universal --python-version 3.11 --no-annotate \
 	--no-emit-index-url --custom-compile-command "make lock" $(UPGRADE)
+LOCK := $(COMPILE) --generate-hashes
 lock:
+	@$(COMPILE) --no-deps -o requirements.txt pyproject.toml
 	@$(LOCK) -o requirements-dev.lock requirements-dev.txt
-	@$(LOCK) -o requirements.lock -c requirements-dev.lock requirements.txt
+	@$(LOCK) -o requirements.lock -c requirements-dev.lock pyproject.toml
+	@$(LOCK) -o requirements-extras.lock -c requirements-dev.lock --all-extras pyproject.toml
 
 # The stamp is written last, so that an interrupted set-up is done again.
 $(READY): requirements-dev.lock

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-#: As pyproject.toml has it.
+#: The one place of it; a wheel has it from here.
 __version__ = "0.1.0"
 
 

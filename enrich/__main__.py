@@ -4,5 +4,11 @@ from __future__ import annotations
 
 from enrich.cli import app
 
+
+def main() -> None:
+    """The command `enrich` of an installation."""
+    app(prog_name="enrich")
+
+
 if __name__ == "__main__":
     app(prog_name="python -m enrich")

@@ -102,6 +102,10 @@ def _prepare(
 ) -> None:
     # Clients log what they do, addresses and all; a command says what matters by itself.
     logging.getLogger().addHandler(logging.NullHandler())
+    from enrich.worker.installation import other_version
+
+    if sentence := other_version():
+        screen.line(screen.err(), "warn", sentence)
 
 
 @app.command(epilog="Example: python -m enrich check")

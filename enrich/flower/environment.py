@@ -15,11 +15,13 @@ from dotenv import dotenv_values
 
 from enrich.settings import of_utf8
 
-CONFIG = Path(__file__).resolve().parents[2] / "flowerconfig.py"
 
+def prepare_environment(config: Path, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Add the FLOWER_* lines of `.env` and the place of flowerconfig.py; what is set, stays.
 
-def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Add the FLOWER_* lines of `.env` and the place of flowerconfig.py; what is set, stays."""
+    Args:
+        config: where flowerconfig.py is.
+    """
     # An empty value means "not set", as it does for every other setting; Flower would end with a
     # stack trace where it expects a number.
     for name in [name for name, value in environment.items() if not value]:
@@ -31,7 +33,7 @@ def prepare_environment(environment: MutableMapping[str, str] = os.environ) -> N
     for name, value in list(environment.items()):
         if name.startswith("FLOWER_") and not value.isascii():
             environment[name] = of_utf8(value)
-    environment.setdefault("FLOWER_CONF", str(CONFIG))
+    environment.setdefault("FLOWER_CONF", str(config))
 
 
 def api_is_open(environment: Mapping[str, str] = os.environ) -> bool:

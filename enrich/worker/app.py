@@ -27,6 +27,7 @@ from enrich.settings import Settings, load_settings, unknown_names
 from enrich.worker import transport
 from enrich.worker.heartbeat import TIMEOUT_SECONDS, Heartbeat, note_beat
 from enrich.worker.inspect import EnrichmentInfo
+from enrich.worker.installation import import_own_modules, other_version, top_level
 from enrich.worker.logging import configure_logging
 from enrich.worker.start import end_if_impossible
 
@@ -43,11 +44,12 @@ def _settings_or_exit() -> Settings:
 
 settings = _settings_or_exit()
 transport.install()
+import_own_modules()
 app = Celery("enrich")
 app.config_from_object("celeryconfig")
 app.steps["worker"].add(EnrichmentInfo)
 app.steps["consumer"].add(Heartbeat)
-prepare_environment()  # for `celery -A enrich flower`
+prepare_environment(top_level() / "flowerconfig.py")  # for `celery -A enrich flower`
 
 
 @setup_logging.connect
@@ -142,3 +144,5 @@ def log_settings(program: str) -> None:
     logging.getLogger("enrich").info("%s settings: %s", program, shown)
     for sentence in unknown_names():
         log.warning("%s (in the environment)", sentence)
+    if sentence := other_version():
+        log.warning("%s", sentence)

@@ -1,4 +1,5 @@
-"""Every documented way in, started from an environment that holds requirements.lock and no more.
+"""Every documented way in, started from an environment that holds requirements.lock and no more,
+for one of them the wheel besides.
 
 What only the developers' environment has would never be missed otherwise. The environment is made
 by the Dockerfile's own lines, once for each lock, and kept in `.dev`. What needs root (the image's
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shlex
 import shutil
@@ -177,6 +179,50 @@ def checkout(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> WayIn:
     )
 
 
+@pytest.fixture(scope="session")
+def wheel(venv: Path, tmp_path_factory: pytest.TempPathFactory) -> WayIn:
+    """The README's lines for an installation from a wheel, started in an empty folder."""
+    readme = (ROOT / "README.md").read_text()
+    (lines,) = re.findall(r"^## Installed\n.*?^```\n(.*?)^```$", readme, re.M | re.S)
+    assert "pip wheel --no-deps -w dist ." in lines
+    assert "bin/pip install --no-deps dist/enrich_logs-*.whl" in lines
+    place = tmp_path_factory.mktemp("wheel")
+    environment = another(venv, place / "venv")
+    # Without a network: what builds it is here, and what it needs is there already.
+    shell(
+        f"{sys.executable} -m pip wheel --no-deps --no-build-isolation -w dist {ROOT}\n"
+        f"{environment}/bin/python -m pip install --no-deps --no-index dist/*.whl",
+        place,
+        PIP_DISABLE_PIP_VERSION_CHECK="1",
+    )
+    (check,) = re.findall(r"^(/opt/enrich/bin/enrich) check$", lines, re.M)
+    celery = re.findall(r"^(/opt/enrich/bin/celery -A enrich (\w+))$", lines, re.M)
+
+    def placed(text: str) -> str:
+        return text.replace(UNIT_HOME, str(environment))
+
+    folder = place / "empty"
+    folder.mkdir()
+    return WayIn(
+        programs={name: shlex.split(placed(line)) for line, name in celery},
+        command_line=[placed(check)],
+        folder=folder,
+        environment={"PATH": "/usr/bin:/bin", "PYTHONPATH": ""},
+    )
+
+
+def another(venv: Path, place: Path) -> Path:
+    """A virtual environment with the same packages, in which others may be installed."""
+    shutil.copytree(venv, place, symlinks=True, copy_function=os.link)
+    for script in (place / "bin").iterdir():
+        text = script.read_bytes()
+        if not script.is_symlink() and str(venv).encode() in text:
+            script.unlink()
+            script.write_bytes(text.replace(str(venv).encode(), str(place).encode()))
+            script.chmod(0o755)
+    return place
+
+
 def procfile() -> dict[str, list[str]]:
     lines = (ROOT / "Procfile").read_text().splitlines()
     return {name: shlex.split(rest) for name, _, rest in (line.partition(":") for line in lines)}
@@ -186,7 +232,7 @@ def deploy_readme() -> str:
     return (ROOT / "deploy" / "README.md").read_text()
 
 
-@pytest.fixture(params=["image", "systemd", "checkout"])
+@pytest.fixture(params=["image", "systemd", "checkout", "wheel"])
 def way(request: pytest.FixtureRequest) -> WayIn:
     found: WayIn = request.getfixturevalue(request.param)
     return found

@@ -12,6 +12,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from configparser import ConfigParser
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -345,9 +346,12 @@ def locked(name: str) -> dict[str, tuple[str, int]]:
 
 def test_every_package_is_locked_with_its_hashes() -> None:
     production, development = locked("requirements.lock"), locked("requirements-dev.lock")
-    for lock in (production, development):
+    extras = locked("requirements-extras.lock")
+    for lock in (production, development, extras):
         assert all(hashes for _, hashes in lock.values())
     assert production.items() <= development.items()
+    assert production.items() <= extras.items()
+    assert all(extras[name] == development[name] for name in extras.keys() & development.keys())
     for file, lock in (("requirements.txt", production), ("requirements-dev.txt", development)):
         lines = (ROOT / file).read_text().splitlines()
         named = [line for line in lines if line and not line.startswith(("#", "-r "))]
@@ -357,6 +361,19 @@ def test_every_package_is_locked_with_its_hashes() -> None:
             assert lock[pinned[1].lower()][0] == pinned[2]
     for path in ("Makefile", "Dockerfile"):
         assert "--require-hashes -r requirements" in (ROOT / path).read_text()
+
+
+def test_production_is_pinned_in_one_place() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    # `make lock` copies them.
+    assert {line for line in lines if line[0] != "#"} == set(project["dependencies"])
+    extras = project["optional-dependencies"]
+    assert set(extras) == {"kafka", "api", "groups", "aws", "otel"}
+    lock = locked("requirements-extras.lock")
+    for pinned in (pin for pins in extras.values() for pin in pins):
+        name, _, version = pinned.partition("==")
+        assert lock[name][0] == version
 
 
 def test_every_import_is_of_a_package_that_is_named() -> None:

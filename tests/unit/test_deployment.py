@@ -191,4 +191,6 @@ def test_a_redis_that_is_away_is_a_named_error() -> None:
 
 def test_the_version_is_the_projects() -> None:
     pyproject = Path(enrich.__file__).parents[1] / "pyproject.toml"
-    assert enrich.__version__ == tomllib.loads(pyproject.read_text())["project"]["version"]
+    told = tomllib.loads(pyproject.read_text())
+    assert told["project"]["dynamic"] == ["version"]
+    assert pyproject.parent / told["tool"]["hatch"]["version"]["path"] == Path(enrich.__file__)

@@ -27,7 +27,7 @@ from tornado.testing import bind_unused_port
 from tornado.web import Application
 
 from enrich.errors import ServerUnavailable
-from enrich.flower.environment import CONFIG, api_is_open, prepare_environment
+from enrich.flower.environment import api_is_open, prepare_environment
 from enrich.flower.hosts import may_be_answered, watch
 from enrich.flower.mounting import guard, is_loopback, pages, permitted_address
 from enrich.flower.page import INDICES_SHOWN, Templates, View
@@ -39,6 +39,7 @@ from enrich.status.metrics import EnrichCollector
 from enrich.status.reader import BACKLOG_SECONDS, LEDGER_SECONDS, Reading, StatusReader
 from enrich.status.report import Backlog, IndexBacklog, Status, TotalsReport
 from enrich.worker.inspect import counters
+from enrich.worker.installation import top_level
 
 HOSTILE = "<script>alert(1)</script>\"'&{{ 1 + 1 }}"
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"
@@ -102,13 +103,14 @@ def test_flower_finds_its_variables_in_dotenv(
     )
     monkeypatch.chdir(tmp_path)
     environment = {"FLOWER_ADDRESS": "127.0.0.1", "FLOWER_READ_ONLY": "", "FLOWER_PORT": ""}
-    prepare_environment(environment)
+    config = top_level() / "flowerconfig.py"
+    prepare_environment(config, environment)
     assert environment == {
         "FLOWER_ADDRESS": "127.0.0.1",
         "FLOWER_PORT": "7777",
-        "FLOWER_CONF": str(CONFIG),
+        "FLOWER_CONF": str(config),
     }
-    assert CONFIG.is_file()
+    assert config.is_file()
 
 
 # -- where it listens
