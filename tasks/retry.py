@@ -7,9 +7,8 @@ delivery has, work that other workers have to do.
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from enrich.backfill.chunk import ChunkBusy
@@ -147,14 +146,13 @@ def _snoozed(tries: Tries, seconds: float, in_the_end: Decision) -> Decision:
     return Snooze(seconds) if tries.snoozes < MAX_SNOOZES else in_the_end
 
 
-def backoff(attempts: int, chance: float | None = None) -> float:
+def backoff(attempts: int, chance: float) -> float:
     """Seconds before the next try: exponential, full jitter, at most a minute.
 
     Full jitter as in "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015): many workers
     that failed together do not come back together.
     """
     most = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(attempts, _LAST_GROWTH))
-    chance = random.random() if chance is None else chance
     return 0.1 + (most - 0.1) * chance
 
 
@@ -183,9 +181,14 @@ def due(told: datetime, wait: Any, now: datetime) -> datetime:
     return min(told, now + timedelta(seconds=MAX_BACKOFF_SECONDS))
 
 
-def too_long(pause: float, now: datetime | None = None) -> str:
-    """Why a pause ends the run, or "" if it can be waited for."""
+def too_long(pause: float, now: datetime) -> str:
+    """Why a pause ends the run, or "" if it can be waited for.
+
+    Args:
+        pause: seconds.
+        now: in UTC.
+    """
     if pause <= MAX_PAUSE_SECONDS:
         return ""
-    until = (now or datetime.now(UTC)) + timedelta(seconds=pause)
+    until = now + timedelta(seconds=pause)
     return f"rate limited until {until:%Y-%m-%d %H:%M:%S} UTC"

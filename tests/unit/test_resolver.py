@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,6 +29,7 @@ from enrich.embedding.in_memory import (
 )
 from enrich.embedding.locations import VectorLocation
 from enrich.embedding.resolver import (
+    FIRST_PAUSE,
     LONGEST_PAUSE,
     MAX_WAIT_SECONDS,
     Resolution,
@@ -59,12 +61,20 @@ def wanted(text: str, scope: str = "", *payers: str) -> TextRequest:
     return TextRequest(fingerprint=fingerprint(text), text=text, scope=scope, payers=asking)
 
 
+class ServerFailed(TransientError):
+    """The endpoint's server failed; it may have been for one text."""
+
+    failed_as = "500"
+
+
 @dataclass
 class Endpoint:
     """Embeds texts, but for those that it refuses or has no vector for."""
 
     refused: set[str] = field(default_factory=set)
     invalid: set[str] = field(default_factory=set)
+    #: Texts that the endpoint's server fails for.
+    failing: set[str] = field(default_factory=set)
     #: Raised by the n-th request from now, counted from 0.
     errors: dict[int, Exception] = field(default_factory=dict)
     embedded: Counter[str] = field(default_factory=Counter)
@@ -78,6 +88,8 @@ class Endpoint:
             raise self.errors[nth]
         if self.refused & set(texts):
             raise InputRefused("the endpoint refuses this text (400)")
+        if self.failing & set(texts):
+            raise ServerFailed("the endpoint fails (500)")
         self.embedded.update(text for text in texts if text not in self.invalid)
         vectors = [None if text in self.invalid else vector_of(text) for text in texts]
         return Embedded(vectors=vectors, tokens=10 * len(texts), limits=Limits())
@@ -100,8 +112,14 @@ class Desk:
     """A resolver with all that it works with, in memory."""
 
     def __init__(
-        self, endpoint: Endpoint | None = None, *, usd_per_day: float = 0, share: float = 1
+        self,
+        endpoint: Endpoint | None = None,
+        *,
+        usd_per_day: float = 0,
+        share: float = 1,
+        **options: Any,
     ) -> None:
+        """Args: options: of the resolver."""
         self.now = 0.0
         self.waits: list[float] = []
         self.endpoint = endpoint or Endpoint()
@@ -120,7 +138,7 @@ class Desk:
             key=ApiKey(self.keys, "sk-mine", interval_seconds=600),
             usd_per_million_tokens=0.13,
             clock=lambda: self.now,
-            wait=self.wait,
+            **{"wait": self.wait, **options},
         )
 
     def wait(self, seconds: float) -> None:
@@ -128,12 +146,16 @@ class Desk:
         self.now += seconds
 
     def resolve(
-        self, *requests: TextRequest, owner: str = "me", places: Sequence[LogLocation] = ()
+        self,
+        *requests: TextRequest,
+        owner: str = "me",
+        occasion: str = "today",
+        places: Sequence[LogLocation] = (),
     ) -> Resolution:
+        reusable = self.resolver.reusable(places)
         return self.resolver.resolve(
-            requests, self.usage, owner=owner, occasion="today",
-            reusable=self.resolver.reusable(places),
-        )  # fmt: skip
+            requests, self.usage, owner=owner, occasion=occasion, reusable=reusable
+        )
 
     def store(
         self, text: str, scope: str, *, planted: int = 0, changed: bool = False
@@ -219,6 +241,45 @@ def test_what_is_known_is_told_without_paying() -> None:
     assert desk.endpoint.requests == 0
 
 
+def test_a_text_that_is_known_is_paid_by_nobody_though_the_day_is_used_up() -> None:
+    desk = Desk(usd_per_day=1.0)
+    desk.spending.spent = {"pay": 1.0}
+    desk.cache.put({fingerprint(TEXTS[0]): vector_of(TEXTS[0])})
+    resolution = desk.resolve(wanted(TEXTS[0]))
+    assert np.array_equal(resolution.results[0].vector, vector_of(TEXTS[0]))
+    assert (resolution.paid, resolution.out_of_budget) == ({}, False)
+
+
+def test_a_place_that_is_recorded_serves_every_scope_from_then_on() -> None:
+    desk = Desk()
+    text = TEXTS[0]
+    place = desk.store(text, "shop", changed=True)
+    reference = Reference(place.index, place.id, None, 1, 1)
+    name = fingerprint(text)
+    desk.resolver.remember({name: VectorLocation.of(reference, name, vector_of(text))})
+    assert sources(desk.resolve(wanted(text, "pay"))) == [Source.REUSED]
+    assert desk.endpoint.requests == 0
+
+
+def test_a_log_without_a_vector_hides_no_other() -> None:
+    desk = Desk()
+    empty = LogLocation("pay_2026_01", "empty", None)
+    places = [empty, desk.store(TEXTS[0], "pay"), empty, desk.store(TEXTS[1], "pay")]
+    assert sources(desk.resolve(*(wanted(text, "pay") for text in TEXTS[:2]), places=places)) == [
+        Source.REUSED, Source.REUSED,
+    ]  # fmt: skip
+
+
+def test_a_reader_that_leaves_places_out_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No vector is taken for what stands at another place."""
+    desk = Desk()
+    places = [desk.store(text, "pay") for text in TEXTS[:2]]
+    stored = desk.logs.read(places)
+    monkeypatch.setattr(desk.logs, "read", lambda places: stored[1:])
+    with pytest.raises(ValueError, match="shorter"):
+        desk.resolver.reusable(places)
+
+
 # -- reasons
 
 
@@ -227,7 +288,45 @@ def test_each_text_has_its_own_reason() -> None:
     refused, invalid, good = desk.resolve(*map(wanted, TEXTS[:3])).results
     assert (refused.failure, refused.vector) == ("text_refused", None)
     assert (invalid.failure, invalid.vector, invalid.source) == ("", None, None)
+    assert invalid.reason == ""
     assert good.source is Source.EMBEDDED
+
+
+def test_a_text_that_a_server_fails_for_is_given_up_once_another_occasion_sees_the_same() -> None:
+    desk = Desk(Endpoint(failing={TEXTS[0]}))
+    for _ in range(2):
+        failed, good = desk.resolve(*map(wanted, TEXTS[:2]), occasion="monday").results
+        assert failed.failure == ""
+        assert "fails for these texts alone (500)" in failed.reason
+        assert good.vector is not None
+    [failed] = desk.resolve(wanted(TEXTS[0]), occasion="tuesday").results
+    assert (failed.failure, failed.reason) == ("text_refused", "")
+
+
+def test_occasions_count_as_well_where_the_api_is_asked_alone() -> None:
+    desk = Desk(Endpoint(failing={TEXTS[0]}))
+    first = desk.resolver.embed({"a": TEXTS[0]}, desk.usage, occasion="monday")
+    second = desk.resolver.embed({"a": TEXTS[0]}, desk.usage, occasion="tuesday")
+    assert (first.invalid, first.refused) == ({"a"}, {})
+    assert (second.invalid, second.refused) == (set(), {"a": "text_refused"})
+
+
+@pytest.mark.parametrize(("options", "masked"), [({"masks": True}, 3), ({"masks": False}, 0)])
+def test_masked_places_are_counted_in_texts_that_are_embedded(
+    options: dict[str, bool], masked: int
+) -> None:
+    desk = Desk(Endpoint(invalid={"no vector for [masked ip]"}), **options)
+    known = "known [masked phone]"
+    desk.cache.put({fingerprint(known): vector_of(known)})
+    two, one = "token [masked credential] of [masked email]", "from [masked ip]"
+    paid = desk.resolve(*map(wanted, [known, two, one, "plain", "no vector for [masked ip]"])).paid
+    assert paid.get("masked", 0) == desk.usage.counted.get("masked", 0) == masked
+
+
+def test_no_masked_places_are_counted_where_nothing_is_masked() -> None:
+    """Logs may quote a placeholder; nobody masked it."""
+    desk = Desk()
+    assert "masked" not in desk.resolve(wanted("a log about [masked email]")).paid
 
 
 def test_a_budget_that_is_used_up_buys_nothing_and_takes_what_is_known() -> None:
@@ -333,6 +432,8 @@ def test_a_text_in_flight_is_waited_for_and_not_sent_twice() -> None:
     desk.resolver._wait = until_it_is_there
     resolution = desk.resolve(wanted(TEXTS[0]), wanted(TEXTS[1]))
     assert sources(resolution) == [Source.CACHED, Source.EMBEDDED]
+    for text, one in zip(TEXTS, resolution.results, strict=False):
+        assert np.array_equal(one.vector, vector_of(text))
     assert desk.endpoint.embedded == {TEXTS[1]: 1}
     assert len(desk.waits) == 3
 
@@ -343,10 +444,67 @@ def test_who_embeds_and_never_ends_is_not_waited_for_longer_than_the_bound(
 ) -> None:
     desk = Desk()
     desk.cache.lease([fingerprint(TEXTS[0])], "other", lease_seconds)
-    assert sources(desk.resolve(wanted(TEXTS[0]))) == [Source.EMBEDDED]
+    # What was embedded before the wait is not lost by it.
+    resolution = desk.resolve(wanted(TEXTS[0]), wanted(TEXTS[1]))
+    assert sources(resolution) == [Source.EMBEDDED, Source.EMBEDDED]
     assert sum(desk.waits) <= min(lease_seconds, MAX_WAIT_SECONDS) + LONGEST_PAUSE
     # No busy poll: most looks are as far apart as they may be.
     assert len(desk.waits) < 2 * sum(desk.waits) / LONGEST_PAUSE + 5
+
+
+@pytest.mark.parametrize("came", [0.01, 0.03, 0.05, 0.1, 0.2, 1.0, 5.0])
+def test_a_text_that_came_soon_is_seen_soon(came: float) -> None:
+    """Within about as long again as it took, and within the longest pause."""
+    desk = Desk()
+    name = fingerprint(TEXTS[0])
+    desk.cache.lease([name], "other", 60)
+
+    def until(seconds: float) -> None:
+        Desk.wait(desk, seconds)
+        if desk.now >= came:
+            desk.cache.put({name: vector_of(TEXTS[0])})
+
+    desk.resolver._wait = until
+    assert sources(desk.resolve(wanted(TEXTS[0]))) == [Source.CACHED]
+    assert desk.now <= min(2 * came, came + LONGEST_PAUSE) + FIRST_PAUSE + 1e-9
+
+
+def test_at_the_bound_nobody_waits_any_more() -> None:
+    desk = Desk()
+    desk.cache.lease([fingerprint(TEXTS[0])], "other", 10 * MAX_WAIT_SECONDS)
+
+    def until_the_bound(seconds: float) -> None:
+        Desk.wait(desk, MAX_WAIT_SECONDS)
+
+    desk.resolver._wait = until_the_bound
+    assert sources(desk.resolve(wanted(TEXTS[0]))) == [Source.EMBEDDED]
+    assert desk.now == MAX_WAIT_SECONDS
+
+
+def test_the_vector_of_another_process_is_seen_though_it_wakes_nobody_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk = Desk(wait=None)
+    name = fingerprint(TEXTS[0])
+    desk.cache.lease([name], "other", 60)
+    look = desk.cache.get
+    looks: list[Sequence[str]] = []
+
+    def there_in_the_end(fingerprints: Sequence[str]) -> dict[str, Vector]:
+        looks.append(fingerprints)
+        if len(looks) == 3:
+            desk.cache.put({name: vector_of(TEXTS[0])})
+        return look(fingerprints)
+
+    monkeypatch.setattr(desk.cache, "get", there_in_the_end)
+    got: list[Resolution] = []
+    # Alone in a thread: a wait without an end fails this test and does not stop the others.
+    thread = threading.Thread(
+        target=lambda: got.append(desk.resolve(wanted(TEXTS[0]))), daemon=True
+    )
+    thread.start()
+    thread.join(60)
+    assert [sources(each) for each in got] == [[Source.CACHED]]
 
 
 def test_a_call_that_is_made_again_has_its_own_leases() -> None:

@@ -126,6 +126,7 @@ def test_what_becomes_of_work_that_failed(
         # Of an older version: nothing of seconds.
         ((6, 6, None), Tries(snoozes=6)),
         ((3, 1, 0), Tries(attempts=2, snoozes=1)),
+        ((1, 0, 0.5), Tries(attempts=1, waited=0.5)),
         # Of anybody.
         ((2, 5, 0.0), Tries(attempts=2)),
         ((2, -1, -1.0), Tries(attempts=2)),
@@ -192,15 +193,20 @@ def test_the_policy_knows_no_celery() -> None:
 
 # -- its numbers
 
+CHANCES = st.floats(0, 1, exclude_max=True)
+
 
 @settings(deadline=None, max_examples=200, derandomize=True)
-@given(st.integers(0, 10**9))
-def test_backoff_is_never_zero_and_at_most_a_minute(retries: int) -> None:
-    assert 0 < backoff(retries) <= MAX_BACKOFF_SECONDS <= 60
+@given(st.integers(0, 10**9), CHANCES)
+def test_backoff_is_never_zero_and_at_most_a_minute(retries: int, chance: float) -> None:
+    assert 0 < backoff(retries, chance) <= MAX_BACKOFF_SECONDS <= 60
 
 
 def test_backoff_grows_and_is_spread() -> None:
-    spread = [[backoff(retries) for _ in range(400)] for retries in range(MAX_RETRIES + 1)]
+    by = random.Random(3)
+    spread = [
+        [backoff(retries, by.random()) for _ in range(400)] for retries in range(MAX_RETRIES + 1)
+    ]
     most = [max(row) for row in spread]
     # Full jitter: each try may come nearly at once, and the latest is about twice as late.
     assert all(min(row) < 0.2 * max(row) for row in spread)
@@ -209,7 +215,8 @@ def test_backoff_grows_and_is_spread() -> None:
 
 
 def test_tries_outlast_a_minute_of_trouble() -> None:
-    means = [sum(backoff(n) for _ in range(2000)) / 2000 for n in range(MAX_RETRIES)]
+    by = random.Random(3)
+    means = [sum(backoff(n, by.random()) for _ in range(2000)) / 2000 for n in range(MAX_RETRIES)]
     assert 45 < sum(means) < 150
 
 
@@ -232,24 +239,29 @@ def test_pause_without_a_word_is_bounded() -> None:
 
 @pytest.mark.parametrize("pause", [0.0, 0.001, 59.9, 60.0])
 def test_short_pause_is_waited_for(pause: float) -> None:
-    assert too_long(pause) == ""
+    assert too_long(pause, NOW) == ""
 
 
 @pytest.mark.parametrize("pause", [60.001, 61.0, 3600.0, 86_400.0, MAX_RETRY_AFTER_SECONDS])
 def test_long_pause_halts_with_its_end(pause: float) -> None:
-    reason = too_long(pause)
+    reason = too_long(pause, NOW)
     assert re.fullmatch(r"rate limited until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC", reason)
+    until = datetime.strptime(reason, "rate limited until %Y-%m-%d %H:%M:%S UTC")
+    assert abs((until.replace(tzinfo=UTC) - NOW).total_seconds() - pause) <= 1
 
 
 HOURS = st.timedeltas(timedelta(hours=-5), timedelta(hours=5))
 
 
 @pytest.mark.parametrize("ahead", [-3600, 0, 3600])
-def test_a_retry_waits_as_long_as_it_was_told_whatever_its_senders_clock_says(ahead: int) -> None:
-    options = after(20.0)
-    assert options["countdown"] == 20
-    told = NOW + timedelta(seconds=ahead + 20)
-    assert due(told, options["headers"][WAIT_HEADER], NOW) == NOW + timedelta(seconds=20)
+@pytest.mark.parametrize("wait", [0.0, 0.5, 20.0, MAX_BACKOFF_SECONDS])
+def test_a_retry_waits_as_long_as_it_was_told_whatever_its_senders_clock_says(
+    wait: float, ahead: int
+) -> None:
+    options = after(wait)
+    assert options["countdown"] == wait
+    told = NOW + timedelta(seconds=ahead + wait)
+    assert due(told, options["headers"][WAIT_HEADER], NOW) == NOW + timedelta(seconds=wait)
 
 
 @settings(deadline=None, max_examples=200, derandomize=True)
