@@ -8,8 +8,8 @@ as a cut or silent connection, there is `tcp_proxy`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
@@ -25,6 +25,8 @@ class Asked:
     path: str
     content_type: str
     body: bytes
+    #: By name in lower case.
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +91,14 @@ class HttpProxy:
                 asked.method,
                 asked.path,
                 content=asked.body,
-                headers={"content-type": asked.content_type} if asked.content_type else {},
+                headers={
+                    name: value
+                    for name, value in (
+                        ("content-type", asked.content_type),
+                        ("authorization", asked.headers.get("authorization", "")),
+                    )
+                    if value
+                },
             )
         except httpx2.HTTPError:
             return Answered(status=502, content_type="text/html", body=b"<h1>Bad gateway</h1>")
@@ -117,6 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
             path=self.path,
             content_type=self.headers.get("content-type", ""),
             body=self.rfile.read(int(self.headers.get("content-length", 0))),
+            headers={name.lower(): value for name, value in self.headers.items()},
         )
         answered = proxy.alter(asked, proxy.forward)
         body = answered.body

@@ -25,11 +25,16 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from enrich.errors import SettingsError
 from enrich.models import project_of
+from enrich.setting_forms import embeddings_api
 from enrich.text.extract import LEAST_CUT_BYTES, MAX_TEXT_BYTES
 from enrich.text.masking import expanded
 
 #: Beyond these, no provider of embeddings accepts a request (OpenAI's published limits).
 MAX_INPUTS_PER_REQUEST = 2048
+
+#: UTF-8 bytes in one request. OpenAI refuses 300,000 tokens; log text has 2 bytes a token at the
+#: least (Korean, hexadecimal), so that this holds; a request that does not is cut when refused.
+MAX_REQUEST_BYTES = 600_000
 
 #: USD per one million tokens, by model, as OpenAI publishes them; ENRICH_PRICE_PER_MILLION_TOKENS
 #: overrides it for other models and other contracts.
@@ -66,6 +71,22 @@ class Settings(BaseSettings):
     openai_timeout_seconds: float = Field(30.0, gt=0)
     embedding_model: str = "text-embedding-3-large"
     embedding_dimensions: int = Field(1536, ge=2, le=16_000)
+    #: A proxy's URL; "" is what the environment says, "none" is no proxy whatever it says.
+    openai_proxy: SecretStr = SecretStr("")
+    #: JSON objects: headers by name, and fields of the body.
+    openai_extra_headers: SecretStr = SecretStr("")
+    openai_extra_body: str = ""
+    #: Of logs and of words that are searched: put before each text, and into the body.
+    enrich_document_prefix: str = ""
+    enrich_query_prefix: str = ""
+    enrich_document_extra_body: str = ""
+    enrich_query_extra_body: str = ""
+    #: Options of a request that some endpoints refuse; "auto" leaves them out once refused.
+    enrich_send_dimensions: Literal["auto", "true", "false"] = "auto"
+    enrich_encoding_format: Literal["auto", "base64", "float", "none"] = "auto"
+    #: What a request may have; 0: as much as the endpoint was found to take.
+    enrich_max_request_inputs: int = Field(0, ge=0, le=MAX_INPUTS_PER_REQUEST)
+    enrich_max_request_bytes: int = Field(0, ge=0, le=MAX_REQUEST_BYTES)
 
     # -- OpenSearch
     opensearch_host: str = "localhost"
@@ -194,7 +215,43 @@ class Settings(BaseSettings):
                 raise ValueError(f"must not carry {name}= with a key; use OPENAI_API_KEY")
         if parts.fragment:
             raise ValueError("must not have a part behind #")
+        embeddings_api.Address.of(value)
         return value.rstrip("/")
+
+    @field_validator("openai_proxy")
+    @classmethod
+    def _proxy_url(cls, value: SecretStr) -> SecretStr:
+        url = value.get_secret_value().strip()
+        parts = _url_parts(url)
+        if url in ("", "none"):
+            return SecretStr(url)
+        if parts is None or parts.scheme not in ("http", "https", "socks5", "socks5h"):
+            raise ValueError(
+                "must be the URL of a proxy, http://host:port or socks5://host:port, or none; "
+                "special characters in its password have to be percent-encoded"
+            )
+        return SecretStr(url)
+
+    @field_validator("openai_extra_headers")
+    @classmethod
+    def _headers(cls, value: SecretStr) -> SecretStr:
+        embeddings_api.headers_object(value.get_secret_value())
+        return value
+
+    @field_validator("openai_extra_body", "enrich_document_extra_body", "enrich_query_extra_body")
+    @classmethod
+    def _body(cls, value: str) -> str:
+        return embeddings_api.body_object(value)
+
+    @field_validator("enrich_document_prefix", "enrich_query_prefix")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        return embeddings_api.prefix(value)
+
+    @field_validator("enrich_send_dimensions", "enrich_encoding_format", mode="before")
+    @classmethod
+    def _any_case(cls, value: Any) -> Any:
+        return str(value).strip().lower()
 
     @field_validator("redis_url", "cache_url")
     @classmethod
@@ -309,7 +366,10 @@ class Settings(BaseSettings):
         for name, value in self:
             if isinstance(value, SecretStr):
                 plain = value.get_secret_value()
-                text = without_password(plain) if name in _URLS else ("***" if plain else "")
+                if name == "openai_extra_headers":
+                    text = embeddings_api.shown_headers(embeddings_api.headers_object(plain))
+                else:
+                    text = without_password(plain) if name in _URLS else ("***" if plain else "")
             elif isinstance(value, tuple):
                 text = ",".join(value)
             else:
@@ -319,7 +379,7 @@ class Settings(BaseSettings):
 
 
 #: Secrets of which all but the password may be shown.
-_URLS = ("redis_url", "cache_url")
+_URLS = ("redis_url", "cache_url", "openai_proxy")
 
 
 def without_password(url: str) -> str:

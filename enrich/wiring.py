@@ -51,9 +51,18 @@ def build_store(settings: Settings) -> LogStore:
 
 
 def build_embedder(settings: Settings) -> OpenAIEmbedder:
+    """Embeds logs."""
     from enrich.embedding.client import OpenAIEmbedder
 
     return OpenAIEmbedder(settings)
+
+
+def build_query_embedder(settings: Settings) -> OpenAIEmbedder:
+    """Embeds words that logs are searched by: not every model takes them as it takes logs."""
+    from enrich.embedding.client import OpenAIEmbedder
+    from enrich.embedding.endpoint import Purpose
+
+    return OpenAIEmbedder(settings, Purpose.QUERY)
 
 
 def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
@@ -102,12 +111,14 @@ def resolver_of(
     from enrich.embedding.batching import Batching
     from enrich.embedding.budget import Budget
     from enrich.embedding.cache import space
-    from enrich.embedding.limits import SharedLimits
+    from enrich.embedding.endpoint import Endpoint
+    from enrich.embedding.limits import EndpointLimits, SharedLimits
     from enrich.embedding.resolver import Resolver
     from enrich.enrichment.stored_vectors import VectorsOfLogs
     from enrich.text.masking import masker_of
 
     of_space = space(settings)
+    endpoint = Endpoint.of(settings)
     mask = masker_of(settings.enrich_mask)
     return Resolver(
         batching=Batching(
@@ -116,6 +127,11 @@ def resolver_of(
             SharedLimits(of_space, ledger.endpoint.limits, ledger.endpoint.record_limits),
             settings.enrich_max_text_bytes,
             ledger.lone_failures(of_space),
+            most=EndpointLimits(
+                inputs=settings.enrich_max_request_inputs,
+                request_bytes=settings.enrich_max_request_bytes,
+            ),
+            prefix_bytes=len(endpoint.prefix.encode()),
         ),
         cache=cache,
         stored=VectorsOfLogs(
@@ -133,7 +149,7 @@ def resolver_of(
         ),
         key=ApiKey(
             ledger.api_keys,
-            settings.openai_api_key.get_secret_value(),
+            endpoint.credentials,
             interval_seconds=settings.interval_seconds,
         ),
         usd_per_million_tokens=settings.price_per_million_tokens,

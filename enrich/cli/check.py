@@ -6,6 +6,7 @@ answer fails its own lines; the others are looked at all the same.
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from enrich.cli import screen
 from enrich.cli.screen import plural
 from enrich.embedding.batching import HARMLESS_TEXT, embed_one
 from enrich.embedding.client import Embedder
+from enrich.embedding.endpoint import Endpoint, Purpose
 from enrich.errors import AccessRefused, InputRefused, TextUnusable
 from enrich.ledger import Ledger, server
 from enrich.ledger.deployment import Configuration, disagreements, place_of
@@ -382,6 +384,8 @@ class Check:
         settings = self._settings
         embedder = wiring.build_embedder(settings)
         tokens = 0
+        for text in endpoint_lines(settings):
+            self._ok(text)
         texts, what = self._samples()
         for text in texts:
             began = time.perf_counter()
@@ -409,6 +413,22 @@ class Check:
                 f"at this size {self.pending_told} logs cost about {screen.dollars(self.cost)}, "
                 "less where texts repeat"
             )
+        if Endpoint.of(settings, Purpose.QUERY).form != Endpoint.of(settings).form:
+            self._look_at_query()
+
+    def _look_at_query(self) -> None:
+        """Where words that are searched go out in another way than logs: whether that is taken."""
+        embedder = wiring.build_query_embedder(self._settings)
+        try:
+            answer, _ = embed_one(embedder, PHRASES[0])
+        except InputRefused as error:
+            self._bad(f"{error}, of a query: check ENRICH_QUERY_PREFIX and ENRICH_QUERY_EXTRA_BODY")
+            return
+        (vector,) = answer.vectors
+        if vector is None:
+            self._bad("a query was answered with numbers that are no vector", 3)
+        else:
+            self._ok(f"a query, sent as `search` sends it: {vector.size} dimensions")
 
     def _look_at_harmless(self, embedder: Embedder, refused: InputRefused) -> None:
         """Whether the endpoint refuses everything, or a text of its own."""
@@ -456,6 +476,24 @@ class Check:
             self._bad(reason, 3)
         elif incomplete:
             self._ok("missing fields may be added to mappings")
+
+
+def endpoint_lines(settings: Settings) -> Iterator[str]:
+    """How the endpoint is asked: the form of its address, and what goes with texts."""
+    yield Endpoint.of(settings).told()
+    if proxy := settings.openai_proxy.get_secret_value():
+        yield "without a proxy" if proxy == "none" else f"through {without_password(proxy)}"
+    if headers := settings.redacted()["OPENAI_EXTRA_HEADERS"]:
+        yield f"with headers {headers}"
+    for purpose, what in ((Purpose.DOCUMENT, "logs"), (Purpose.QUERY, "queries")):
+        endpoint = Endpoint.of(settings, purpose)
+        told = []
+        if endpoint.prefix:
+            told.append(f"with {json.dumps(endpoint.prefix, ensure_ascii=False)} before each")
+        if endpoint.extra:
+            told.append(f"with {json.dumps(endpoint.extra, ensure_ascii=False)}")
+        if told:
+            yield f"{what} are sent {' and '.join(told)}"
 
 
 def memory_lines(info: dict[str, Any], settings: Settings) -> Iterator[tuple[str, str]]:

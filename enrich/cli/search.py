@@ -31,7 +31,7 @@ def show(settings: Settings, words: str, index: str | None, k: int, *, as_json: 
         screen.line(screen.err(), "bad", "say what to search for: the words are empty")
         return 2
     try:
-        answer, _ = embed_one(wiring.build_embedder(settings), text)
+        answer, _ = embed_one(wiring.build_query_embedder(settings), text)
     except InputRefused as error:
         screen.line(screen.err(), "bad", f"{error}: say it in other words")
         return 2

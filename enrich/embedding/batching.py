@@ -37,13 +37,9 @@ from enrich.errors import (
 from enrich.models import LoneFailure
 from enrich.ratelimit.api_quota import Limits
 from enrich.ratelimit.gcra import MAX_WAIT_SECONDS
-from enrich.settings import MAX_INPUTS_PER_REQUEST
+from enrich.settings import MAX_INPUTS_PER_REQUEST, MAX_REQUEST_BYTES
 from enrich.text.extract import LEAST_CUT_BYTES, MAX_TEXT_BYTES, cut
 from enrich.vectors import Vector
-
-#: UTF-8 bytes in one request. OpenAI refuses 300,000 tokens; log text has 2 bytes a token at the
-#: least (Korean, hexadecimal), so that this holds; a request that does not is cut when refused.
-MAX_REQUEST_BYTES = 600_000
 
 #: Where tokens are limited, a request takes no more than so many seconds' worth: another's turn is
 #: near then, and no request is larger than what the limit lets through at all.
@@ -126,18 +122,25 @@ class Batching:
         limits: LimitStore | None = None,
         max_text_bytes: int = 0,
         lone_failures: LoneFailures | None = None,
+        *,
+        most: EndpointLimits | None = None,
+        prefix_bytes: int = 0,
     ) -> None:
         """
         Args:
             limits: what was learned of the endpoint; None learns for this object alone.
             max_text_bytes: what the model takes of a text; 0 learns it.
             lone_failures: what was seen on earlier occasions; None remembers for this object alone.
+            most: what a request may have from the start.
+            prefix_bytes: what the embedder puts before each text.
         """
         self._embedder = embedder
         self._quota = quota
         self.limits = limits or OwnLimits()
         self.lone_failures: LoneFailures = lone_failures or OwnLoneFailures()
         self.max_text_bytes = max_text_bytes or MAX_TEXT_BYTES
+        self.most = most or EndpointLimits()
+        self.prefix_bytes = prefix_bytes
         #: The most that one request of this process got through.
         self.passed_inputs = 0
         self.passed_bytes = 0
@@ -173,7 +176,12 @@ class Batching:
 
     def acquire(self, texts: Iterable[str], timeout: float) -> float:
         """Take a permit for a request of these texts; the seconds waited for it."""
-        return self._quota.acquire(sum(map(_tokens, texts)), timeout)
+        return self._quota.acquire(self._tokens(texts), timeout)
+
+    def _tokens(self, texts: Iterable[str]) -> int:
+        """Of a request, roughly."""
+        sizes = (self.prefix_bytes + len(text.encode()) for text in texts)
+        return sum(size // BYTES_PER_TOKEN + 1 for size in sizes)
 
     def most_bytes(self) -> int:
         """Of one request, by the limits of tokens."""
@@ -198,7 +206,7 @@ class Batching:
 
     def count_request(self, caller: Caller, texts: list[str], answer: Embedded) -> None:
         """Count a request that was answered."""
-        expected = sum(map(_tokens, texts))
+        expected = self._tokens(texts)
         # An endpoint that does not tell: budget and daily cost hold for it as well.
         tokens = answer.tokens or expected
         caller.meter.count(api_requests=answer.requests, api_inputs=len(texts), api_tokens=tokens)
@@ -235,7 +243,7 @@ class _Call:
         self._timeout = MAX_WAIT_SECONDS
         self._time_outs = 0
         self._late: EnrichError | None = None
-        self._limits = batching.limits.read()
+        self._limits = batching.limits.read().lowered(batching.most)
 
     def embed(self, texts: Mapping[str, str]) -> None:
         waiting = self._batches(texts.items())
@@ -265,6 +273,7 @@ class _Call:
             texts,
             min(most_bytes, limits.request_bytes or most_bytes),
             limits.inputs or MAX_INPUTS_PER_REQUEST,
+            self._batching.prefix_bytes,
         )
 
     def _narrow(self, batch: Texts, parent: str, *, works: bool) -> _Outcome:
@@ -453,11 +462,18 @@ class _Call:
 
 
 def requests_of(
-    texts: Iterable[tuple[str, str]], max_bytes: int, max_inputs: int = MAX_INPUTS_PER_REQUEST
+    texts: Iterable[tuple[str, str]],
+    max_bytes: int,
+    max_inputs: int = MAX_INPUTS_PER_REQUEST,
+    prefix_bytes: int = 0,
 ) -> list[Texts]:
-    """Cut texts into requests within the provider's limits, in order."""
+    """Cut texts, each with a prefix, into requests within the provider's limits, in order."""
     batches = constrained_batches(
-        texts, max_bytes, max_inputs, get_len=lambda text: len(text[1].encode()), strict=False
+        texts,
+        max_bytes,
+        max_inputs,
+        get_len=lambda text: prefix_bytes + len(text[1].encode()),
+        strict=False,
     )
     return [list(batch) for batch in batches]
 
@@ -498,10 +514,6 @@ def half_of_bytes(batch: Texts) -> int:
         if 2 * size >= total:
             return position + 1
     return len(batch) - 1
-
-
-def _tokens(text: str) -> int:
-    return len(text.encode()) // BYTES_PER_TOKEN + 1
 
 
 def _bytes(batch: Texts) -> int:

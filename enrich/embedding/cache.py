@@ -15,6 +15,7 @@ import numpy as np
 import redis
 from more_itertools import sliced
 
+from enrich.embedding.endpoint import Endpoint, Purpose
 from enrich.redis_client import translated
 from enrich.settings import Settings
 from enrich.vectors import BYTES, Vector, is_usable
@@ -226,7 +227,13 @@ class VectorCache:
                 self._release(keys=[self._leases], args=[names, owner])
 
 
-def space(settings: Settings) -> str:
-    """Name of the vector space: model, dimensions and endpoint, in twelve hex digits."""
-    parts = (settings.embedding_model, str(settings.embedding_dimensions), settings.openai_base_url)
+def space(settings: Settings, purpose: Purpose = Purpose.DOCUMENT) -> str:
+    """Name of the vector space: model, dimensions, endpoint, and what is done to texts before they
+    are sent, in twelve hex digits.
+
+    Queries have another one than documents where they are sent in another way.
+    """
+    parts = [settings.embedding_model, str(settings.embedding_dimensions), settings.openai_base_url]
+    if form := Endpoint.of(settings, purpose).form:
+        parts.append(form)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]

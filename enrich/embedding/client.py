@@ -19,13 +19,13 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 import msgspec
 import numpy as np
 import openai
 from pybase64 import b64decode
 
+from enrich.embedding.endpoint import NOT_SENT, Endpoint, Purpose
 from enrich.embedding.refusals import (
     MOST_LOOKED_AT,
     Body,
@@ -82,10 +82,12 @@ class Embedder(Protocol):
     def close(self) -> None: ...
 
 
-#: Options of a request that not every endpoint knows: what goes out in place of each where it is
-#: refused, and the words by which a refusal is perhaps about it.
-_INSTEAD = {"dimensions": openai.omit, "encoding_format": "float"}
+#: The words by which a refusal is perhaps about an option of the request.
 _WORDS = {"dimensions": ("dimension",), "encoding_format": ("base64", "encoding_format")}
+
+
+#: The client sends the key as OpenAI's, unless a request says that it must not.
+_NO_BEARER: Mapping[str, Any] = {"Authorization": openai.omit}
 
 
 class _OptionRefused(Exception):
@@ -138,18 +140,18 @@ _ODD_USAGE = re.compile(rb'("(?:prompt|total)_tokens"\s*:\s*)(?!\d{1,15}\s*[,}])
 class OpenAIEmbedder:
     """An endpoint that speaks OpenAI's protocol."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, purpose: Purpose = Purpose.DOCUMENT) -> None:
+        """Raises SettingsError: a setting of the API or its surroundings is wrong."""
         #: As shown: without what stands behind a question mark.
         self._url = settings.openai_base_url.partition("?")[0]
+        self._proxy = bool(settings.openai_proxy.get_secret_value())
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
+        self._endpoint = Endpoint.of(settings, purpose)
         #: Many models have one size, and their servers refuse to be asked for it; some gateways
         #: know no base64, and refuse it or answer nothing.
-        self._options: dict[str, Any] = {
-            "dimensions": self._dimensions,
-            "encoding_format": "base64",
-        }
-        self._client = _client(settings)
+        self._options = dict(self._endpoint.options)
+        self._client = _client(settings, self._endpoint)
 
     def close(self) -> None:
         self._client.close()
@@ -157,13 +159,14 @@ class OpenAIEmbedder:
     def embed(self, texts: Sequence[str]) -> Embedded:
         options = self._options
         refused: list[str] = []
+        texts = self._endpoint.texts(texts)
         while True:
             try:
                 got = self._ask(texts, options)
                 break
             except _OptionRefused as error:
                 refused.append(error.option)
-                options = {**options, error.option: _INSTEAD[error.option]}
+                options = {**options, error.option: self._endpoint.instead[error.option]}
         if refused:
             # Whether it was that, the answer without it has shown.
             self._options = options
@@ -173,15 +176,16 @@ class OpenAIEmbedder:
         tokens = min(got.tokens, sum(len(text.encode()) + SPECIAL_TOKENS for text in texts))
         return replace(got, tokens=tokens, requests=1 + len(refused))
 
-    def _ask(self, texts: Sequence[str], options: dict[str, Any]) -> Embedded:
+    def _ask(self, texts: list[str], options: dict[str, Any]) -> Embedded:
         where = f"the embeddings API at {self._url}"
         try:
             answer = self._client.embeddings.with_raw_response.create(
                 input=[],
                 model=self._model,
-                # Here, because the client looks at each text of `input` for types to convert.
-                extra_body={"input": list(texts)},
-                **options,
+                # Here, because the client looks at each text of `input` for types to convert, and
+                # asks for base64 by itself.
+                extra_body={**self._endpoint.extra, "input": texts, **_sent(options)},
+                extra_headers=_NO_BEARER if self._endpoint.without_bearer else None,
             )
             body, headers = answer.http_response.content, answer.headers
         except openai.APITimeoutError:
@@ -194,8 +198,9 @@ class OpenAIEmbedder:
                     "OPENAI_BASE_URL, or name its authority's file in SSL_CERT_FILE"
                 ) from None
             if never_connected(error):
+                proxy = " and OPENAI_PROXY" if self._proxy else ""
                 raise ServerUnavailable(
-                    f"{where} cannot be reached: check OPENAI_BASE_URL"
+                    f"{where} cannot be reached: check OPENAI_BASE_URL{proxy}"
                 ) from None
             raise _as("cut", ServerUnavailable(f"{where} cut the connection")) from None
         except openai.APIStatusError as error:
@@ -215,7 +220,7 @@ class OpenAIEmbedder:
         try:
             vectors, tokens = read_answer(body, len(texts), self._dimensions)
         except TransientError as error:
-            if options["encoding_format"] == "base64" and _is_empty(body):
+            if self._may_change("encoding_format", options) and _is_empty(body):
                 raise _OptionRefused("encoding_format") from None
             raise _as("answer", error) from None
         return Embedded(vectors=vectors, tokens=tokens, limits=_limits(headers))
@@ -227,9 +232,13 @@ class OpenAIEmbedder:
         if refusal.param == "dimensions" and self._model.startswith("text-embedding-3"):
             return None  # it has any size up to its own: this one is wrong
         for option, words in _WORDS.items():
-            if options[option] != _INSTEAD[option] and any(w in refusal.words for w in words):
+            if self._may_change(option, options) and any(w in refusal.words for w in words):
                 return option
         return None
+
+    def _may_change(self, option: str, options: Mapping[str, Any]) -> bool:
+        instead = self._endpoint.instead
+        return option in instead and options[option] != instead[option]
 
     def _translated(
         self, status: int, refusal: Body, headers: Mapping[str, str], inputs: int
@@ -326,28 +335,28 @@ _HALTS = {
 }
 
 
-def _client(settings: Settings) -> openai.OpenAI:
-    parts = urlsplit(settings.openai_base_url)
-    query = dict(parse_qsl(parts.query))
-    path = parts.path.rstrip("/").removesuffix("/embeddings")
+def _client(settings: Settings, endpoint: Endpoint) -> openai.OpenAI:
     # One of numbers written out has up to 25 bytes for each, whatever dimension a model has.
     most = 2**20 + settings.enrich_batch_size * 32 * max(settings.embedding_dimensions, 4096)
-    named: dict[str, Any] = {
-        "api_key": settings.openai_api_key.get_secret_value(),
-        "timeout": settings.openai_timeout_seconds,
+    return openai.OpenAI(
+        base_url=endpoint.base_url,
+        api_key=endpoint.key,
+        timeout=settings.openai_timeout_seconds,
         # One owner for each failure: the task retries, not the client.
-        "max_retries": 0,
-        "default_headers": IDENTITY,
-        "http_client": BoundedClient(seconds=settings.openai_timeout_seconds, most_bytes=most),
-    }
-    if version := query.pop("api-version", ""):
-        # Azure's older interface: its own header for the key, and the deployment in the path.
-        base = urlunsplit((parts.scheme, parts.netloc, path or "/openai", "", ""))
-        return openai.AzureOpenAI(
-            base_url=base, api_version=version, default_query=query or None, **named
-        )
-    base = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-    return openai.OpenAI(base_url=base, default_query=query or None, **named)
+        max_retries=0,
+        default_query=dict(endpoint.address.query) or None,
+        default_headers={**endpoint.all_headers, **IDENTITY},
+        http_client=BoundedClient(
+            seconds=settings.openai_timeout_seconds,
+            most_bytes=most,
+            proxy=settings.openai_proxy.get_secret_value(),
+        ),
+    )
+
+
+def _sent(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as the client takes them: one that it is not to send has to say so."""
+    return {name: openai.omit if v is NOT_SENT else v for name, v in options.items()}
 
 
 def _as(way: str, error: EnrichError) -> EnrichError:

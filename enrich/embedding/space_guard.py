@@ -1,6 +1,7 @@
 """Whether an endpoint may write beside the vectors that logs have: no two spaces under one model.
 
-What was compared is remembered as a whole: endpoint, model, width, and where the logs are. Anything
+What was compared is remembered as a whole: endpoint, model, width, what is put before texts or sent
+with them, and where the logs are. Anything
 else than what is remembered is compared anew, before a run buys a vector. A comparison sends the
 texts of a few stored vectors to the endpoint; the majority decides, so that one planted vector
 halts nothing. Where nothing can be compared and there are vectors, no run goes on.
@@ -33,6 +34,8 @@ class Space:
     dimensions: int
     #: Tells OpenSearch and index patterns apart.
     where: str
+    #: What is done to texts before they are sent (`Endpoint.form`).
+    form: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,4 +191,6 @@ def in_turn(samples: Sequence[Sample]) -> list[Sample]:
 def _changed(known: Space | None, space: Space) -> str:
     if known is not None and known.url != space.url:
         return f"OPENAI_BASE_URL changed to {space.url}, which"
+    if known is not None and known.form != space.form:
+        return "ENRICH_DOCUMENT_PREFIX, or an extra body, changed, which"
     return f"OPENAI_BASE_URL {space.url} for EMBEDDING_MODEL {space.model}"

@@ -38,12 +38,20 @@ class BoundedClient(httpx2.Client):
         httpx2.ReadTimeout: it did not end in time.
     """
 
-    def __init__(self, *, seconds: float, most_bytes: int) -> None:
-        """Raises SettingsError: what the environment says of proxies and authorities is wrong."""
-        with _environment_named():
+    def __init__(self, *, seconds: float, most_bytes: int, proxy: str = "") -> None:
+        """
+        Args:
+            proxy: its URL; "" for the environment's, "none" for none whatever that says.
+
+        Raises:
+            SettingsError: what is said of proxies and authorities is wrong.
+        """
+        with _environment_named("OPENAI_PROXY" if proxy else ""):
             super().__init__(
                 timeout=seconds,
                 follow_redirects=False,
+                proxy=None if proxy in ("", "none") else proxy,
+                trust_env=not proxy,
                 verify=_trusted(authorities()),
             )
         self._seconds = seconds
@@ -111,9 +119,13 @@ def _trusted(authorities: tuple[str, str]) -> ssl.SSLContext:
 
 
 @contextmanager
-def _environment_named() -> Iterator[None]:
+def _environment_named(proxy: str) -> Iterator[None]:
     """Raise what building a client meets as a sentence; no value is quoted, a proxy's may have a
-    password."""
+    password.
+
+    Args:
+        proxy: the setting that the proxy is from; "" for the environment's.
+    """
     try:
         yield
     except ssl.SSLError:
@@ -128,7 +140,7 @@ def _environment_named() -> Iterator[None]:
         ) from None
     except (ValueError, TypeError, ImportError, httpx2.InvalidURL):
         raise SettingsError(
-            f"{_wrong_proxy()}: must be the URL of a proxy, http://host:port or "
+            f"{proxy or _wrong_proxy()}: must be the URL of a proxy, http://host:port or "
             "socks5://host:port: correct it in the environment, or take it away"
         ) from None
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from enrich.embedding.endpoint import Endpoint
 from enrich.embedding.locations import VectorLocation
 from enrich.embedding.resolver import Resolver
 from enrich.embedding.space_guard import Sample, Space, SpaceGuard
@@ -52,6 +53,7 @@ class Comparing:
             model=settings.embedding_model,
             dimensions=settings.embedding_dimensions,
             where=f"{settings.opensearch_url} {settings.index_expression}",
+            form=Endpoint.of(settings).form,
         )
         self._guard = SpaceGuard(
             space, _Memory(settings, ledger), _StoredSamples(settings, store, written)
@@ -82,11 +84,14 @@ class _Memory:
         known = self._ledger.endpoint.compared(model, dimensions)
         if known is None:
             return None
-        url, where = known
-        return Space(url=url, model=model, dimensions=dimensions, where=where)
+        url, stored = known
+        where, _, form = stored.partition("\n")
+        return Space(url=url, model=model, dimensions=dimensions, where=where, form=form)
 
     def remember_space(self, space: Space) -> None:
-        self._ledger.endpoint.record_compared(space.model, space.dimensions, space.url, space.where)
+        # As one text: a worker of an older version takes it for another place, and compares.
+        where = f"{space.where}\n{space.form}" if space.form else space.where
+        self._ledger.endpoint.record_compared(space.model, space.dimensions, space.url, where)
 
     def work_of_others(self) -> bool:
         return self._ledger.chunks.leased_elsewhere(self._configuration, self._hard_limit)

@@ -1,9 +1,9 @@
 """Who is at work for a deployment, by what each notes in Redis, and whether all agree.
 
 A deployment is what shares ENRICH_REDIS_PREFIX. Its workers must have one model, one width, one
-endpoint and one mask: the configuration of the worker that has lived longest is the deployment's,
-and a later one that differs takes no work. A worker of an older version notes nothing; it is
-neither counted nor told apart.
+endpoint, one mask and one way of sending texts: the configuration of the worker that has lived
+longest is the deployment's, and a later one that differs takes no work. A worker of an older
+version notes nothing; it is neither counted nor told apart.
 """
 
 from __future__ import annotations
@@ -31,7 +31,15 @@ KEPT_SECONDS = 900.0
 
 #: Settings in which all workers of a deployment must agree. A later version may add to them: two
 #: configurations are held against each other only in what both of them name.
-TOLD_APART = ("EMBEDDING_MODEL", "EMBEDDING_DIMENSIONS", "OPENAI_BASE_URL", "ENRICH_MASK")
+TOLD_APART = (
+    "EMBEDDING_MODEL",
+    "EMBEDDING_DIMENSIONS",
+    "OPENAI_BASE_URL",
+    "ENRICH_MASK",
+    "ENRICH_DOCUMENT_PREFIX",
+    "OPENAI_EXTRA_BODY",
+    "ENRICH_DOCUMENT_EXTRA_BODY",
+)
 
 #: Where a time is not known yet.
 NEVER = datetime.fromtimestamp(0, UTC)

@@ -27,7 +27,38 @@ WRONG: dict[str, list[str]] = {
         "qqq", "ftp://qqq", "https://", "https:///qqq", "https://me:qqq@api", "https://qqq@api",
         "http://[qqq]/v1", "http://[qqq", "http://api:qqq", "http://api:0", "http://q\u2100qq",
         "https://api/v1?subscription-key=qqq", "https://api/v1?sig=qqq", "https://api/v1#qqq",
+        # Azure's portal address without its deployment, its version, or with another operation's.
+        "https://qqq.openai.azure.com/openai/deployments/embeddings?api-version=1",
+        "https://qqq.openai.azure.com/openai/deployments?api-version=1",
+        "https://qqq.openai.azure.com/openai/deployments/qqq/embeddings",
+        "https://qqq.openai.azure.com/openai/deployments/qqq/chat/completions?api-version=1",
+        "https://api/openai/deployments/{qqq}/embeddings?api-version=1", "https://api/<qqq>/v1",
+        "https://api.cohere.com/v2/embed", "http://qqq:11434/api/embed",
+        "https://generativelanguage.googleapis.com/v1beta/models/qqq:embedContent",
+        "https://bedrock-runtime.qqq.amazonaws.com/model/qqq/invoke",
     ],
+    "OPENAI_PROXY": ["qqq", "ftp://qqq", "http://", "http://u:qqq#x@host", "http://a:qqq"],
+    "OPENAI_EXTRA_HEADERS": [
+        "qqq", "[]", '"qqq"', "3", '{"qqq": 1}', '{"qqq": null}', '{"qqq q": "a"}', '{"": "qqq"}',
+        '{"X-A": "qqq\\nHost: qqq"}', '{"X-A": "qqq\\u00e9"}', '{"Content-Length": "qqq"}',
+        '{"accept-encoding": "qqq"}', '{"X-A": "qqq", "x-a": "qqq"}',
+    ],
+    **{
+        name: [
+            "qqq", "[]", "3", '{"qqq": NaN}', '{"input": "qqq"}', '{"model": "qqq"}',
+            '{"dimensions": 7}', '{"encoding_format": "qqq"}', '{"api_key": "qqq"}',
+            '{"a": [{"secret": "qqq"}]}', "{" * 5000 + "qqq", '{"a": "' + "qqq" * 4000 + '"}',
+        ]
+        for name in (
+            "OPENAI_EXTRA_BODY", "ENRICH_DOCUMENT_EXTRA_BODY", "ENRICH_QUERY_EXTRA_BODY",
+        )
+    },
+    "ENRICH_DOCUMENT_PREFIX": ["qqq\x07", "q" * 1001],
+    "ENRICH_QUERY_PREFIX": ["qqq\x1b", "q" * 1001],
+    "ENRICH_SEND_DIMENSIONS": ["qqq", "1"],
+    "ENRICH_ENCODING_FORMAT": ["qqq", "int8"],
+    "ENRICH_MAX_REQUEST_INPUTS": ["qqq", "-1", "2049", "0.5"],
+    "ENRICH_MAX_REQUEST_BYTES": ["qqq", "-1", "600001"],
     "OPENAI_TIMEOUT_SECONDS": ["qqq", "0", "-1", "nan", "inf"],
     "ENRICH_MAX_TEXT_BYTES": ["qqq", "-1", "1", "63", "8001", "0.5"],
     "EMBEDDING_DIMENSIONS": ["qqq", "1", "16001", "1.5"],

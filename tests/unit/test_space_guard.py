@@ -26,9 +26,12 @@ from hypothesis.stateful import (
 )
 
 from enrich.embedding.space_guard import MOST_COMPARED, Sample, Space, SpaceGuard, in_turn
+from enrich.enrichment.comparing import _Memory as RememberedSpaces
 from enrich.errors import Halt, TransientError
 from enrich.ledger import Ledger, Scan
 from enrich.ledger.deployment import Configuration
+from enrich.ledger.in_memory import in_memory_ledger
+from enrich.settings import load_settings
 from enrich.vectors import Vector
 
 PREFIXES = (f"g{n}:" for n in itertools.count())
@@ -87,6 +90,39 @@ class Told:
             return {d: vector(TRUTH[url], t) for d, t in texts.items() if t not in refuses}
 
         SpaceGuard(space, self, self).look(ask, self.sentences.append)
+
+
+def test_a_change_of_what_is_put_before_texts_is_compared_and_named() -> None:
+    told = Told([sample("a", f"t{n}", "w") for n in range(3)])
+    told.remembered = remembered("u1")
+    prefixed = Space(url="u1", model="m", dimensions=8, where="here", form='["passage: ", {}]')
+    guard = SpaceGuard(prefixed, told, told)
+
+    def ask(texts: Mapping[str, str]) -> Mapping[str, Vector]:
+        return {digest: vector("v", text) for digest, text in texts.items()}
+
+    with pytest.raises(
+        Halt,
+        match=r"^ENRICH_DOCUMENT_PREFIX, or an extra body, changed, which gives other vectors",
+    ):
+        guard.look(ask, told.sentences.append)
+    assert told.remembered == remembered("u1")
+    told.samples = [sample("a", f"t{n}") for n in range(3)]
+    guard.look(ask, told.sentences.append)
+    assert told.remembered == prefixed
+
+
+@pytest.mark.parametrize("form", ["", '["passage: ", {}]', '["a\\nb", {"t": "\\n"}]'])
+def test_what_is_put_before_texts_is_remembered_with_the_space(form: str) -> None:
+    """And a worker of an older version, which knows of none, takes it for another space."""
+    ledger = in_memory_ledger()
+    wanted = load_settings(_env_file=None, openai_api_key="k")
+    space = Space(url="u", model="m", dimensions=8, where="https://h:1 *_*", form=form)
+    memory = RememberedSpaces(wanted, ledger)
+    memory.remember_space(space)
+    assert memory.compared_space("m", 8) == space
+    known = ledger.endpoint.compared("m", 8)
+    assert known is not None and (known == ("u", space.where)) is not bool(form)
 
 
 def remembered(url: str, where: str = "here") -> Space:
