@@ -1,4 +1,4 @@
-"""What can go wrong, named by who mends it: time, an operator, or nobody.
+"""What can go wrong, named by who can fix it: time, an operator, or nobody.
 
 Adapters translate their driver's exceptions into these, once, at the edge; everything inside
 decides by class. Messages are one sentence for an operator and never carry log text, vectors or
@@ -83,7 +83,7 @@ class RateLimited(TransientError):
 
 
 class Halt(EnrichError):
-    """Nothing of this run can go on until someone mends it: key, quota, model, password."""
+    """Nothing of this run can go on until someone fixes it: key, quota, model, password."""
 
 
 class AccessRefused(Halt):

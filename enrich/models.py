@@ -212,7 +212,7 @@ class Totals:
     ticks_skipped: int = 0
     vectors: int = 0
     errors: int = 0
-    #: Messages of the broker that were none of ours.
+    #: Messages in the broker that enrich did not send.
     messages_dropped: int = 0
     #: Seconds in which runs were active; the denominator of the average rate.
     seconds: float = 0.0

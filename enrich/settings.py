@@ -489,7 +489,7 @@ def of_utf8(text: str) -> str:
 def authorities() -> tuple[str, str]:
     """Where the environment says that certificates of authorities are: a file and a folder.
 
-    OpenSSL, and so every client of ours, reads these two by itself.
+    OpenSSL, and so each of our clients, reads these two by itself.
     """
     return os.environ.get("SSL_CERT_FILE", ""), os.environ.get("SSL_CERT_DIR", "")
 

@@ -300,8 +300,8 @@ def _shown(chunk_id: str) -> str:
 
 def _ended(task: Task, run: str, reason: str, trigger: str = "") -> str:
     """End the run by the ledger alone, for what no task can work with: parts that cannot be built,
-    or an error that was not foreseen. It is not tried again: the next tick begins a run anew, and
-    says so anew."""
+    or an error that was not foreseen. It is not tried again: the next tick begins a new run, and
+    says so again."""
     log.error("%s: %s", task.name, reason)
     settings = load_settings()
     try:

@@ -18,7 +18,7 @@ from enrich.worker.last_resort import reason_of
 #: Attempts after the first, at least; with backoff up to a minute they take a minute on average.
 MAX_RETRIES = 6
 
-#: Waits for a turn, which are no failures; bounded all the same.
+#: Waits for a turn, which are no failures, but have a bound too.
 MAX_SNOOZES = 60
 
 #: Before work that this worker must not do is looked at again; it stops consuming meanwhile.
@@ -121,7 +121,7 @@ def decide(
             elsewhere = isinstance(error, ChunkBusy)
             return _snoozed(tries, seconds, (Drop if elsewhere else GiveUp)(str(error)))
         case NotHere():
-            # Dropped, a chunk stays open until its deadline; a page is sent anew by a tick.
+            # Dropped, a chunk stays open until its deadline; a page is sent again by a tick.
             return _snoozed(tries, HAND_ON_SECONDS, Drop(str(error)))
         case RateLimited():
             if reason := too_long(error.pause, now):
@@ -170,7 +170,7 @@ def due(told: datetime, wait: Any, now: datetime) -> datetime:
     """When a message that came just now is due.
 
     Hosts whose clocks disagree would hold each other's retries for as long as they differ: what
-    counts is the wait that was asked for, from now on. Never longer than any retry of ours waits.
+    counts is the wait that was asked for, from now on. Never longer than our longest retry.
 
     Args:
         told: when it is due by the clock of its sender.

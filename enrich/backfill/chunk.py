@@ -25,7 +25,7 @@ class ChunkBusy(NotYet):
 
     def __init__(self, seconds: float) -> None:
         super().__init__(str(self), seconds)
-        # By which it is built anew in another process.
+        # With these it is built again in another process.
         self.args = (seconds,)
 
     def __str__(self) -> str:

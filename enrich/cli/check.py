@@ -1,7 +1,7 @@
 """`check`: everything a run needs, tried without changing a document.
 
 One line for each thing looked at: it passes, warns, or says what to change. A server that does not
-answer fails its own lines; the others are looked at all the same.
+answer fails its own lines only.
 """
 
 from __future__ import annotations
@@ -266,7 +266,7 @@ class Check:
             if str(merged.get("action.auto_create_index", "true")).lower() != "false":
                 self._warn(
                     "action.auto_create_index is on: a late write to an index that was just "
-                    "deleted makes it anew; set it to false, or give OPENSEARCH_USER no right to "
+                    "deleted recreates it; set it to false, or give OPENSEARCH_USER no right to "
                     "create indices (deploy/opensearch-role.json)"
                 )
         with self._or_unseen("whether a disk is full"):

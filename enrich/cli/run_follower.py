@@ -228,7 +228,7 @@ def sum_of(records: Sequence[RunRecord]) -> RunSum:
 
 
 def exit_status(record: RunRecord) -> int:
-    """0 done; 1 done but for some logs; 3 a server stood in the way."""
+    """0 done; 1 done except for some logs; 3 a server stood in the way."""
     if record.state == "halted":
         return 3
     if record.state == "abandoned":

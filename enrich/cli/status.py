@@ -78,7 +78,7 @@ def _print(console: Console, status: Status, settings: Settings) -> None:
             screen.facts(console, f"spent most today: {', '.join(spent)}")
         if totals.messages_dropped:
             dropped = plural(totals.messages_dropped, "message")
-            screen.line(console, "warn", f"dropped from the broker, being none of ours: {dropped}")
+            screen.line(console, "warn", f"dropped from the broker, not sent by enrich: {dropped}")
         _print_tick(console, status.last_tick, settings.interval_seconds)
         if status.paused:
             screen.line(console, "warn", "paused: `python -m enrich resume` lets it go on")
@@ -198,5 +198,5 @@ def _print_runs(console: Console, runs: list[RunRecord]) -> None:
     screen.reasons(console, f"#{newest.number}", newest)
     if newest.state == "finished" and newest.left_because:
         screen.line(console, "warn", f"#{newest.number} left logs: {newest.left_because}")
-    # Those of the older runs would be the same again, or are mended.
+    # Those of older runs would be the same again, or are fixed.
     screen.skipped(console, newest.skipped_indices)

@@ -293,7 +293,7 @@ class OpenAIEmbedder:
         return TransientError(f"{where} is in trouble ({status})")
 
 
-#: Sentences for what an operator has to mend.
+#: Sentences for what an operator has to fix.
 _HALTS = {
     Meaning.KEY: "the embeddings API at {url} refused the key ({status}): check OPENAI_API_KEY",
     Meaning.GATEWAY_KEY: (

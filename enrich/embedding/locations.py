@@ -1,8 +1,8 @@
 """Where vectors that were paid for were written, so that none is paid for twice.
 
-There are more texts than the cache has room for. Of each vector that came from the API a log that
-has it is recorded, and a digest: who can write a log can give it any vector, and one that
-has the digest is the API's all the same. So it may serve every project, as the cache does.
+There are more texts than the cache can hold. For each vector that came from the API, a log that has
+it is recorded, with a digest: who can write a log can give it any vector, but one that matches the
+digest is the API's. So it may serve every project, as the cache does.
 """
 
 from __future__ import annotations

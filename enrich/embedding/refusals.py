@@ -25,7 +25,7 @@ MOST_DEEP = 6
 
 
 class Meaning(Enum):
-    """Who mends it, and how."""
+    """Who can fix it, and how."""
 
     KEY = "key"
     GATEWAY_KEY = "gateway's key"
@@ -233,7 +233,7 @@ _BY_STATUS = {
 }
 
 #: Rows of these may be looked for whatever the status; those of a request's size or text, and those
-#: that only time mends, never explain a wrong key.
+#: that only time cures, never explain a wrong key.
 _NOT_OF_401 = frozenset({Meaning.TOO_LONG, Meaning.TOO_MANY, Meaning.TEXT, Meaning.BUSY})
 
 

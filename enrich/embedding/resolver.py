@@ -86,13 +86,13 @@ class Resolution:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredVector:
-    """A vector that a log has, as the log tells it; nothing of it is proven."""
+    """A vector as a log has it; nothing of it is proven."""
 
     fingerprint: str
     vector: Vector
     #: Whose texts it may serve without proof.
     scope: str
-    #: Whether the log's text of today is the one that the fingerprint tells.
+    #: Whether the fingerprint is that of the log's present text.
     of_its_text: bool
 
 
@@ -111,7 +111,7 @@ class Cache(Protocol):
     def known(self, fingerprints: Sequence[str]) -> set[str]: ...
     def put(self, vectors: Mapping[str, Vector]) -> None: ...
     def lease(self, fingerprints: Sequence[str], owner: str, seconds: float) -> set[str]:
-        """Those that the owner may embed: nobody else has them, and no vector has come about."""
+        """Those that the owner may embed: nobody else has them, and no vector has come yet."""
         ...
 
     def release(self, fingerprints: Iterable[str], owner: str) -> None: ...
@@ -241,7 +241,7 @@ class Resolver:
 
     def known(self, fingerprints: Sequence[str]) -> set[str]:
         """Those that `resolve` would find without paying, as far as the cache and the locations
-        tell."""
+        know."""
         known = self._cache.known(fingerprints)
         left = [each for each in fingerprints if each not in known]
         return known | self._locations.find(left).keys()
@@ -251,7 +251,7 @@ class Resolver:
         try:
             self._locations.remember(places)
         except TransientError as error:
-            # The logs have their vectors; another text of theirs may be paid for once more.
+            # The logs have their vectors; the same text may be paid for once more.
             log.warning("the places of written vectors were not recorded: %s", error)
 
     def embed(self, texts: Mapping[str, str], usage: Usage, *, occasion: str) -> Results:
@@ -287,7 +287,7 @@ class Resolver:
         caller: Caller,
         owner: str,
     ) -> dict[str, Resolved]:
-        """Embed texts, but for those that another caller is embedding: these are waited for."""
+        """Embed texts, except those that another caller is embedding: these are waited for."""
         results: dict[str, Resolved] = {}
         until = self._clock() + MAX_WAIT_SECONDS
         pause = FIRST_PAUSE

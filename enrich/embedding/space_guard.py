@@ -1,10 +1,10 @@
 """Whether an endpoint may write beside the vectors that logs have: no two spaces under one model.
 
 What was compared is remembered as a whole: endpoint, model, width, what is put before texts or sent
-with them, and where the logs are. Anything
-else than what is remembered is compared anew, before a run buys a vector. A comparison sends the
-texts of a few stored vectors to the endpoint; the majority decides, so that one planted vector
-halts nothing. Where nothing can be compared and there are vectors, no run goes on.
+with them, and where the logs are. Anything else than what is remembered is compared again, before a
+run buys a vector. A comparison sends the texts of a few stored vectors to the endpoint; the
+majority decides, so that one planted vector halts nothing. Where nothing can be compared and there
+are vectors, no run goes on.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class SpaceGuard:
             raise Halt(
                 f"{_changed(known, space)} gives other vectors for the same text ({total - same} "
                 f"of {total} that were compared): set it back, or remove log_vector from the logs "
-                "so that they are made anew"
+                "so that they are made again"
             )
         tell(f"{same} of {total} stored vectors are the same from {space.url} now")
         self._memory.remember_space(space)

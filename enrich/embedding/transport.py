@@ -104,7 +104,7 @@ class BoundedClient(httpx2.Client):
                 self._sockets.add(line)
 
     def _hang_up(self, late: threading.Event) -> None:
-        # A time-out of the socket begins anew with each byte; only an end of the connection is one.
+        # A time-out of the socket restarts with each byte; only an end of the connection is one.
         late.set()
         for line in list(self._sockets):
             with suppress(OSError):
@@ -156,7 +156,7 @@ def _wrong_proxy() -> str:
 
 
 def never_connected(error: BaseException | None) -> bool:
-    """Whether behind an error is a connection that did not come about."""
+    """Whether behind an error is a connection that was not made."""
     while error is not None:
         if isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError):
             return True

@@ -1,4 +1,4 @@
-"""Enriching one chunk: read afresh, get each text's vector, write, and account for every log.
+"""Enriching one chunk: read it again, get each text's vector, write, and account for every log.
 
 The straight line is `work`: documents → distinct texts → vectors from the cheapest place
 → writes → outcomes. It settles nothing and publishes nothing; `backfill` does.
@@ -140,14 +140,14 @@ class Enricher:
         return tally
 
     def _dead(self, chunk: Chunk, references: Sequence[Reference]) -> Tally:
-        """Defer logs of indices that take no writes, but for those that were written before."""
+        """Defer logs of indices that take no writes, except those that were written before."""
         tally = Tally()
         try:
             found = self._store.documents.read(references)
         except TransientError:
             tally.defer(DEAD, len(references))
             return tally
-        # Such an index is read all the same, and what it took before its end counts.
+        # Such an index is still read, and what it took before its end counts.
         pending = self._pending(chunk, zip(found, references, strict=True), tally)
         tally.defer(DEAD, len(pending))
         tally.unreadable = tally.away = False
@@ -190,7 +190,7 @@ class Enricher:
             return self._of(chunk, references, reusable)
         except UNFORESEEN as error:
             log.error(
-                "chunk %s met an error that nobody thought of (%s): its logs are taken one by one",
+                "chunk %s met an error that was not foreseen (%s): its logs are taken one by one",
                 chunk.id, type(error).__name__,
             )  # fmt: skip
         tally = Tally()
@@ -203,9 +203,9 @@ class Enricher:
         try:
             return self._of(chunk, [reference], reusable)
         except UNFORESEEN as error:
-            what = f"an error that nobody thought of ({type(error).__name__} at {place_of(error)})"
+            what = f"an error that was not foreseen ({type(error).__name__} at {place_of(error)})"
             log.error(
-                "log %s in %s is deferred: it meets an error that nobody thought of (%s at %s); "
+                "log %s in %s is deferred: it meets an error that was not foreseen (%s at %s); "
                 "please report it",
                 reference.id, reference.index, type(error).__name__, place_of(error),
             )  # fmt: skip
@@ -224,8 +224,8 @@ class Enricher:
         except UNFORESEEN as error:
             # Their texts are paid for once more.
             log.error(
-                "chunk %s: no vector is taken over, because reading them met an error that nobody "
-                "thought of (%s at %s); please report it",
+                "chunk %s: no vector is reused, because reading them met an error that was not "
+                "foreseen (%s at %s); please report it",
                 chunk.id, type(error).__name__, place_of(error),
             )  # fmt: skip
             return {}

@@ -33,8 +33,8 @@ class Counters:
         paid_by: Mapping[str, int] | None = None,
         **amounts: int,
     ) -> None:
-        """Add to a run's counters. A run that is unknown counts nothing; its money is counted into
-        the day all the same.
+        """Add to a run's counters. A run that is unknown counts nothing; its money still counts
+        into the day.
 
         Args:
             micro_usd: money, in millionths of a dollar.

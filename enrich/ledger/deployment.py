@@ -44,7 +44,7 @@ TOLD_APART = (
 #: Where a time is not known yet.
 NEVER = datetime.fromtimestamp(0, UTC)
 
-#: Of all deployments on one Redis, whatever their prefix; hence without one. It begins as the
+#: Of all deployments on one Redis, whatever their prefix, so without one. It begins as the
 #: default prefix does, so that the ACL of docs/security.md covers it.
 DEPLOYMENTS_KEY = "enrich:deployments"
 
@@ -96,7 +96,7 @@ class _Worker(msgspec.Struct, kw_only=True):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerNote:
-    """What a worker noted of itself at its last sign of life."""
+    """What a worker noted of itself at its last heartbeat."""
 
     #: Of the process; node names may be shared by accident.
     token: str
@@ -123,7 +123,7 @@ class WorkerNote:
 
 @dataclass(frozen=True, kw_only=True)
 class BeatNote:
-    """What beat noted at its last sign of life."""
+    """What beat noted at its last heartbeat."""
 
     token: str
     host: str

@@ -9,7 +9,7 @@ from typing import Any
 from enrich.ledger.keyspace import Keyspace, text
 from enrich.redis_client import translated
 
-#: What an endpoint was found to take is looked for anew after an hour.
+#: What an endpoint was found to take is looked for again after an hour.
 LIMITS_KEPT_SECONDS = 3600
 
 

@@ -17,7 +17,7 @@ from enrich.redis_client import translated
 
 #: What was proven holds for a day: a node may be replaced by one that lacks a library.
 WORKS_SECONDS = 24 * 3600
-#: An index that does not answer is tried again after so long: somebody may have mended it.
+#: An index that does not answer is tried again after so long: somebody may have fixed it.
 DEAD_SECONDS = 300
 #: A try whose worker was lost is given to another one after so long.
 TRIAL_SECONDS = 120

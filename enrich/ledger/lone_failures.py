@@ -13,7 +13,7 @@ import redis
 from enrich.models import LoneFailure
 from enrich.redis_client import translated
 
-#: A text that has not failed again within a week starts anew.
+#: A text that has not failed again within a week is judged from the start.
 KEPT_SECONDS = 7 * 24 * 3600
 
 

@@ -61,7 +61,7 @@ class BacklogCounter:
             {
                 "size": 0,
                 "query": self._queries.pending(),
-                "aggs": {"owed": {"terms": {"field": "_index", "size": MAX_INDICES}}},
+                "aggs": {"pending": {"terms": {"field": "_index", "size": MAX_INDICES}}},
             },
             {
                 "max_concurrent_shard_requests": 256,
@@ -95,7 +95,7 @@ class BacklogCounter:
                 unreadable[index] = (
                     "timestamp is not mapped as a date, so ENRICH_MAX_AGE_DAYS cannot be applied"
                 )
-        buckets = answer.aggregations["owed"].buckets if answer.aggregations else []
+        buckets = answer.aggregations["pending"].buckets if answer.aggregations else []
         return Backlog(
             counts={b.key: b.doc_count for b in buckets if b.key not in unreadable},
             unreadable=unreadable,
@@ -103,5 +103,5 @@ class BacklogCounter:
         )
 
     def red_indices(self) -> list[str]:
-        """Indices of ours of which some shard has no copy that answers."""
+        """Our indices of which some shard has no copy that answers."""
         return self._scope.red_indices()

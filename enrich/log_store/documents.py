@@ -243,8 +243,8 @@ class Documents:
         if len(writes) > 1:
             self._body_bytes = min(self._body_bytes, size // 2)
             log.warning(
-                "a bulk of %d bytes is too large for OpenSearch or what stands before it (413): "
-                "from now on they have %d at most",
+                "a bulk of %d bytes is too large for OpenSearch or the proxy before it (413): "
+                "bulks have %d at most from now on",
                 size,
                 self._body_bytes,
             )
@@ -371,7 +371,7 @@ def encode_write(write: Write) -> tuple[bytes, ...]:
 
 
 def _without_ours(document: Document, raw: bytes) -> bytes:
-    """The source as it was read but for our fields, ready for more: `{"a":1,` or `{`."""
+    """The source as it was read, without our fields, ready for more: `{"a":1,` or `{`."""
     if OUR_FIELDS.isdisjoint(document.fields) and b"\n" not in raw:
         return raw.rstrip()[:-1] + (b"," if document.fields else b"")
     # Rebuilt from the raw values of the other fields, without line breaks between them.
@@ -470,7 +470,7 @@ def _judge(action: str, item: _Item) -> tuple[Verdict, str]:
         return (Verdict.WRITTEN, "") if item.status < 300 else (Verdict.OVERLOADED, "")
     kind = str(item.error.get("type", ""))
     if kind == "version_conflict_engine_exception":
-        # On a deleted document, or in an index made anew, the version is "not found" as well.
+        # On a deleted document, or in a recreated index, the version is "not found" as well.
         return Verdict.CONFLICT, kind
     if kind in ("document_missing_exception", "index_not_found_exception"):
         return Verdict.GONE, kind

@@ -175,14 +175,14 @@ class Finder:
         return pages
 
     def _one_page(self, target: Target, answer: SearchAnswer) -> IndexPage:
-        """The page of one index. What nobody thought of in it is that index's alone: whoever may
+        """The page of one index. What was not foreseen in it is that index's alone: whoever may
         write its logs must not stop the others."""
         try:
             return self._index_page(target, answer)
         except MISSHAPEN as error:
             kind = type(error).__name__
             log.error(
-                "the page of index %s has a shape that nobody thought of (%s, %s)",
+                "the page of index %s has a shape that was not foreseen (%s, %s)",
                 target.index, kind, place_of(error),
             )  # fmt: skip
             return IndexPage(index=target.index, trouble=f"its page has another shape ({kind})")

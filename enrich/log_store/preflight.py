@@ -40,7 +40,7 @@ class Readiness:
     windows: dict[str, int] = field(default_factory=dict)
 
     def completed(self, failed: Mapping[str, str]) -> Readiness:
-        """The same once the fields are put, but for indices that did not take them."""
+        """The same once the fields are put, except for indices that did not take them."""
         return replace(self, skipped={**self.skipped, **failed}, lacking={})
 
 

@@ -138,7 +138,7 @@ class Scope:
         try:
             return self.red_indices(index)
         except (RightMissing, RequestRefused):
-            # An answer in part says so all the same; only the index has no name.
+            # An answer in part still says so; only the index has no name.
             return []
 
     def _kept_out(self, index: str | None) -> Gaps:
@@ -155,7 +155,7 @@ class Scope:
         return Gaps(indices=kept_out)
 
     def red_indices(self, index: str | None = None) -> list[str]:
-        """Indices of ours, or of those that `index` names, of which some shard has no copy that
+        """Our indices, or those that `index` names, of which some shard has no copy that
         answers."""
         target = _without(index or self._all, self.left_out)
         answer = self._connection.ask(

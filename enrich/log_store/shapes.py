@@ -41,9 +41,7 @@ def _translating(method: Callable[..., Any]) -> Callable[..., Any]:
                 raise
             # Its text may quote the answer.
             kind, place = type(error).__name__, place_of(error)
-        log.error(
-            "an answer of OpenSearch has a shape that nobody thought of (%s, %s)", kind, place
-        )
+        log.error("an answer of OpenSearch has a shape that was not foreseen (%s, %s)", kind, place)
         raise TransientError(
             f"OpenSearch's answer has another shape than it should ({kind}): "
             "is there a proxy before it, or is it another product?"

@@ -72,7 +72,7 @@ def index_template(dimensions: int, patterns: Sequence[str]) -> dict[str, Any]:
             MONTHLY_INDICES if pattern == "*_*" else pattern
             for pattern in without_exclusions(patterns)
         ],
-        # Low, so that a template made later for some of these indices needs no thought of ours.
+        # Low, so that a template made later for some of these indices takes precedence.
         "priority": 1,
         "template": {
             "settings": {"index.knn": True},

@@ -19,7 +19,7 @@ from enrich.settings import Settings
 #: What may be taken at once after a rest: a tenth of a minute's worth.
 BURST_SECONDS = 6.0
 
-#: A limit that was learned is forgotten after this; the next answer teaches it anew.
+#: A limit that was learned is forgotten after this; the next answer teaches it again.
 LEARNED_SECONDS = 3600
 
 

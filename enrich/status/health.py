@@ -1,4 +1,4 @@
-"""The health of the system in one word and one sentence, the worst first, and what mends it.
+"""The health of the system in one word and one sentence, the worst first, and what to do.
 
 A pure function over the status: Flower's page, `status`, its exit status, the metrics and the log
 say the same, because all of them ask here. Each reason stands for itself, with a code that scripts
@@ -57,7 +57,7 @@ class Reason(BaseModel):
     code: str
     word: Word
     sentence: str
-    #: The command that mends it, or the setting to change; "" where nothing has to be done.
+    #: The command that helps, or the setting to change; "" where nothing has to be done.
     remedy: str = ""
     #: What `status` ends with for this.
     exit_status: int = 0
@@ -329,7 +329,7 @@ def _skipped(status: Status) -> list[Reason]:
                 "another model, "
                 "which `search` does not find",
                 remedy="`python -m enrich check` names the model; set EMBEDDING_MODEL back, or "
-                "remove log_vector from them so that they are made anew",
+                "remove log_vector from them so that they are made again",
                 exit_status=1,
             )
         )

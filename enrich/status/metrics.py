@@ -63,7 +63,7 @@ def _of_ledger(status: Status) -> Iterator[Metric]:
     )
     yield CounterMetricFamily(
         "enrich_messages_dropped",
-        "Messages of the broker that were none of ours",
+        "Messages in the broker that enrich did not send",
         totals.messages_dropped,
     )
     yield GaugeMetricFamily(

@@ -30,7 +30,7 @@ class TotalsReport(BaseModel):
     ticks_skipped: int = 0
     vectors: int = 0
     errors: int = 0
-    #: Messages of the broker that were none of ours.
+    #: Messages in the broker that enrich did not send.
     messages_dropped: int = 0
     #: Vectors a second, over the time in which runs were active.
     average_rate: float = 0.0

@@ -65,7 +65,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _by(kind: str, pattern: str) -> Rule:
-    """Replaces the match, but for its group `before`."""
+    """Replaces the match, except its group `before`."""
     compiled = _pattern(pattern)
     mark = f"[masked {kind}]"
     if "before" not in compiled.groupindex:

@@ -135,7 +135,7 @@ def _note_shutdown(**_: Any) -> None:
             socket.gethostname(), settings.enrich_visibility_timeout_seconds
         )
     except EnrichError as error:
-        log.warning("shutdown was not noted: %s", error)
+        log.warning("the shutdown was not recorded: %s", error)
 
 
 def log_settings(program: str) -> None:

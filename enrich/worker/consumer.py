@@ -1,7 +1,7 @@
 """Celery's consumer, which looks at a message before it handles it, and drops what is not ours.
 
 Celery unpacks bodies and headers in the worker's main process and catches only its own errors
-there: others would end the worker, or leave the message to come back for ever. It connects anew
+there: others would end the worker, or leave the message to come back for ever. It connects again
 whatever Redis answered: where that is a right which is missing, the worker says so and ends.
 """
 

@@ -16,7 +16,7 @@ UNREADABLE = (ValueError, LookupError, TypeError, RecursionError)
 
 
 class NotOurs(ValueError):
-    """A message has not the form of ours; the text says where, and quotes nothing of it."""
+    """A message does not have our form; the text says where, and quotes nothing of it."""
 
 
 class _DeliveryInfo(msgspec.Struct):

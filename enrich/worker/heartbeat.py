@@ -1,4 +1,4 @@
-"""The sign of life that workers and beat leave in Redis, and a worker's answer to what it finds.
+"""The heartbeat that workers and beat leave in Redis, and a worker's answer to what it finds.
 
 Noted from the main process by its event loop's own timer, so that no thread is needed and a task
 that hangs does not hide that its worker lives. A Redis that is away costs half a second and a line
@@ -69,7 +69,7 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
         try:
             self._ledger().deployment.forget_worker(TOKEN)
         except EnrichError as error:
-            log.warning("the end of this worker was not noted: %s", error)
+            log.warning("the end of this worker was not recorded: %s", error)
 
     def _ledger(self) -> Ledger:
         if self._kept_ledger is None:
@@ -93,7 +93,7 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
                 self._tell_others(settings)
         except EnrichError as error:
             if not self._silent:
-                log.warning("this worker's sign of life was not noted: %s", error)
+                log.warning("this worker's heartbeat was not recorded: %s", error)
             self._silent = True
             return
         self._silent = False
@@ -138,13 +138,13 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
                 act(queue)
             else:
                 consumer.call_soon(act, queue)
-        # So that the others, and every screen, see it before the next sign of life.
+        # So that the others, and every screen, see it before the next heartbeat.
         try:
             from enrich.ledger.deployment import Configuration
 
             self._ledger().deployment.note_worker(self._note(consumer, Configuration.of(settings)))
         except EnrichError as error:
-            log.warning("this worker's sign of life was not noted: %s", error)
+            log.warning("this worker's heartbeat was not recorded: %s", error)
 
     def _tell_others(self, settings: Settings) -> None:
         from enrich.ledger.deployment import place_of
@@ -169,4 +169,4 @@ def note_beat(ledger: Ledger, within: float) -> None:
     try:
         ledger.deployment.note_beat(TOKEN, socket.gethostname(), os.getpid(), within)
     except EnrichError as error:
-        log.warning("beat's sign of life was not noted: %s", error)
+        log.warning("beat's heartbeat was not recorded: %s", error)

@@ -39,7 +39,7 @@ def end_if_impossible(settings: Settings, *, parts: bool) -> None:
     except Halt as error:
         _end(error, REFUSED)
     except TransientError as error:
-        log.warning("%s; it is waited for", error)
+        log.warning("%s; waiting for it", error)
 
 
 def _try_parts(settings: Settings) -> None:

@@ -3,7 +3,7 @@
 Whoever can write to a queue could end every worker otherwise, and so could a Redis that is full or
 has become a replica: kombu reads queues and notes what it took outside of any task, and what it
 raises there ends the process. With `broker_channel_error_retry` a refused write begins the
-connection anew, and a connection stands only when Redis takes writes: until then Celery tries
+connection again, and a connection stands only when Redis takes writes: until then Celery tries
 again, as for a Redis that is away, and the worker goes on by itself.
 
 What was taken is noted with Redis' clock, not the host's: the messages of a killed host whose clock

@@ -60,7 +60,7 @@ killed(
 killed("settled-run", "after the last chunk is settled, before the run's end is published")
 
 
-@row("workers", "an error that nobody thought of in the main process, while chunks are at work")
+@row("workers", "an error that was not foreseen in the main process, while chunks are at work")
 def unknown_error(w: World) -> None:
     failing = stumble(w, "unknown-error", processes=PROCESSES)
     w.beat()

@@ -127,9 +127,9 @@ def death() -> Iterator[None]:
 
 @contextmanager
 def surprise() -> Iterator[None]:
-    """An error that nobody thought of, the first time."""
+    """An error that was not foreseen, the first time."""
     if first_time():
-        raise RuntimeError("nobody thought of this")
+        raise RuntimeError("nobody foresaw this")
     yield
 
 

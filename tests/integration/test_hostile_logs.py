@@ -110,7 +110,7 @@ def test_an_error_that_nobody_thought_of_costs_one_log(
 
     assert (record.vectors_written, record.deferred, record.failed) == (NEIGHBOURS, 1, 0)
     assert record.errors == 1
-    told = [r.getMessage() for r in caplog.records if "nobody thought of" in r.getMessage()]
+    told = [r.getMessage() for r in caplog.records if "was not foreseen" in r.getMessage()]
     assert any("KeyError" in line and f"{OTHER}-{NEIGHBOURS}" in line for line in told)
     assert not any("secret" in line for line in told)
 

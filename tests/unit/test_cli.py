@@ -247,11 +247,11 @@ def test_status_json_is_the_report(store: Store, ledger: Ledger) -> None:
 
 @pytest.mark.usefixtures("store")
 def test_status_tells_of_dropped_messages(ledger: Ledger) -> None:
-    assert "none of ours" not in call("status").stdout
+    assert "not sent by enrich" not in call("status").stdout
     ledger.counters.add_rejected_message()
-    assert "dropped from the broker, being none of ours: 1 message" in call("status").stdout
+    assert "dropped from the broker, not sent by enrich: 1 message" in call("status").stdout
     ledger.counters.add_rejected_message()
-    assert "none of ours: 2 messages" in call("status").stdout
+    assert "not sent by enrich: 2 messages" in call("status").stdout
     assert json.loads(call("status", "--json").stdout)["totals"]["messages_dropped"] == 2
 
 

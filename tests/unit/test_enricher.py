@@ -48,7 +48,7 @@ GO = Lease(verdict="go", owner="host/1")
 
 @contextmanager
 def all_foreseen() -> Iterator[None]:
-    """Nothing was caught that nobody thought of, whatever was made good after it."""
+    """Nothing was caught that was not foreseen, whatever was made good after it."""
     records: list[logging.LogRecord] = []
     handler = logging.Handler(logging.ERROR)
     handler.emit = records.append  # type: ignore[method-assign]
@@ -898,7 +898,7 @@ def test_before_that_they_go_together() -> None:
     assert len(desk.embedder.requests) == 1
 
 
-# -- errors that nobody thought of
+# -- errors that were not foreseen
 
 
 def test_a_log_that_meets_an_unforeseen_error_is_deferred_and_its_neighbours_stand(
@@ -920,11 +920,11 @@ def test_a_log_that_meets_an_unforeseen_error_is_deferred_and_its_neighbours_sta
     assert tally.errors == 1
     together, alone = (record.getMessage() for record in caplog.records)
     assert together == (
-        f"chunk {desk.run_id}:1:0 met an error that nobody thought of (KeyError): its logs are "
+        f"chunk {desk.run_id}:1:0 met an error that was not foreseen (KeyError): its logs are "
         "taken one by one"
     )
     assert alone.startswith(
-        f"log log1 in {A} is deferred: it meets an error that nobody thought of (KeyError at "
+        f"log log1 in {A} is deferred: it meets an error that was not foreseen (KeyError at "
     )
     assert "stumbling" in alone and alone.endswith("); please report it")
     ((reason, count),) = tally.reasons.items()
@@ -947,8 +947,8 @@ def test_reusable_vectors_that_meet_one_are_paid_for_instead(
     assert tally == {}
     (record,) = caplog.records
     assert record.getMessage().startswith(
-        f"chunk {desk.run_id}:1:0: no vector is taken over, because reading them met an error that "
-        "nobody thought of (ValueError at "
+        f"chunk {desk.run_id}:1:0: no vector is reused, because reading them met an error that "
+        "was not foreseen (ValueError at "
     )
     assert record.getMessage().endswith("); please report it")
 
