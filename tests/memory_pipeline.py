@@ -21,6 +21,7 @@ from enrich.embedding.in_memory import (
     vector_of,
 )
 from enrich.enrichment.enricher import Enricher
+from enrich.enrichment.slow_indices import SlowIndices
 from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import TransientError
 from enrich.ledger.in_memory import in_memory_ledger
@@ -87,7 +88,8 @@ class MemoryPipeline:
         )
         trials = WriteTrials(self.store.engines, self.ledger.index_states, "host/1")
         self.enricher = Enricher(
-            *(self.settings, self.store, self.resolver, self.ledger, throttle, trials)
+            *(self.settings, self.store, self.resolver, self.ledger, throttle, trials),
+            SlowIndices(lambda: self.later),
         )
         self.backfill = Backfill(
             Parts(

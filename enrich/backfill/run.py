@@ -22,6 +22,7 @@ from enrich.backfill.survey import Survey
 from enrich.embedding.resolver import Resolver
 from enrich.enrichment.comparing import Locations
 from enrich.enrichment.enricher import Enricher
+from enrich.enrichment.slow_indices import SlowIndices
 from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import Halt, NotHere, RunClosed, TransientError
 from enrich.ledger import Ledger
@@ -78,7 +79,13 @@ class Backfill:
         self._chunks = Chunks(
             parts.ledger,
             Enricher(
-                parts.settings, parts.store, parts.resolver, parts.ledger, parts.throttle, trials
+                parts.settings,
+                parts.store,
+                parts.resolver,
+                parts.ledger,
+                parts.throttle,
+                trials,
+                SlowIndices(),
             ),
             self._progress,
             configuration=self._configuration,

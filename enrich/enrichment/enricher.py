@@ -14,6 +14,7 @@ from enrich.embedding.locations import VectorLocation
 from enrich.embedding.resolver import Resolver, Reusable
 from enrich.enrichment.outcomes import IN_DOUBT, OVERLOADED, UNREADABLE, Judge, Tally
 from enrich.enrichment.run_usage import RunUsage
+from enrich.enrichment.slow_indices import SlowIndices
 from enrich.enrichment.text_groups import TextGroup, text_groups
 from enrich.enrichment.write_trials import DEAD, Sorted, WriteTrials
 from enrich.enrichment.writer import IndexSilent, Writer
@@ -59,6 +60,7 @@ class Enricher:
         ledger: Ledger,
         throttle: WriteThrottle,
         trials: WriteTrials,
+        slow_indices: SlowIndices,
     ) -> None:
         self._store = store
         self._resolver = resolver
@@ -67,7 +69,7 @@ class Enricher:
         self._scope_of = settings.reuse_scope
         self._mask = masker_of(settings.enrich_mask)
         self._judge = Judge(levels=settings.enrich_levels)
-        self._writer = Writer(settings, store, ledger, throttle, trials, self._judge)
+        self._writer = Writer(settings, store, ledger, throttle, trials, self._judge, slow_indices)
         #: The indices of the chunk at work.
         self._sorted = Sorted()
         #: Those of them that were in trouble before it.
@@ -110,9 +112,24 @@ class Enricher:
             if reference.index not in self._sorted.dead | self._sorted.waiting
         ]
         reusable = self._reusable(chunk)
-        references = self._try(chunk, references, reusable, tally)
+        to_try = [one for one in references if one.index in self._sorted.to_try]
+        # A write to an index whose engine has died is waited for in vain.
+        certain = [one for one in references if one.index not in self._sorted.to_try]
+        self._carry_out(chunk, lease, certain, reusable, tally)
+        tried = self._try(chunk, to_try, reusable, tally)
+        self._carry_out(chunk, lease, tried, reusable, tally)
+        return tally
+
+    def _carry_out(
+        self,
+        chunk: Chunk,
+        lease: Lease,
+        references: Sequence[Reference],
+        reusable: Reusable,
+        tally: Tally,
+    ) -> None:
         if not references:
-            return tally
+            return
         if lease.workers_lost < WORKERS_LOST_BEFORE_ALONE:
             tally.include(self._together(chunk, references, reusable))
         else:
@@ -126,7 +143,6 @@ class Enricher:
                     else:
                         self._ledger.chunks.note_alone(chunk.id, lease.owner, group.fingerprint)
                     self._do(chunk, [group], reusable, tally)
-        return tally
 
     def _left_out(self, chunk: Chunk) -> Tally:
         """What became of logs in indices that are not written to now."""
@@ -157,7 +173,7 @@ class Enricher:
         self, chunk: Chunk, references: Sequence[Reference], reusable: Reusable, tally: Tally
     ) -> list[Reference]:
         """Give each index in doubt one vector and a refresh; the references still to be handled."""
-        left = [one for one in references if one.index not in self._sorted.to_try]
+        left: list[Reference] = []
         for index in sorted(self._sorted.to_try):
             of_index = [one for one in references if one.index == index]
             written = False

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from enrich.enrichment.outcomes import CHANGED, NO_VECTOR, OVERLOADED, UNREADABLE, Judge, Tally
+from enrich.enrichment.slow_indices import SlowIndices
 from enrich.enrichment.text_groups import TextGroup
 from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import TransientError
@@ -46,6 +47,7 @@ class Writer:
         throttle: WriteThrottle,
         trials: WriteTrials,
         judge: Judge,
+        slow_indices: SlowIndices,
     ) -> None:
         self._settings = settings
         self._documents = store.documents
@@ -53,6 +55,7 @@ class Writer:
         self._throttle = throttle
         self._trials = trials
         self._judge = judge
+        self._slow_indices = slow_indices
         #: Indices of the write at hand that are being tried.
         self._tried: Set[str] = frozenset()
 
@@ -108,7 +111,9 @@ class Writer:
                         (source, self._write_of(chunk, document, added)) for document in documents
                     ]
         # A request lasts as long as the slowest index in it.
-        for written_now in _healthy_first(planned, troubled):
+        indices = {write.document.reference.index for _, write in planned}
+        apart = self._slow_indices.to_part(indices)
+        for written_now in _healthy_first(planned, apart, troubled):
             again = self._write_once(chunk, written_now, tally)
             if again:
                 self._write_again(chunk, again, tally)
@@ -131,7 +136,9 @@ class Writer:
         changed: list[tuple[Outcome, Write]] = []
         verdicts: list[tuple[Verdict, str]] = []
         for batch in self._throttle.batches([write for _, write in planned]):
-            verdicts += self._answered(batch)
+            batch_indices = {write.document.reference.index for write in batch}
+            with self._slow_indices.watch(batch_indices, tally.troubled):
+                verdicts += self._answered(batch)
         refused = _refused_as_a_whole([write for _, write in planned], verdicts)
         for (outcome, write), (verdict, kind) in zip(planned, verdicts, strict=True):
             reference = write.document.reference
@@ -210,15 +217,16 @@ class Writer:
 
 
 def _healthy_first(
-    planned: Sequence[tuple[Outcome, Write]], troubled: Set[str]
+    planned: Sequence[tuple[Outcome, Write]], apart: Set[str], troubled: Set[str]
 ) -> Iterator[list[tuple[Outcome, Write]]]:
-    """The writes to healthy indices, and behind them those to indices in trouble."""
-    healthy: list[tuple[Outcome, Write]] = []
-    others: list[tuple[Outcome, Write]] = []
+    """The writes to healthy indices, those to each index `apart`, and behind them those to indices
+    in trouble."""
+    parts: dict[tuple[bool, str], list[tuple[Outcome, Write]]] = {}
     for one in planned:
-        in_trouble = one[1].document.reference.index in troubled
-        (others if in_trouble else healthy).append(one)
-    return (some for some in (healthy, others) if some)
+        index = one[1].document.reference.index
+        part = index in troubled, index if index in apart - troubled else ""
+        parts.setdefault(part, []).append(one)
+    return (parts[part] for part in sorted(parts))
 
 
 def _refused_as_a_whole(

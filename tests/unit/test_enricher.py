@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import orjson
 import pytest
 from hypothesis import Phase, given, settings
@@ -776,7 +777,8 @@ def test_an_index_of_a_native_engine_is_tried_with_one_log_first() -> None:
     desk.store.indices[A].native = True
     tally = desk.work(found)
     assert told(tally) == {"embedded": 3}
-    assert sent(desk) == [["one"], ["three", "two"]]
+    # What need not be tried waits for no try.
+    assert sent(desk) == [["three"], ["one"], ["two"]]
     assert desk.ledger.index_states.of([A]) == {A: IndexState.WORKS}
 
 
@@ -853,18 +855,42 @@ def test_a_closed_index_is_in_no_trouble_that_passes() -> None:
     assert desk.ledger.index_states.in_trouble([B]) == set()
 
 
-def test_indices_in_trouble_are_written_behind_the_others() -> None:
-    desk = Desk()
-    found = [*desk.find(["one"]), *desk.find(["two"], B), *desk.find(["three"], "c_2026_11")]
-    desk.ledger.index_states.note_trouble([A])
+def written_together(desk: Desk) -> list[list[str]]:
+    """The indices of each request that writes, from now on."""
     requests: list[list[str]] = []
     write = desk.store.documents.write
 
     def recorded(writes: Sequence[Write]) -> Any:
-        requests.append(sorted(one.document.reference.index for one in writes))
+        requests.append(sorted({one.document.reference.index for one in writes}))
         return write(writes)
 
     object.__setattr__(desk.store.documents, "write", recorded)
+    return requests
+
+
+def test_an_index_that_the_others_wait_for_is_found_and_written_behind_them() -> None:
+    desk = Desk()
+
+    def takes_long(write: Write) -> None:
+        desk.later += 3.0
+
+    desk.find([], B)
+    desk.store.indices[B].answer = takes_long
+    requests = written_together(desk)
+    chunk = desk.chunk([])
+    for n in range(3):
+        found = [*desk.find([f"one {n}"], A, f"a{n}"), *desk.find([f"two {n}"], B, f"b{n}")]
+        tally = desk.enricher.work(msgspec.structs.replace(chunk, references=tuple(found)), GO)
+        assert told(tally) == {"embedded": 2}
+    assert requests == [[A, B], [A], [B], [A], [B]]
+    assert desk.ledger.index_states.in_trouble([A, B]) == {B}
+
+
+def test_indices_in_trouble_are_written_behind_the_others() -> None:
+    desk = Desk()
+    found = [*desk.find(["one"]), *desk.find(["two"], B), *desk.find(["three"], "c_2026_11")]
+    desk.ledger.index_states.note_trouble([A])
+    requests = written_together(desk)
     assert told(desk.work(found)) == {"embedded": 3}
     assert requests == [[B, "c_2026_11"], [A]]
 
