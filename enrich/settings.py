@@ -11,13 +11,13 @@ import codecs
 import os
 import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
 from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -25,7 +25,9 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from enrich.errors import SettingsError
 from enrich.models import project_of
-from enrich.setting_forms import embeddings_api
+from enrich.setting_forms import embeddings_api, opensearch_url
+from enrich.setting_forms.opensearch_url import Node, Nodes, read_nodes
+from enrich.setting_forms.url_parts import url_parts
 from enrich.text.extract import LEAST_CUT_BYTES, MAX_TEXT_BYTES
 from enrich.text.masking import expanded
 
@@ -88,14 +90,23 @@ class Settings(BaseSettings):
     enrich_max_request_inputs: int = Field(0, ge=0, le=MAX_INPUTS_PER_REQUEST)
     enrich_max_request_bytes: int = Field(0, ge=0, le=MAX_REQUEST_BYTES)
 
-    # -- OpenSearch
+    # -- OpenSearch: its nodes (opensearch_url), or one by host, port and use_ssl
+    opensearch_url: SecretStr = SecretStr("")
     opensearch_host: str = "localhost"
     opensearch_port: int = Field(9200, ge=1, le=65_535)
     opensearch_user: str = ""
     opensearch_password: SecretStr = SecretStr("")
+    opensearch_token: SecretStr = SecretStr("")
+    #: JSON, name to value.
+    opensearch_headers: SecretStr = SecretStr("")
+    opensearch_auth: Literal["basic", "aws"] = "basic"
+    opensearch_aws_service: Literal["es", "aoss"] = "es"
+    aws_region: str = ""
     opensearch_use_ssl: bool = True
     opensearch_verify_certs: bool = True
     opensearch_ca_certs: str = ""
+    opensearch_client_cert: str = ""
+    opensearch_client_key: str = ""
     opensearch_timeout_seconds: float = Field(30.0, gt=0)
 
     # -- Redis: broker, ledger, API quota (redis_url); vectors (cache_url)
@@ -204,7 +215,7 @@ class Settings(BaseSettings):
     @field_validator("openai_base_url")
     @classmethod
     def _http_url(cls, value: str) -> str:
-        parts = _url_parts(value)
+        parts = url_parts(value)
         if parts is None or parts.scheme not in ("http", "https"):
             raise ValueError("must be a URL that starts with http:// or https://")
         if parts.username or parts.password:
@@ -222,7 +233,7 @@ class Settings(BaseSettings):
     @classmethod
     def _proxy_url(cls, value: SecretStr) -> SecretStr:
         url = value.get_secret_value().strip()
-        parts = _url_parts(url)
+        parts = url_parts(url)
         if url in ("", "none"):
             return SecretStr(url)
         if parts is None or parts.scheme not in ("http", "https", "socks5", "socks5h"):
@@ -273,16 +284,15 @@ class Settings(BaseSettings):
             )
         if "," in host or ";" in host:
             raise ValueError(
-                "several hosts are not supported: give one, or the name of a load balancer before "
-                "them"
+                "must be one host: several nodes are OPENSEARCH_URL, separated by commas"
             )
         if "://" in host:
             raise ValueError(
                 "must be a host name alone: http:// or https:// is OPENSEARCH_USE_SSL, and the "
-                "port is OPENSEARCH_PORT"
+                "port is OPENSEARCH_PORT; a whole address is OPENSEARCH_URL"
             )
         if "/" in host or "?" in host or "#" in host:
-            raise ValueError("must be a host name alone: OpenSearch under a path is not supported")
+            raise ValueError("must be a host name alone: OpenSearch under a path is OPENSEARCH_URL")
         if host.count(":") == 1:
             raise ValueError("must be a host name alone: the port is OPENSEARCH_PORT")
         if not host or not host.isprintable() or any(map(str.isspace, host)):
@@ -295,6 +305,69 @@ class Settings(BaseSettings):
         if ":" in value:
             raise ValueError("must not have a colon: the password is OPENSEARCH_PASSWORD")
         return value
+
+    @field_validator("opensearch_url")
+    @classmethod
+    def _nodes(cls, value: SecretStr) -> SecretStr:
+        if url := value.get_secret_value().strip():
+            read_nodes(url)
+        return SecretStr(url)
+
+    @field_validator("opensearch_token")
+    @classmethod
+    def _one_word(cls, value: SecretStr) -> SecretStr:
+        token = value.get_secret_value().strip()
+        if not re.fullmatch(r"[!-~]*", token):
+            raise ValueError("must consist of printable ASCII characters, without spaces")
+        return SecretStr(token)
+
+    @field_validator("opensearch_headers")
+    @classmethod
+    def _header_fields(cls, value: SecretStr) -> SecretStr:
+        embeddings_api.headers_object(value.get_secret_value())
+        return value
+
+    @model_validator(mode="after")
+    def _one_address(self) -> Self:
+        if not self._in_url:
+            return self
+        nodes, given = self._in_url.nodes, self.model_fields_set
+        for name, of_nodes in (
+            ("opensearch_host", {node.bare_host for node in nodes}),
+            ("opensearch_port", {node.port for node in nodes}),
+            ("opensearch_use_ssl", {node.secured for node in nodes}),
+        ):
+            if name in given and of_nodes != {getattr(self, name)}:
+                raise ValueError(
+                    f"OPENSEARCH_URL and {name.upper()} name different addresses: keep one of them"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _one_login(self) -> Self:
+        if self._in_url and self._in_url.user:
+            if self.opensearch_user not in ("", self._in_url.user):
+                raise ValueError("OPENSEARCH_URL and OPENSEARCH_USER name two users: keep one")
+            password = self.opensearch_password.get_secret_value()
+            if self._in_url.password and password not in ("", self._in_url.password):
+                raise ValueError(
+                    "OPENSEARCH_URL and OPENSEARCH_PASSWORD have two passwords: keep one"
+                )
+        ways = {
+            "OPENSEARCH_USER" if self.opensearch_user else "the user of OPENSEARCH_URL": bool(
+                self.opensearch_login[0]
+            ),
+            "OPENSEARCH_TOKEN": bool(self.opensearch_token.get_secret_value()),
+            "authorization in OPENSEARCH_HEADERS": "authorization" in self.opensearch_header_fields,
+            "OPENSEARCH_AUTH=aws": self.opensearch_auth == "aws",
+        }
+        if len(used := [way for way, is_used in ways.items() if is_used]) > 1:
+            raise ValueError(f"{' and '.join(used)}: OpenSearch takes one login, keep one of them")
+        if self.opensearch_client_key and not self.opensearch_client_cert:
+            raise ValueError("OPENSEARCH_CLIENT_KEY needs OPENSEARCH_CLIENT_CERT")
+        if self.opensearch_client_cert and not self.opensearch_nodes[0].secured:
+            raise ValueError("OPENSEARCH_CLIENT_CERT needs https: http is not encrypted")
+        return self
 
     @model_validator(mode="after")
     def _times_in_order(self) -> Self:
@@ -315,9 +388,35 @@ class Settings(BaseSettings):
         return self
 
     @property
-    def opensearch_url(self) -> str:
-        scheme = "https" if self.opensearch_use_ssl else "http"
-        return f"{scheme}://{self.opensearch_host}:{self.opensearch_port}"
+    def _in_url(self) -> Nodes | None:
+        url = self.opensearch_url.get_secret_value()
+        return read_nodes(url) if url else None
+
+    @property
+    def opensearch_nodes(self) -> tuple[Node, ...]:
+        """Where OpenSearch is asked; one at least, all encrypted or none."""
+        if self._in_url:
+            return self._in_url.nodes
+        return (Node(self.opensearch_use_ssl, self.opensearch_host, self.opensearch_port),)
+
+    @property
+    def opensearch_address(self) -> str:
+        """The URLs of the nodes, whatever order they were named in, without a login."""
+        return ", ".join(sorted(map(str, self.opensearch_nodes)))
+
+    @property
+    def opensearch_login(self) -> tuple[str, str]:
+        """User and password, wherever they stand; an empty user for none."""
+        user, password = self.opensearch_user, self.opensearch_password.get_secret_value()
+        if self._in_url:
+            user, password = user or self._in_url.user, password or self._in_url.password
+        return user, password
+
+    @property
+    def opensearch_header_fields(self) -> dict[str, str]:
+        """What every request to OpenSearch carries besides; names in lower case."""
+        fields = embeddings_api.headers_object(self.opensearch_headers.get_secret_value())
+        return {name.lower(): value for name, value in fields.items()}
 
     @property
     def vector_cache_url(self) -> str:
@@ -365,21 +464,13 @@ class Settings(BaseSettings):
         shown: dict[str, str] = {}
         for name, value in self:
             if isinstance(value, SecretStr):
-                plain = value.get_secret_value()
-                if name == "openai_extra_headers":
-                    text = embeddings_api.shown_headers(embeddings_api.headers_object(plain))
-                else:
-                    text = without_password(plain) if name in _URLS else ("***" if plain else "")
+                text = _SHOWN.get(name, _hidden)(value.get_secret_value())
             elif isinstance(value, tuple):
                 text = ",".join(value)
             else:
                 text = "" if value is None else str(value)
             shown[name.upper()] = text
         return shown
-
-
-#: Secrets of which all but the password may be shown.
-_URLS = ("redis_url", "cache_url", "openai_proxy")
 
 
 def without_password(url: str) -> str:
@@ -392,6 +483,25 @@ def without_password(url: str) -> str:
         host = parts.netloc.rpartition("@")[2]
         parts = parts._replace(netloc=f"{parts.username or ''}:***@{host}")
     return urlunsplit(parts)
+
+
+def _hidden(secret: str) -> str:
+    return "***" if secret else ""
+
+
+def _shown_headers(secret: str) -> str:
+    return embeddings_api.shown_headers(embeddings_api.headers_object(secret))
+
+
+#: Secrets of which a part may be shown.
+_SHOWN: Mapping[str, Callable[[str], str]] = {
+    "redis_url": without_password,
+    "cache_url": without_password,
+    "openai_proxy": without_password,
+    "openai_extra_headers": _shown_headers,
+    "opensearch_url": opensearch_url.shown,
+    "opensearch_headers": _shown_headers,
+}
 
 
 #: Options of a Redis URL that both of its clients can be given (enrich/redis_client.py).
@@ -428,7 +538,7 @@ def _check_redis_url(url: str) -> None:
         raise ValueError(
             "several hosts are not supported, neither Redis Cluster nor Sentinel: give one"
         )
-    parts = _url_parts(url)
+    parts = url_parts(url)
     if parts is None or scheme not in ("redis", "rediss"):
         raise ValueError(
             "must be a URL that starts with redis:// or rediss://; special characters in its "
@@ -450,23 +560,11 @@ def _check_redis_url(url: str) -> None:
             raise ValueError(f"{name} needs rediss://: redis:// is not encrypted")
 
 
-def _url_parts(url: str) -> SplitResult | None:
-    """The parts of a URL that names a host, or None; what the parser says may quote a password."""
-    try:
-        parts = urlsplit(url)
-        whole = parts.hostname and (parts.port is None or parts.port)
-    except ValueError:
-        return None
-    # A password with "/", "?" or "#" would end the host early, and show.
-    stray = "@" in parts.path + parts.query + parts.fragment
-    return parts if whole and not stray else None
-
-
 #: Whose names must be ours; what others read under them.
 _OURS = ("ENRICH_", "OPENSEARCH_", "OPENAI_", "EMBEDDING_")
 _OTHERS = re.compile(
     # The images of OpenSearch and its Dashboards, and its own scripts.
-    r"OPENSEARCH_(INITIAL_ADMIN_PASSWORD|JAVA_OPTS|JAVA_HOME|HOME|PATH_CONF|TMPDIR|HOSTS|URL)"
+    r"OPENSEARCH_(INITIAL_ADMIN_PASSWORD|JAVA_OPTS|JAVA_HOME|HOME|PATH_CONF|TMPDIR|HOSTS)"
     # The client of the embeddings API.
     r"|OPENAI_(ORG_ID|ORGANIZATION|PROJECT_ID|ADMIN_KEY|WEBHOOK_SECRET|LOG|API_TYPE|API_VERSION)"
     # What Kubernetes and links of containers add for each service.

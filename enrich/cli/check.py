@@ -144,7 +144,7 @@ class Check:
                 "no limit of cost a day is set: who writes logs decides what is paid, at full "
                 "speed about $2 a second; set ENRICH_MAX_COST_PER_DAY (in USD)"
             )
-        if settings.opensearch_use_ssl and not settings.opensearch_verify_certs:
+        if settings.opensearch_nodes[0].secured and not settings.opensearch_verify_certs:
             self._warn("OPENSEARCH_VERIFY_CERTS is false: anybody in between can read the logs")
 
     def _look_at_redis(self) -> None:
@@ -210,9 +210,13 @@ class Check:
     def _look_at_opensearch(self) -> None:
         settings = self._settings
         store = wiring.build_store(settings)
-        who = f" as {settings.opensearch_user}" if settings.opensearch_user else ""
+        user = settings.opensearch_login[0]
+        who = f" as {user}" if user else ""
+        if settings.opensearch_auth == "aws":
+            who = f", signed for {settings.opensearch_aws_service}"
+        self._look_at_nodes(store)
         version = store.version()
-        self._ok(f"{version} at {settings.opensearch_url}{who}")
+        self._ok(f"{version} at {store.connection.url}{who}")
         if version.objection:
             self._bad(version.objection, 3)
             return
@@ -244,6 +248,16 @@ class Check:
             self.pending = 0
             return
         self._look_at_indices(store)
+
+    def _look_at_nodes(self, store: LogStore) -> None:
+        if len(self._settings.opensearch_nodes) == 1:
+            return
+        nodes = store.connection.nodes()
+        for url, trouble in nodes:
+            if not trouble:
+                self._ok(f"node {url} answers")
+            else:
+                self._warn(f"node {url} is left out until it answers: {trouble}")
 
     def _look_at_cluster(self, store: LogStore) -> None:
         with self._or_unseen("whether the k-NN plugin is installed"):

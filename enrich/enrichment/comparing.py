@@ -52,7 +52,7 @@ class Comparing:
             url=settings.openai_base_url,
             model=settings.embedding_model,
             dimensions=settings.embedding_dimensions,
-            where=f"{settings.opensearch_url} {settings.index_expression}",
+            where=f"{settings.opensearch_address} {settings.index_expression}",
             form=Endpoint.of(settings).form,
         )
         self._guard = SpaceGuard(

@@ -342,7 +342,7 @@ def disagreements(workers: Sequence[WorkerNote]) -> list[str]:
 
 def place_of(settings: Settings, host: str) -> str:
     """Tells one OpenSearch from another; one on loopback is its host's own."""
-    url = settings.opensearch_url
+    url = settings.opensearch_address
     local = any(name in url for name in ("localhost", "127.0.0.1", "[::1]"))
     return f"{url} of {host}" if local else url
 

@@ -1,12 +1,13 @@
 """The log store: everything that enrich asks of OpenSearch, by rooms.
 
-`connection` speaks to the server and `paths` names indices to it, `pages` searches what is pending,
-`documents` reads and writes by reference, `stored_vectors` reads what others reuse, `preflight`
-decides which indices may be written, `engines` whether their k-NN engine runs, `wholeness` whether
-a document would be written back whole, `write_probe` whether a vector would be taken, `templates`
-is for indices to come, `stats` counts and searches for people, `scope` is what both searchers mean
-by all indices, `coverage` what an answer left out, `version` tells which OpenSearch it is. The rest
-sees `LogStore` only.
+`connection` speaks to the server, `nodes` says which of several, `aws` what a request is signed
+with and `refusals` what an answer other than 2xx means. `paths` names indices to it, `pages`
+searches what is pending, `documents` reads and writes by reference, `stored_vectors` reads what
+others reuse, `preflight` decides which indices may be written, `engines` whether their k-NN engine
+runs, `wholeness` whether a document would be written back whole, `write_probe` whether a vector
+would be taken, `templates` is for indices to come, `stats` counts and searches for people, `scope`
+is what both searchers mean by all indices, `coverage` what an answer left out, `version` tells
+which OpenSearch it is. The rest sees `LogStore` only.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from enrich.log_store.shapes import translates_shapes
 from enrich.log_store.stats import Stats
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.log_store.templates import Templates, index_template
-from enrich.log_store.version import Version, read_version
+from enrich.log_store.version import SERVERLESS, Version, read_version
 from enrich.log_store.wholeness import Trial, Wholeness
 from enrich.settings import Settings
 
@@ -95,4 +96,7 @@ class LogStore:
 
     def version(self) -> Version:
         """Distribution and version, such as "opensearch 3.5.0"; the cheapest proof of a line."""
+        if self.connection.is_serverless:
+            # It tells no version.
+            return Version(SERVERLESS, "")
         return read_version(self.connection)

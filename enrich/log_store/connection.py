@@ -3,6 +3,11 @@
 The only importer of opensearchpy. Answers are returned as text and decoded by the callers into
 exactly what they need, because `_source` must be handed on byte for byte. Error texts of
 OpenSearch quote document values, so only their type and status ever leave this module.
+
+Of several nodes the client's own pool gives each request to the next; one that fails is left alone
+for a while (`nodes` says which are asked at all). A request goes to another node only if the first
+cannot have done it, or if it only reads: what becomes of a write whose answer was lost is for the
+caller to find out.
 """
 
 from __future__ import annotations
@@ -13,12 +18,12 @@ import math
 import re
 import ssl
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 from urllib.parse import urlencode
 
 import msgspec
-from opensearchpy import OpenSearch, Urllib3HttpConnection
+from opensearchpy import ConnectionPool, OpenSearch, Urllib3HttpConnection
 from opensearchpy.exceptions import (
     ConnectionError as OpenSearchConnectionError,
 )
@@ -29,17 +34,51 @@ from opensearchpy.exceptions import (
     TransportError,
 )
 from opensearchpy.serializer import Serializer
+from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
 from enrich.errors import (
-    AccessRefused,
     EnrichError,
     Halt,
     ServerUnavailable,
     SettingsError,
     TransientError,
+    cause_of,
 )
+from enrich.log_store.aws import Signing
+from enrich.log_store.aws import refusal as aws_refusal
 from enrich.log_store.bounded_answers import AnswerOutOfBounds, AnswerTooSlow, BoundedPool
+from enrich.log_store.nodes import PROBE_SECONDS, Admission, Identity, identity_of
+from enrich.log_store.refusals import (
+    CLIENT_CERTIFICATE,
+    PASSWORD,
+    NoAnswerInTime,
+    NoShardAnswers,
+    RequestRefused,
+    RightMissing,
+    TooDeep,
+    error_type,
+    is_the_nodes_own,
+    rights_in,
+    role_advice,
+    translated,
+)
 from enrich.settings import Settings
+
+__all__ = [
+    "LENIENT",
+    "Connection",
+    "NoAnswerInTime",
+    "NoShardAnswers",
+    "RequestRefused",
+    "RightMissing",
+    "TooDeep",
+    "decode",
+    "error_type",
+    "loads_leniently",
+    "ndjson",
+    "rights_in",
+    "role_advice",
+]
 
 T = TypeVar("T")
 
@@ -49,50 +88,6 @@ logging.getLogger("opensearch").setLevel(logging.CRITICAL)
 
 #: Indices are named by patterns; some may vanish, close or be hidden between two requests.
 LENIENT = {"ignore_unavailable": "true", "allow_no_indices": "true", "expand_wildcards": "open"}
-
-
-class RequestRefused(EnrichError):
-    """OpenSearch answered 4xx to a request that is not about access.
-
-    Attributes:
-        error_type: its `error.type`, such as `index_not_found_exception`.
-        status: the HTTP status.
-    """
-
-    def __init__(self, message: str, error_type: str, status: int) -> None:
-        super().__init__(message, error_type, status)
-        self.error_type = error_type
-        self.status = status
-
-    def __str__(self) -> str:
-        return str(self.args[0])
-
-
-class TooDeep(TransientError):
-    """An answer cannot be read, because a document in it is nested too deep."""
-
-
-class NoShardAnswers(TransientError):
-    """No shard of what was searched has a copy that answers."""
-
-
-class NoAnswerInTime(ServerUnavailable):
-    """A request was taken and not answered within OPENSEARCH_TIMEOUT_SECONDS."""
-
-
-class RightMissing(AccessRefused):
-    """OpenSearch knows OPENSEARCH_USER and does not allow what was asked (403).
-
-    Attributes:
-        rights: those that are missing, such as `indices:data/write/index`, as far as it says so.
-    """
-
-    def __init__(self, message: str, rights: tuple[str, ...] = ()) -> None:
-        super().__init__(message, rights)
-        self.rights = rights
-
-    def __str__(self) -> str:
-        return str(self.args[0])
 
 
 class _Verbatim(Serializer):
@@ -108,25 +103,125 @@ class _Verbatim(Serializer):
 
 
 class _BoundedConnection(Urllib3HttpConnection):
-    """The client's line, whose answers have bounds."""
+    """The client's line to one node, whose answers have bounds."""
+
+    def __init__(
+        self,
+        *arguments: Any,
+        certificate: tuple[str, str] | None = None,
+        connect_timeout: float | None = None,
+        **options: Any,
+    ) -> None:
+        """
+        Args:
+            certificate: the client's own, and its key; files.
+            connect_timeout: seconds; None: as long as for an answer.
+        """
+        self._certificate = certificate
+        self._connect_timeout = connect_timeout
+        super().__init__(*arguments, **options)
 
     def _create_urllib3_pool(self) -> None:
         super()._create_urllib3_pool()
-        self.pool = BoundedPool(self.pool, self.timeout)
+        if self._certificate:
+            # Here and not by the client, which sends none where it does not verify the server.
+            self.pool.cert_file, self.pool.key_file = self._certificate
+        self.pool = BoundedPool(self.pool, self.timeout, self._connect_timeout)
+
+    @property
+    def url(self) -> str:
+        return f"{self.host}{self.url_prefix}"
+
+    def perform_request(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().perform_request(*arguments, **options)
+        except TransportError as error:
+            error.node = self  # type: ignore[attr-defined]
+            raise
+
+
+def _probed(node: _BoundedConnection) -> Identity:
+    """Ask a node who it is. Raises TransportError, SerializationError: it is not to be asked."""
+    try:
+        _, _, body = node.perform_request("GET", "/", timeout=min(PROBE_SECONDS, node.timeout))
+    except TransportError as error:
+        # Alive; some roles may not ask, and some services answer nothing there.
+        if error.status_code in (401, 403) or (
+            error.status_code == 404 and not str(error.error).lstrip().startswith("<")
+        ):
+            return Identity()
+        raise
+    identity = identity_of(body)
+    if identity is None:
+        page = SerializationError("not JSON")
+        page.node = node  # type: ignore[attr-defined]
+        raise page
+    return identity
+
+
+class _Pool(ConnectionPool):
+    """The client's own, but for who decides which node is left alone, and for a look before."""
+
+    def __init__(self, connections: Any, **options: Any) -> None:
+        super().__init__(connections, dead_timeout=30, timeout_cutoff=2)
+        self.admission: Admission[_BoundedConnection] = Admission(_probed)
+        self._nodes: tuple[Any, ...] = self.orig_connections
+        self._looked = False
+
+    def get_connection(self) -> Any:
+        """
+        Raises:
+            OtherCluster
+            TransportError, SerializationError: of the node that was asked last; none answers.
+        """
+        if not self._looked:
+            # At all of them once, so that nodes of two clusters are seen before anything is asked.
+            self._looked = True
+            for node in self._nodes:
+                self._try(node)
+        failed: BaseException | None = None
+        for _ in self._nodes:
+            node = super().get_connection()
+            failed = self._try(node)
+            if failed is None:
+                return node
+        assert failed is not None
+        raise failed
+
+    def _try(self, node: _BoundedConnection) -> BaseException | None:
+        try:
+            self.admission.require(node)
+        except (TransportError, SerializationError) as error:
+            self.leave_alone(node)
+            return error
+        return None
+
+    def leave_alone(self, node: _BoundedConnection) -> None:
+        """For half a minute, and longer each time."""
+        self.admission.forget(node)
+        super().mark_dead(node)
+
+    def mark_dead(self, connection: Any, now: float | None = None) -> None:
+        """Not by the client, to which an index in trouble is a node's fault."""
 
 
 class Connection:
     """Requests to one OpenSearch. Built once per process, after the fork."""
 
     def __init__(self, settings: Settings) -> None:
-        """Raises SettingsError: OPENSEARCH_CA_CERTS cannot be used."""
-        self.url = settings.opensearch_url
+        """Raises SettingsError: a file that a setting names, or AWS_REGION, cannot be used."""
+        nodes = settings.opensearch_nodes
+        self.url = ", ".join(map(str, nodes))
+        self._where = (
+            "OPENSEARCH_URL"
+            if settings.opensearch_url.get_secret_value()
+            else "OPENSEARCH_HOST, OPENSEARCH_PORT, OPENSEARCH_USE_SSL"
+        )
         #: How long OpenSearch may wait for a shard before it writes: it has to give up before we
         #: do, or a write that was given up here would be done there later, and not be counted.
         self.write_timeout = f"{settings.opensearch_timeout_seconds * 500:.0f}ms"
-        password = settings.opensearch_password.get_secret_value()
         options: dict[str, Any] = {}
-        if settings.opensearch_use_ssl:
+        if nodes[0].secured:
             options = {
                 "use_ssl": True,
                 "verify_certs": settings.opensearch_verify_certs,
@@ -136,20 +231,55 @@ class Connection:
             if settings.opensearch_ca_certs:
                 _try_authorities(settings.opensearch_ca_certs)
                 options["ca_certs"] = settings.opensearch_ca_certs
+            if certificate := settings.opensearch_client_cert:
+                key = settings.opensearch_client_key or certificate
+                _try_certificate(certificate, key)
+                options["certificate"] = (certificate, key)
+        self._signing = Signing(settings) if settings.opensearch_auth == "aws" else None
+        if self._signing is not None:
+            options["http_auth"] = _signer(self._signing)
+        if len(nodes) > 1:
+            # One that does not answer at all shall not use up a task's time.
+            options["connect_timeout"] = PROBE_SECONDS
+        self.is_serverless = self._signing is not None and self._signing.service == "aoss"
+        self._spare = len(nodes) - 1
+        self._login = _login_of(settings)
         self._client = OpenSearch(
-            hosts=[{"host": settings.opensearch_host, "port": settings.opensearch_port}],
-            headers=_login(settings.opensearch_user, password),
+            hosts=[
+                {"host": node.bare_host, "port": node.port, "url_prefix": node.path}
+                for node in nodes
+            ],
+            headers=_headers(settings),
             timeout=settings.opensearch_timeout_seconds,
             # One owner for each failure: the task retries, not the client.
             max_retries=0,
             retry_on_timeout=False,
             serializer=_Verbatim(),
             connection_class=_BoundedConnection,
+            connection_pool_class=_Pool,
             **options,
         )
 
     def close(self) -> None:
         self._client.close()
+
+    def nodes(self) -> list[tuple[str, str]]:
+        """Each node's URL, and why it is not asked now; "" for one that answers.
+
+        Raises:
+            Halt: nodes are of two clusters; or no request can be made at all.
+        """
+        admission: Admission[_BoundedConnection] = Admission(_probed)
+        found = []
+        seeds: list[Any] = self._client.transport.seed_connections
+        for node in seeds:
+            try:
+                admission.require(node)
+            except (TransportError, SerializationError) as error:
+                found.append((node.url, str(self._named(error))))
+            else:
+                found.append((node.url, ""))
+        return found
 
     def request(
         self,
@@ -167,34 +297,74 @@ class Connection:
         headers = {"content-type": "application/x-ndjson"} if isinstance(body, bytes) else None
         # In the path, because the client takes a parameter called `timeout` for its own.
         where = f"{path}?{urlencode(params)}" if params else path
-        try:
-            answer = self._client.transport.perform_request(
-                method, where, body=body, headers=headers
-            )
-        except ConnectionTimeout:
-            raise NoAnswerInTime(f"OpenSearch at {self.url} did not answer in time") from None
-        except SSLError:
-            raise Halt(
-                f"OpenSearch at {self.url}: the TLS connection was refused; check its certificate, "
+        spare, renewed = self._spare, False
+        while True:
+            try:
+                answer = self._client.transport.perform_request(
+                    method, where, body=body, headers=headers
+                )
+            except (TransportError, SerializationError) as error:
+                if self._is_expired(error) and not renewed:
+                    renewed = True
+                    if self._signing is not None and self._signing.renew():
+                        continue
+                if self._left_alone(error) and spare and _may_be_repeated(error, method, path):
+                    spare -= 1
+                    continue
+                raise self._named(error) from None
+            return answer if isinstance(answer, str) else ""
+
+    def _left_alone(self, error: Exception) -> bool:
+        """Leave the node alone if the failure is its own; whether it is."""
+        node = getattr(error, "node", None)
+        if not self._spare or node is None or not _is_the_nodes_own(error):
+            return False
+        self._client.transport.connection_pool.leave_alone(node)
+        return True
+
+    def _is_expired(self, error: Exception) -> bool:
+        return (
+            isinstance(error, TransportError)
+            and self._signing is not None
+            and error.status_code == 403
+            and self._signing.is_expired(_said(error))
+        )
+
+    def _named(self, error: Exception) -> EnrichError:
+        """An error of the client in this project's words."""
+        node = getattr(error, "node", None)
+        url = node.url if node is not None and self._spare else self.url
+        if isinstance(error, ConnectionTimeout):
+            return NoAnswerInTime(f"OpenSearch at {url} did not answer in time")
+        if isinstance(error, SSLError):
+            if _wants_certificate(error):
+                return Halt(f"OpenSearch at {url} {CLIENT_CERTIFICATE}")
+            return Halt(
+                f"OpenSearch at {url}: the TLS connection was refused; check its certificate, "
                 "OPENSEARCH_CA_CERTS and OPENSEARCH_USE_SSL"
-            ) from None
-        except OpenSearchConnectionError as error:
+            )
+        if isinstance(error, OpenSearchConnectionError):
+            if isinstance(error.info, EnrichError):
+                return error.info
             if isinstance(error.info, AnswerTooSlow):
-                raise NoAnswerInTime(f"OpenSearch at {self.url} {error.info}") from None
+                return NoAnswerInTime(f"OpenSearch at {url} {error.info}")
             if isinstance(error.info, AnswerOutOfBounds):
-                raise TransientError(f"OpenSearch at {self.url} {error.info}") from None
-            raise ServerUnavailable(
-                f"OpenSearch at {self.url} cannot be reached: "
-                "check OPENSEARCH_HOST, OPENSEARCH_PORT, OPENSEARCH_USE_SSL and that it runs"
-            ) from None
-        except SerializationError:
-            raise TransientError(
-                f"OpenSearch at {self.url} answered with something that is not JSON: "
-                "is there a proxy before it?"
-            ) from None
-        except TransportError as error:
-            raise _translated(error, self.url) from None
-        return answer if isinstance(answer, str) else ""
+                return TransientError(f"OpenSearch at {url} {error.info}")
+            return ServerUnavailable(
+                f"OpenSearch at {url} cannot be reached: check {self._where} and that it runs"
+            )
+        if isinstance(error, SerializationError):
+            path = "; check the path in OPENSEARCH_URL" if self._where == "OPENSEARCH_URL" else ""
+            return TransientError(
+                f"OpenSearch at {url} answered with something that is not JSON: "
+                f"is there a proxy before it?{path}"
+            )
+        assert isinstance(error, TransportError)
+        if self._signing is not None and (
+            named := aws_refusal(cast(int, error.status_code), *_said(error), url)
+        ):
+            return named
+        return _translated(error, url, self._login)
 
     def ask(
         self,
@@ -219,6 +389,106 @@ def _try_authorities(path: str) -> None:
     else:
         return
     raise SettingsError(f"OPENSEARCH_CA_CERTS: {path} {reason}")
+
+
+def _try_certificate(certificate: str, key: str) -> None:
+    def refuse_password() -> str:
+        raise SettingsError(
+            f"OPENSEARCH_CLIENT_KEY: {key} is encrypted: give it without a password, readable by "
+            "the workers alone"
+        )
+
+    try:
+        ssl.create_default_context().load_cert_chain(certificate, key, password=refuse_password)
+    except ssl.SSLError:
+        reason = "do not hold a certificate and its key in PEM form"
+    except OSError as error:
+        reason = f"cannot be read ({error.strerror})"
+    else:
+        return
+    names = certificate if key == certificate else f"{certificate} and {key}"
+    raise SettingsError(f"OPENSEARCH_CLIENT_CERT and OPENSEARCH_CLIENT_KEY: {names} {reason}")
+
+
+def _signer(signing: Signing) -> Callable[..., Any]:
+    # Loads `requests`, which nothing else here needs.
+    from opensearchpy import Urllib3AWSV4SignerAuth
+
+    return cast(
+        Callable[..., Any], Urllib3AWSV4SignerAuth(signing, signing.region, signing.service)
+    )
+
+
+def _headers(settings: Settings) -> dict[str, str]:
+    headers = settings.opensearch_header_fields | _login(*settings.opensearch_login)
+    if token := settings.opensearch_token.get_secret_value():
+        headers["authorization"] = f"Bearer {token}"
+    return headers
+
+
+def _login_of(settings: Settings) -> tuple[str, str]:
+    """What the login is, and which settings it is in."""
+    if settings.opensearch_token.get_secret_value():
+        return "token", "OPENSEARCH_TOKEN"
+    if settings.opensearch_login[0]:
+        return PASSWORD if settings.opensearch_user else ("user or password", "OPENSEARCH_URL")
+    if settings.opensearch_header_fields:
+        return "request without a login", "OPENSEARCH_HEADERS"
+    return PASSWORD
+
+
+#: Last parts of paths by which POST only asks.
+_READS = frozenset({"_search", "_msearch", "_mget", "_count", "_field_caps"})
+
+
+def _may_be_repeated(error: Exception, method: str, path: str) -> bool:
+    """Whether a request that failed at one node may go to another.
+
+    What was taken and not answered in time is none: it may be slow at every node.
+    """
+    if isinstance(error, ConnectionTimeout) or isinstance(_cause(error), AnswerTooSlow):
+        return False
+    if isinstance(_cause(error), (NewConnectionError, ConnectTimeoutError)) or cause_of(
+        error, ssl.SSLCertVerificationError
+    ):
+        return True
+    return method in ("GET", "HEAD") or path.rpartition("/")[2] in _READS
+
+
+def _is_the_nodes_own(error: Exception) -> bool:
+    """Whether another node may do better."""
+    if not isinstance(error, TransportError):
+        return False
+    if isinstance(error, (ConnectionTimeout, OpenSearchConnectionError)):
+        cause = _cause(error)
+        if isinstance(cause, AnswerOutOfBounds):
+            return isinstance(cause, AnswerTooSlow)
+        return not isinstance(cause, EnrichError)
+    return is_the_nodes_own(cast(int, error.status_code), error.info)
+
+
+def _cause(error: Exception) -> Any:
+    return error.info if isinstance(error, TransportError) else None
+
+
+def _wants_certificate(error: SSLError) -> bool:
+    return bool(_ABOUT_OURS.search(str(error.error)))
+
+
+#: Alerts of a server that asks for a certificate of ours, or does not take it.
+_ABOUT_OURS = re.compile(
+    r"alert (certificate|bad certificate|unsupported certificate|unknown ca)", re.IGNORECASE
+)
+
+
+def _said(error: TransportError) -> tuple[Any, str]:
+    """What an answer that is no 2xx holds, as JSON or as text."""
+    return error.info, error.error if isinstance(error.error, str) else ""
+
+
+def _translated(error: TransportError, url: str, login: tuple[str, str] = PASSWORD) -> EnrichError:
+    info, text = _said(error)
+    return translated(cast(int, error.status_code), info, url, text=text, login=login)
 
 
 def _login(user: str, password: str) -> dict[str, str]:
@@ -264,70 +534,3 @@ def _whole(digits: str) -> int | float:
 
 def ndjson(rows: list[Any]) -> bytes:
     return b"\n".join(map(msgspec.json.encode, rows)) + b"\n"
-
-
-def error_type(info: Any) -> str:
-    """The `type` of the innermost telling error of an answer, "" if it has none."""
-    if not isinstance(info, dict):
-        return ""
-    error = info.get("error", info)
-    if not isinstance(error, dict):
-        return ""
-    roots = error.get("root_cause") or []
-    first = roots[0].get("type") if roots and isinstance(roots[0], dict) else None
-    return str(first or error.get("type") or "")
-
-
-def rights_in(info: Any) -> tuple[str, ...]:
-    """The missing rights that an error of the security plugin names; its reason also quotes the
-    user, which is why nothing else of it is handed on."""
-    named = _NO_PERMISSIONS.match(_reason(info))
-    return tuple(dict.fromkeys(_RIGHT.findall(named[1]))) if named else ()
-
-
-#: "no permissions for [indices:data/write/bulk[s], indices:data/write/index] and User [name=…".
-_NO_PERMISSIONS = re.compile(r"no permissions for \[(.*?)\] and User ")
-_RIGHT = re.compile(r"(?:cluster|indices):[a-z_]+/[a-z_/]+(?:\[[a-z_/]+\])?\*?")
-
-
-def role_advice(rights: Sequence[str]) -> str:
-    """Which role brings missing rights."""
-    templates = any("template" in right for right in rights)
-    name = "opensearch-role-template" if templates else "opensearch-role"
-    return f"give OPENSEARCH_USER the role in deploy/{name}.json"
-
-
-def _translated(error: TransportError, url: str) -> EnrichError:
-    status = cast(int, error.status_code)
-    kind = error_type(error.info)
-    if status == 401:
-        return AccessRefused(
-            f"OpenSearch at {url} refused the user or password (401): "
-            "check OPENSEARCH_USER and OPENSEARCH_PASSWORD"
-        )
-    if status == 403 and not kind:
-        return RightMissing(
-            f"OpenSearch at {url} does not allow this to OPENSEARCH_USER (403), and it is not its "
-            "security plugin that says so: check what stands before it, such as a proxy"
-        )
-    if status == 403 and kind != "cluster_block_exception":
-        rights = rights_in(error.info)
-        missing = f": {', '.join(rights)}" if rights else ""
-        return RightMissing(
-            f"OpenSearch at {url} does not allow this to OPENSEARCH_USER (403, {kind}{missing}): "
-            f"{role_advice(rights)}",
-            rights,
-        )
-    if status == 500 and kind == "security_exception":
-        # A write that the security plugin takes from nobody of whom it hides a part.
-        return RequestRefused(f"OpenSearch refused a request ({status}, {kind})", kind, status)
-    if status == 503 and kind == "search_phase_execution_exception":
-        return NoShardAnswers(f"OpenSearch is overloaded or in trouble ({status}, {kind})")
-    if status == 429 or status >= 500:
-        return TransientError(f"OpenSearch is overloaded or in trouble ({status}, {kind})")
-    return RequestRefused(f"OpenSearch refused a request ({status}, {kind})", kind, status)
-
-
-def _reason(info: Any) -> str:
-    error = info.get("error", info) if isinstance(info, dict) else None
-    return str(error.get("reason", "")) if isinstance(error, dict) else ""

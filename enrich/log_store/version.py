@@ -18,12 +18,17 @@ MINIMUM = (2, 12)
 TESTED = ((2, 19), (3, 5))
 
 
+#: https://docs.aws.amazon.com/opensearch-service/latest/developerguide/serverless-overview.html
+SERVERLESS = "opensearch-serverless"
+
+
 @dataclass(frozen=True)
 class Version:
     """What a server says of itself at `/`.
 
     Attributes:
-        distribution: "opensearch"; "elasticsearch" where it says nothing else.
+        distribution: "opensearch"; "elasticsearch" where it says nothing else; SERVERLESS where the
+            address or the settings say so.
         number: such as "3.5.0"; "" where it cannot be seen.
     """
 
@@ -36,6 +41,12 @@ class Version:
     @property
     def objection(self) -> str:
         """Why nothing can be written there, or ""."""
+        if self.distribution == SERVERLESS:
+            return (
+                "OpenSearch Serverless takes no document by its id in collections that search by "
+                "vectors, so no vector can be written beside a log: use a domain of Amazon "
+                "OpenSearch Service (OPENSEARCH_AWS_SERVICE=es); see docs/connections.md"
+            )
         if not self.number:
             return ""
         if self.distribution != "opensearch":

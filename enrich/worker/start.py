@@ -45,7 +45,15 @@ def end_if_impossible(settings: Settings, *, parts: bool) -> None:
 def _try_parts(settings: Settings) -> None:
     from enrich import wiring
 
-    wiring.build_store(settings).close()
+    store = wiring.build_store(settings)
+    try:
+        if len(settings.opensearch_nodes) > 1:
+            # Nodes of two clusters end the start; one that is away does not.
+            for url, trouble in store.connection.nodes():
+                if trouble:
+                    log.warning("node %s is left out until it answers: %s", url, trouble)
+    finally:
+        store.close()
     wiring.build_embedder(settings).close()
 
 

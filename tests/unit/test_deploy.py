@@ -200,7 +200,7 @@ def test_settings_of_compose_are_accepted(
         assert isinstance(value, str), f"{name}: YAML would turn it into a {type(value).__name__}"
         monkeypatch.setenv(name, re.sub(r"\$\{[^}]*\}", "x", value))
     settings = load_settings(openai_api_key="k")
-    assert settings.opensearch_url == "https://opensearch:9200"
+    assert settings.opensearch_address == "https://opensearch:9200"
     assert settings.vector_cache_url == "redis://:x@cache:6379/0"
 
 
@@ -379,7 +379,11 @@ def test_production_is_pinned_in_one_place() -> None:
 def test_every_import_is_of_a_package_that_is_named() -> None:
     # What another package brings may go with its next version.
     owners = packages_distributions()
-    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    lines = [
+        line
+        for file in ("requirements.txt", "requirements-extras.lock")
+        for line in (ROOT / file).read_text().splitlines()
+    ]
     named = {line.partition("==")[0].lower() for line in lines if "==" in line}
     for path in SHIPPED:
         for module in imported(path) - set(sys.stdlib_module_names) - {"enrich", "tasks"}:

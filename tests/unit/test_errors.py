@@ -17,6 +17,7 @@ from enrich.log_store.connection import (
     RightMissing,
     TooDeep,
 )
+from enrich.log_store.nodes import OtherCluster
 from enrich.worker import remote as workers
 
 SAMPLES: list[errors.EnrichError] = [
@@ -40,6 +41,7 @@ SAMPLES: list[errors.EnrichError] = [
     TooDeep("a sentence"),
     NoShardAnswers("a sentence"),
     NoAnswerInTime("a sentence"),
+    OtherCluster("a sentence"),
     writer.IndexSilent("a sentence"),
     RightMissing("not allowed"),
     RightMissing("not allowed", ("indices:data/write/index",)),

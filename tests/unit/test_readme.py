@@ -17,7 +17,6 @@ README = PAGES[0].read_text()
 
 #: Variables of other programs that our pages speak of.
 FOREIGN = {
-    "OPENSEARCH_URL",
     "OPENSEARCH_INITIAL_ADMIN_PASSWORD",
 }
 

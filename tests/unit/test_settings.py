@@ -67,6 +67,23 @@ WRONG: dict[str, list[str]] = {
         "a,qqq", "a;qqq", "host:9200", "a qqq", "a\nqqq", "host/", "a\x1bqqq",
     ],
     "OPENSEARCH_USER": ["admin:qqq"],
+    "OPENSEARCH_URL": [
+        "qqq", "ftp://qqq", "https://", "https:///qqq", "host:9200/qqq", "https://a,qqq", ",",
+        # With these a password ends the host or the node early, and would be shown.
+        "https://me:qqq/x@a", "https://me:qqq#x@a", "https://me:q,qq@a", "https://:qqq@a",
+        "https://me%3Aqqq:x@a", "https://a:qqq", "https://a:0", "https://q\u2100qq",
+        "https://a/?qqq", "https://a/x#qqq", "https://a/qqq x", "https://a/../qqq", "https://a qqq",
+        "https://a\n/qqq", "http://a,https://qqq", "https://me:qqq@a,https://you:qqq@b",
+    ],
+    "OPENSEARCH_TOKEN": ["qqq qqq", "qqq\nqqq", "qqq\u00e4", "qqq\x07"],
+    "OPENSEARCH_HEADERS": [
+        "qqq", "[]", '"qqq"', '{"x-key": 1, "qqq": 2}', '{"x-key": null}', '{"x key": "qqq"}',
+        '{"x-key": "qqq\\nqqq"}', '{"x-key": "\u00e4qqq"}', '{"Host": "qqq"}', '{"": "qqq"}',
+        '{"content-Length": "qqq"}', '{"X-Key": "qqq", "x-key": "qqq"}',
+    ],
+    "OPENSEARCH_AUTH": ["qqq", "AWS qqq"],
+    "OPENSEARCH_AWS_SERVICE": ["qqq", "s3 qqq"],
+    "OPENSEARCH_CLIENT_KEY": ["/qqq.pem"],
     "OPENSEARCH_PORT": ["qqq", "0", "65536", "9200.5"],
     "OPENSEARCH_USE_SSL": ["qqq"],
     "OPENSEARCH_VERIFY_CERTS": ["qqq"],
@@ -110,6 +127,9 @@ FREE = {
     "EMBEDDING_MODEL",
     "OPENSEARCH_PASSWORD",
     "OPENSEARCH_CA_CERTS",
+    "OPENSEARCH_CLIENT_CERT",
+    # Looked at only where requests are signed: others have it for other programs.
+    "AWS_REGION",
     "ENRICH_REDIS_PREFIX",
     "ENRICH_EXCLUDE_INDICES",
     "ENRICH_LOG_FILE",
@@ -301,6 +321,18 @@ def test_secrets_are_masked_everywhere() -> None:
     assert "qqq" not in " ".join([*shown.values(), repr(loaded), str(loaded)])
 
 
+def test_of_addresses_and_headers_all_but_the_secrets_is_shown() -> None:
+    loaded = load(
+        opensearch_url="https://me:qqq@a:9200/search, https://b",
+        opensearch_headers='{"X-Api-Key": "qqq", "x-tenant": "qqq"}',
+    )
+    shown = loaded.redacted()
+    assert shown["OPENSEARCH_URL"] == "https://me:***@a:9200/search, https://b"
+    assert shown["OPENSEARCH_HEADERS"] == '{"X-Api-Key": "***", "x-tenant": "***"}'
+    assert load(opensearch_token="qqq").redacted()["OPENSEARCH_TOKEN"] == "***"
+    assert "qqq" not in " ".join([*shown.values(), repr(loaded), loaded.opensearch_address])
+
+
 def test_unset_secret_shows_as_unset() -> None:
     assert load().redacted()["OPENSEARCH_PASSWORD"] == ""
     assert load().redacted()["CACHE_URL"] == ""
@@ -327,3 +359,79 @@ def test_any_url_is_taken_or_refused_without_its_password(name: str, password: s
         assert "QQQ" not in str(error)
     else:
         assert "QQQ" not in " ".join(loaded.redacted().values())
+
+
+@settings(deadline=None, max_examples=120, derandomize=True)
+@given(st.text())
+def test_no_password_of_opensearch_shows(password: str) -> None:
+    secret = f"QQQ{password}QQQ"
+    try:
+        loaded = load(opensearch_url=f"https://user:{secret}@host/x")
+    except SettingsError as error:
+        assert "OPENSEARCH_URL" in str(error)
+        assert "QQQ" not in str(error)
+    else:
+        assert "QQQ" not in " ".join([*loaded.redacted().values(), loaded.opensearch_address])
+
+
+# -- OpenSearch's address and login
+
+
+@pytest.mark.parametrize(
+    ("url", "nodes"),
+    [
+        ("https://a", ["https://a:443"]),
+        ("http://A.example/", ["http://a.example:80"]),
+        ("https://a:9200//opensearch/x/", ["https://a:9200/opensearch/x"]),
+        ("https://[::1]:9200", ["https://[::1]:9200"]),
+        (" https://b:1 , https://a:2/p,https://b:1/ ,", ["https://b:1", "https://a:2/p"]),
+    ],
+)
+def test_a_url_names_nodes_with_their_paths(url: str, nodes: list[str]) -> None:
+    loaded = load(opensearch_url=url)
+    assert list(map(str, loaded.opensearch_nodes)) == nodes
+    assert loaded.opensearch_address == ", ".join(sorted(nodes))
+
+
+def test_host_and_port_are_one_node_as_ever() -> None:
+    (node,) = load(opensearch_host="os", opensearch_port=9201).opensearch_nodes
+    assert str(node) == "https://os:9201"
+    assert load(opensearch_use_ssl=False).opensearch_address == "http://localhost:9200"
+    assert load(opensearch_host="::1").opensearch_nodes[0].bare_host == "::1"
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"opensearch_host": "b"}, "OPENSEARCH_URL and OPENSEARCH_HOST"),
+        ({"opensearch_port": 9201}, "OPENSEARCH_URL and OPENSEARCH_PORT"),
+        ({"opensearch_use_ssl": False}, "OPENSEARCH_URL and OPENSEARCH_USE_SSL"),
+        ({"opensearch_user": "you"}, "OPENSEARCH_URL and OPENSEARCH_USER"),
+        ({"opensearch_password": "other"}, "OPENSEARCH_URL and OPENSEARCH_PASSWORD"),
+        ({"opensearch_token": "t"}, "user of OPENSEARCH_URL and OPENSEARCH_TOKEN.*one login"),
+        ({"opensearch_auth": "aws"}, "user of OPENSEARCH_URL and OPENSEARCH_AUTH=aws"),
+        ({"opensearch_headers": '{"Authorization": "x"}'}, "authorization in OPENSEARCH_HEADERS"),
+    ],
+)
+def test_two_addresses_or_logins_are_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        load(opensearch_url="https://me:secret@a:9200", **values)
+
+
+def test_the_same_address_twice_is_one() -> None:
+    loaded = load(
+        opensearch_url="https://me:p%40ss%2C@a:9200",
+        opensearch_host="a",
+        opensearch_port=9200,
+        opensearch_use_ssl=True,
+        opensearch_user="me",
+        opensearch_headers='{"x-tenant": "t"}',
+    )
+    assert loaded.opensearch_login == ("me", "p@ss,")
+    assert load(opensearch_url="https://a", opensearch_user="u").opensearch_login == ("u", "")
+
+
+def test_a_client_certificate_needs_tls() -> None:
+    with pytest.raises(SettingsError, match="OPENSEARCH_CLIENT_CERT needs https"):
+        load(opensearch_client_cert="/x", opensearch_url="http://a")
+    assert load(opensearch_client_cert="/x", opensearch_client_key="/y").opensearch_client_key
