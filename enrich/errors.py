@@ -54,6 +54,10 @@ class NotYet(TransientError):
         return str(self.args[0])
 
 
+class IndexBeingTried(NotYet):
+    """Another worker is trying single indices; other indices need not wait for that."""
+
+
 class NotHere(TransientError):
     """This process has other settings than the run; another worker has them and takes the work."""
 

@@ -8,7 +8,7 @@ from enrich.backfill.lease import is_dead, this_process
 from enrich.backfill.progress import Progress
 from enrich.enrichment.enricher import MAX_WORKERS_LOST, Enricher
 from enrich.enrichment.outcomes import IN_DOUBT, Tally
-from enrich.errors import Halt, IndexInTrouble, NotYet, TransientError
+from enrich.errors import Halt, IndexBeingTried, IndexInTrouble, NotYet, TransientError
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import Configuration
 from enrich.log_store import RequestRefused
@@ -86,7 +86,7 @@ class Chunks:
         except TransientError as error:
             self._ledger.counters.add_retry(chunk.run, str(error))
             self._ledger.chunks.release(chunk.id, owner)
-            if isinstance(error, IndexInTrouble):
+            if isinstance(error, IndexInTrouble | IndexBeingTried):
                 # No other chunk may end before this one: the next page is due now.
                 self._ledger.chunks.set_aside(chunk.id)
                 self._progress.advance(chunk.run, self._ledger.runs.state(chunk.run))

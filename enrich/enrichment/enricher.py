@@ -18,7 +18,7 @@ from enrich.enrichment.slow_indices import SlowIndices
 from enrich.enrichment.text_groups import TextGroup, text_groups
 from enrich.enrichment.write_trials import DEAD, Sorted, WriteTrials
 from enrich.enrichment.writer import IndexSilent, Writer
-from enrich.errors import IndexInTrouble, NotYet, TransientError, place_of
+from enrich.errors import IndexBeingTried, IndexInTrouble, TransientError, place_of
 from enrich.ledger import Lease, Ledger
 from enrich.log_store import Document, Presence
 from enrich.log_store.interfaces import RunStore
@@ -91,7 +91,9 @@ class Enricher:
         if tally.overloaded:
             raise IndexInTrouble(OVERLOADED)
         if tally.waiting:
-            raise NotYet("another worker is trying whether an index takes writes", TRIAL_SECONDS)
+            raise IndexBeingTried(
+                "another worker is trying whether an index takes writes", TRIAL_SECONDS
+            )
         if tally.unreadable and lease.tried:
             # A write whose answer was lost may have been carried out: the shards of a node that
             # has just started cannot be read yet.

@@ -27,6 +27,7 @@ SAMPLES: list[errors.EnrichError] = [
     errors.ServerUnavailable("a sentence"),
     errors.IndexInTrouble("a sentence"),
     errors.NotYet("a sentence", 5.0),
+    errors.IndexBeingTried("a sentence", 5.0),
     errors.RateLimited("asks for a pause"),
     errors.RateLimited("asks for a pause", 12.5),
     errors.RateLimited("asks for a pause", 0.0),

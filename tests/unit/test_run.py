@@ -16,6 +16,7 @@ from enrich.enrichment.enricher import MAX_WORKERS_LOST
 from enrich.errors import (
     AccessRefused,
     EnrichError,
+    IndexBeingTried,
     IndexInTrouble,
     RateLimited,
     ServerUnavailable,
@@ -232,6 +233,23 @@ def test_a_chunk_that_waits_for_an_index_in_trouble_takes_no_slot() -> None:
     assert list(one.messages) == [("scan_page", [run, 2])]
     one.store.indices[A].answer = lambda write: None
     one.backfill.embed_and_update(sick)
+    record = finish(one)
+    assert_adds_up(record)
+    assert record.vectors_written == one.vectorised() == 40
+
+
+def test_a_chunk_that_waits_for_the_try_of_an_index_takes_no_slot_either() -> None:
+    one = with_logs(40, enrich_max_chunks_in_flight=1)
+    run = begin(one)
+    (waiting,) = chunks(one)
+    one.messages.clear()
+    one.store.indices[A].native = True
+    assert one.ledger.index_states.lease(A, "another")
+    with pytest.raises(IndexBeingTried):
+        one.backfill.embed_and_update(waiting)
+    assert list(one.messages) == [("scan_page", [run, 2])]
+    one.ledger.index_states.release(A)
+    one.backfill.embed_and_update(waiting)
     record = finish(one)
     assert_adds_up(record)
     assert record.vectors_written == one.vectorised() == 40
