@@ -389,7 +389,7 @@ def settings_for(url: str, **values: Any) -> Settings:
         "_env_file": None,
         "openai_api_key": KEY,
         "openai_base_url": f"{url}/v1",
-        "openai_timeout_seconds": 5,
+        "openai_timeout_seconds": 60,
         "embedding_model": "text-embedding-3-large",
         "embedding_dimensions": 16,
         **values,
