@@ -2,13 +2,14 @@
 
 A write that is never answered holds a worker until its time-out, and memory of OpenSearch for
 ever. So an index that may have a dead engine is given one log and a refresh by one worker, before
-a text is bought for the rest of it, and is left alone for some minutes if it does not answer.
+a text is bought for the rest of it, and then the rest of that chunk, before other workers write to
+it. It is left alone for some minutes if it does not answer.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -43,11 +44,14 @@ class WriteTrials:
         self._engines = engines
         self._states = states
         self._owner = owner
+        #: Of those of the chunk at work that were to be tried: what took a log and a refresh.
+        self._proven: set[str] = set()
 
     @contextmanager
     def sort(self, indices: Collection[str]) -> Iterator[Sorted]:
         """Sort the indices of a chunk; what is to be tried is leased for as long as this lasts."""
         sorted_ = Sorted()
+        self._proven = set()
         states = self._states.of(sorted(indices))
         try:
             for index, state in states.items():
@@ -59,6 +63,10 @@ class WriteTrials:
                     mine = self._states.lease(index, self._owner)
                     (sorted_.to_try if mine else sorted_.waiting).add(index)
             yield sorted_
+            # One log may pass where many kill the engine: the others wait until the first chunk is
+            # written as a whole.
+            for index in self._proven:
+                self._states.note(index, IndexState.WORKS)
         finally:
             for index in sorted_.to_try:
                 self._states.release(index)
@@ -66,10 +74,13 @@ class WriteTrials:
     def shown_by_refresh(self, index: str) -> bool:
         """Whether the index, to which one log has just been written, works."""
         works = self._engines.proves_itself(index)
-        self._states.note(index, IndexState.WORKS if works else IndexState.DEAD)
+        if works:
+            self._proven.add(index)
+        else:
+            self._states.note(index, IndexState.DEAD)
         return works
 
-    def unanswered(self, indices: Iterable[str], *, alone: bool) -> bool:
+    def unanswered(self, indices: Sequence[str], *, alone: bool) -> bool:
         """A write to these was not answered: whether that is the fault of one of them.
 
         Args:
@@ -77,7 +88,10 @@ class WriteTrials:
         """
         if not self._engines.server_answers():
             return False
+        # What took one log and not the rest of its chunk is as dead as what took none.
+        dead = alone or (len(indices) == 1 and indices[0] in self._proven)
         for index in indices:
+            self._proven.discard(index)
             log.warning("index %s did not answer a write, while OpenSearch answers", index)
-            self._states.note(index, IndexState.DEAD if alone else IndexState.IN_DOUBT)
+            self._states.note(index, IndexState.DEAD if dead else IndexState.IN_DOUBT)
         return True

@@ -800,6 +800,38 @@ def test_an_index_whose_refresh_kills_it_keeps_what_was_written() -> None:
     assert desk.ledger.runs.skipped(desk.run_id) == {A: DEAD}
 
 
+def test_an_index_that_takes_one_log_and_not_the_rest_is_dead_and_stops_nobody_else() -> None:
+    desk = Desk()
+    found = [*desk.find(["one"]), *desk.find(["two", "three", "four"], B)]
+    index = desk.store.indices[B]
+    index.native = True
+    taken: list[Write] = []
+
+    def dies_of_the_second(write: Write) -> None:
+        index.silent = bool(taken)
+        taken.append(write)
+
+    index.answer = dies_of_the_second
+    chunk = desk.chunk(found)
+    with pytest.raises(IndexSilent):
+        desk.enricher.work(chunk, GO)
+    assert (desk.vectorised(A), desk.vectorised(B)) == (1, 2)
+    assert desk.ledger.index_states.of([A, B]) == {A: IndexState.UNKNOWN, B: IndexState.DEAD}
+    assert told(desk.enricher.work(chunk, GO)) == {"embedded": 3, "deferred": 1}
+
+
+def test_an_index_works_once_a_whole_chunk_is_written() -> None:
+    desk = Desk()
+    found = desk.find(["one", "two"])
+    index = desk.store.indices[A]
+    index.native = True
+    states: list[IndexState] = []
+    index.answer = lambda write: states.append(desk.ledger.index_states.of([A])[A])
+    assert told(desk.work(found)) == {"embedded": 2}
+    assert states == [IndexState.UNKNOWN, IndexState.UNKNOWN]
+    assert desk.ledger.index_states.of([A]) == {A: IndexState.WORKS}
+
+
 def test_logs_that_take_no_vector_show_nothing_of_an_index() -> None:
     desk = Desk()
     found = desk.find(["  ", 7, "one", "two"])
