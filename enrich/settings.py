@@ -25,11 +25,15 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from enrich.errors import SettingsError
 from enrich.models import project_of
+from enrich.schema import AUTO, PRESETS, Schema, schema_of
+from enrich.schema.levels import check_levels
 from enrich.setting_forms import embeddings_api, opensearch_url
 from enrich.setting_forms.opensearch_url import Node, Nodes, read_nodes
 from enrich.setting_forms.url_parts import url_parts
+from enrich.text import normalizing
 from enrich.text.extract import LEAST_CUT_BYTES, MAX_TEXT_BYTES
 from enrich.text.masking import expanded
+from enrich.text.rewriting import Rewrite, rewriting
 
 #: Beyond these, no provider of embeddings accepts a request (OpenAI's published limits).
 MAX_INPUTS_PER_REQUEST = 2048
@@ -51,6 +55,9 @@ MOST_DEFAULT_PROCESSES = 32
 
 #: In the name of a parameter of OPENAI_BASE_URL, a sign that its value is a secret.
 _SECRET_WORDS = ("key", "token", "sig", "secret", "passw", "code", "auth")
+
+#: A name as mappings have them: no wildcard, and no empty part between its dots.
+_FIELD_NAME = re.compile(r"[^\s.*,<>]+(\.[^\s.*,<>]+)*")
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
@@ -120,8 +127,19 @@ class Settings(BaseSettings):
     enrich_levels: CommaSeparated = ("ERROR",)
     enrich_max_age_days: float = Field(0, ge=0)
 
+    # -- where logs have what: a preset, and fields that stand in place of the preset's
+    enrich_schema: str = "loglens"
+    enrich_level_field: str = ""
+    enrich_text_fields: CommaSeparated = ()
+    enrich_timestamp_field: str = ""
+    enrich_service_field: str = ""
+    enrich_trace_field: str = ""
+
     # -- what may leave: kinds of enrich/text/masking.py that are masked in the text, or "all"
     enrich_mask: CommaSeparated = ()
+
+    # -- what texts may differ in and still share a vector: kinds of enrich/text/normalizing.py
+    enrich_normalize: CommaSeparated = ()
 
     #: Bytes of a text that the model is sent; 0: as many as it was found to take.
     enrich_max_text_bytes: int = Field(0, ge=0, le=MAX_TEXT_BYTES)
@@ -173,7 +191,9 @@ class Settings(BaseSettings):
         "enrich_index_pattern",
         "enrich_exclude_indices",
         "enrich_levels",
+        "enrich_text_fields",
         "enrich_mask",
+        "enrich_normalize",
         mode="before",
     )
     @classmethod
@@ -189,10 +209,45 @@ class Settings(BaseSettings):
             raise ValueError("must name at least one")
         return value
 
+    @field_validator("enrich_levels")
+    @classmethod
+    def _readable_levels(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        check_levels(value)
+        return value
+
+    @field_validator("enrich_schema")
+    @classmethod
+    def _known_schema(cls, value: str) -> str:
+        name = value.strip().lower()
+        if name not in (*PRESETS, AUTO):
+            raise ValueError(f"must be one of {', '.join(sorted((*PRESETS, AUTO)))}")
+        return name
+
+    @field_validator(
+        "enrich_level_field",
+        "enrich_text_fields",
+        "enrich_timestamp_field",
+        "enrich_service_field",
+        "enrich_trace_field",
+    )
+    @classmethod
+    def _names_of_fields(cls, value: Any) -> Any:
+        for name in (value,) if isinstance(value, str) else value:
+            if name and not _FIELD_NAME.fullmatch(name):
+                raise ValueError(
+                    "must be the whole name of a field, such as log.level, without wildcards"
+                )
+        return value
+
     @field_validator("enrich_mask")
     @classmethod
     def _known_kinds(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return expanded(value)
+
+    @field_validator("enrich_normalize")
+    @classmethod
+    def _known_parts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return normalizing.expanded(value)
 
     @field_validator("openai_api_key")
     @classmethod
@@ -434,6 +489,19 @@ class Settings(BaseSettings):
         )
 
     @property
+    def log_schema(self) -> Schema:
+        """Where logs have their level, text, time, service and trace."""
+        return schema_of(
+            self.enrich_schema,
+            self.enrich_levels,
+            level_field=self.enrich_level_field,
+            text_fields=self.enrich_text_fields,
+            timestamp_field=self.enrich_timestamp_field,
+            service_field=self.enrich_service_field,
+            trace_field=self.enrich_trace_field,
+        )
+
+    @property
     def price_per_million_tokens(self) -> float:
         """USD; 0 for a model without a known price, which `check` says."""
         if self.enrich_price_per_million_tokens is not None:
@@ -665,6 +733,11 @@ def _sentence(detail: Any) -> str:
         return f"{variable} is not set: set it in the environment or in .env"
     reason = detail["msg"].removeprefix("Value error, ")
     return f"{variable}: {reason}" if variable else reason
+
+
+def rewrite_of(settings: Settings) -> Rewrite | None:
+    """What the settings do to a text; None where it stays as it is."""
+    return rewriting(settings.enrich_mask, settings.enrich_normalize)
 
 
 def is_open_to_others(path: str) -> bool:

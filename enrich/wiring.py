@@ -115,11 +115,10 @@ def resolver_of(
     from enrich.embedding.limits import EndpointLimits, SharedLimits
     from enrich.embedding.resolver import Resolver
     from enrich.enrichment.stored_vectors import VectorsOfLogs
-    from enrich.text.masking import masker_of
+    from enrich.settings import rewrite_of
 
     of_space = space(settings)
     endpoint = Endpoint.of(settings)
-    mask = masker_of(settings.enrich_mask)
     return Resolver(
         batching=Batching(
             embedder,
@@ -139,7 +138,7 @@ def resolver_of(
             model=settings.embedding_model,
             dimensions=settings.embedding_dimensions,
             scope_of=settings.reuse_scope,
-            mask=mask,
+            mask=rewrite_of(settings),
         ),
         locations=locations,
         budget=Budget(
@@ -153,5 +152,5 @@ def resolver_of(
             interval_seconds=settings.interval_seconds,
         ),
         usd_per_million_tokens=settings.price_per_million_tokens,
-        masks=mask is not None,
+        masks=bool(settings.enrich_mask),
     )

@@ -21,9 +21,8 @@ from enrich.errors import TextUnusable
 from enrich.ledger import Scan
 from enrich.log_store import Hit, IndexPage, Target
 from enrich.log_store.interfaces import PageReader
-from enrich.settings import Settings
+from enrich.settings import Settings, rewrite_of
 from enrich.text.extract import fingerprint, text_of
-from enrich.text.masking import masker_of
 
 #: Most documents of one round of searches: with twice as many, a process that reads one only now
 #: and then grew by 10 %.
@@ -97,7 +96,7 @@ class Pager:
     def __init__(self, finder: PageReader, settings: Settings) -> None:
         self._finder = finder
         self._texts = settings.enrich_batch_size
-        self._mask = masker_of(settings.enrich_mask)
+        self._mask = rewrite_of(settings)
 
     def read(
         self,

@@ -218,7 +218,9 @@ def template(
     from enrich.log_store import RequestRefused, index_template
 
     settings = load_settings()
-    made = index_template(settings.embedding_dimensions, settings.enrich_index_pattern)
+    made = index_template(
+        settings.embedding_dimensions, settings.enrich_index_pattern, settings.log_schema
+    )
     if not apply:
         screen.print_json(made)
         return

@@ -29,9 +29,15 @@ from enrich.log_store import LogStore, Readiness, RequestRefused, write_probe
 from enrich.log_store.connection import RightMissing, role_advice
 from enrich.log_store.coverage import WHOLE
 from enrich.redis_client import connect
-from enrich.settings import Settings, is_open_to_others, unknown_names, without_password
+from enrich.schema import AUTO
+from enrich.settings import (
+    Settings,
+    is_open_to_others,
+    rewrite_of,
+    unknown_names,
+    without_password,
+)
 from enrich.text.extract import text_of
-from enrich.text.masking import masker_of
 from enrich.worker.last_resort import reason_of
 from enrich.worker.remote import NoWorker, Workers
 
@@ -338,11 +344,12 @@ class Check:
                     self._bad(f"{name}: {reason}", 3 if tried else 1)
                 else:
                     self._warn(f"{name}: {reason}")
+        time = " or ".join(self._settings.log_schema.timestamp_fields)
         for told in undated[:MAX_NAMED]:
-            self._warn(f"{told}; timestamp is not a date, so its newest logs cannot go first")
+            self._warn(f"{told}; {time} is not a date, so its newest logs cannot go first")
         if len(undated) > MAX_NAMED:
             self._warn(
-                f"{len(undated) - MAX_NAMED} more whose timestamp is not a date: their newest logs "
+                f"{len(undated) - MAX_NAMED} more whose {time} is not a date: their newest logs "
                 "cannot go first"
             )
         for told in healthy[:MAX_HEALTHY]:
@@ -367,6 +374,7 @@ class Check:
         else:
             # Each of these indices has its ✗ above.
             self._warn(f"{told}; {gaps.sentence()}")
+        self._look_at_shapes(store)
         if others := sum(counted.of_other_models.values()):
             told_of = store.stats.other_models(list(counted.of_other_models))
             models = ", ".join(told_of.value) + ("" if told_of.gaps.whole else " and maybe others")
@@ -377,13 +385,43 @@ class Check:
             )
         takes = [name for name in fit if name not in refused]
         looked_at, unusable = write_probe.without_text(
-            store, takes, self._ready, backlog.unsorted, masker_of(self._settings.enrich_mask)
+            store, takes, self._ready, backlog.unsorted, rewrite_of(self._settings)
         )
         if unusable:
             seen = "" if looked_at >= self.pending else f" of the newest {looked_at:,}"
             self._warn(
-                f"{unusable:,}{seen} have no usable text in `message`, so that a run marks them "
+                f"{unusable:,}{seen} have no usable text in "
+                f"{self._settings.log_schema.texts_told}, so that a run marks them "
                 "failed: `python -m enrich failures` will name them"
+            )
+
+    def _look_at_shapes(self, store: LogStore) -> None:
+        """Logs that ENRICH_SCHEMA does not see."""
+        seen, settings = store.recognition.look(), self._settings
+        own = settings.enrich_level_field or settings.enrich_text_fields
+        alone = not self.pending and len(seen.others) == 1 and not own
+        for one in seen.others:
+            schema = one.shape.name if alone else AUTO
+            like = "looks" if len(one.indices) == 1 else "look"
+            self._warn(
+                f"{plural(len(one.indices), 'index')} {like} like {one.shape.title} "
+                f"({one.fields}): ENRICH_SCHEMA={schema} finds {plural(one.logs, 'log')}"
+                f"{'' if alone else ' more'} ({few(one.indices)})"
+            )
+        if names := seen.unknown:
+            likely = " or ".join(seen.like_levels[:MAX_NAMED])
+            hint = f" (perhaps {likely})" if likely else ""
+            self._warn(
+                f"{plural(len(names), 'index')} {'has' if len(names) == 1 else 'have'} no field "
+                f"that is known for a level, so that nothing is found in {few(names)}: set "
+                f"ENRICH_LEVEL_FIELD{hint} and ENRICH_TEXT_FIELDS, or leave out what has no logs "
+                "by ENRICH_EXCLUDE_INDICES"
+            )
+        if logs := seen.spelt_otherwise:
+            levels = ",".join((*settings.enrich_levels, *seen.spellings))
+            self._warn(
+                f"{plural(logs, 'log')} more {'has its' if logs == 1 else 'have their'} level "
+                f"spelt {' or '.join(seen.spellings)}: ENRICH_LEVELS={levels} finds them"
             )
 
     def _say_closed(self, closed: Sequence[str]) -> None:
@@ -459,7 +497,7 @@ class Check:
         if not self.pending:
             return PHRASES, "a phrase"
         texts = []
-        mask = masker_of(self._settings.enrich_mask)
+        mask = rewrite_of(self._settings)
         for message in wiring.build_store(self._settings).stats.sample(SAMPLES):
             try:
                 texts.append(text_of({"message": message}, mask))
@@ -541,3 +579,9 @@ def named(indices: Sequence[str]) -> list[str]:
         return list(indices)
     first = ", ".join(indices[:MAX_NAMED])
     return [f"{len(indices):,} indices ({first} and {len(indices) - MAX_NAMED:,} more)"]
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are. Pure."""
+    more = f" and {len(names) - MAX_NAMED:,} more" if len(names) > MAX_NAMED else ""
+    return f"{', '.join(names[:MAX_NAMED])}{more}"

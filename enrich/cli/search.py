@@ -15,9 +15,8 @@ from enrich.cli.failures import no_such
 from enrich.cli.screen import plural
 from enrich.embedding.batching import embed_one
 from enrich.errors import InputRefused, TextUnusable, TransientError
-from enrich.settings import Settings
+from enrich.settings import Settings, rewrite_of
 from enrich.text.extract import text_of
-from enrich.text.masking import masker_of
 
 #: Columns of a service's name.
 MAX_SERVICE = 20
@@ -26,7 +25,7 @@ MAX_SERVICE = 20
 def show(settings: Settings, words: str, index: str | None, k: int, *, as_json: bool) -> int:
     """Embed the words and print the nearest logs. The exit status."""
     try:
-        text = text_of({"message": words}, masker_of(settings.enrich_mask))
+        text = text_of({"message": words}, rewrite_of(settings))
     except TextUnusable:
         screen.line(screen.err(), "bad", "say what to search for: the words are empty")
         return 2

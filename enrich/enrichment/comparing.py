@@ -18,9 +18,8 @@ from enrich.ledger.deployment import Configuration
 from enrich.log_store import RequestRefused, StoredVector
 from enrich.log_store.interfaces import RunStore
 from enrich.models import project_of
-from enrich.settings import Settings
+from enrich.settings import Settings, rewrite_of
 from enrich.text.extract import fingerprint
-from enrich.text.masking import masker_of
 from enrich.vectors import Vector
 
 log = logging.getLogger(__name__)
@@ -104,7 +103,7 @@ class _StoredSamples:
         self._store = store
         self._written = written
         self._space = settings.embedding_model, settings.embedding_dimensions
-        self._mask = masker_of(settings.enrich_mask)
+        self._mask = rewrite_of(settings)
 
     def vouched(self, url: str) -> Sequence[Sample]:
         try:

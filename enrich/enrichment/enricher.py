@@ -24,8 +24,7 @@ from enrich.log_store import Document, Presence
 from enrich.log_store.interfaces import RunStore
 from enrich.models import VECTOR_OUTCOMES, Chunk, Outcome, Reference
 from enrich.ratelimit.write_throttle import WriteThrottle
-from enrich.settings import Settings
-from enrich.text.masking import masker_of
+from enrich.settings import Settings, rewrite_of
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +66,9 @@ class Enricher:
         self._ledger = ledger
         self._trials = trials
         self._scope_of = settings.reuse_scope
-        self._mask = masker_of(settings.enrich_mask)
-        self._judge = Judge(levels=settings.enrich_levels)
+        self._mask = rewrite_of(settings)
+        self._schema = settings.log_schema
+        self._judge = Judge(schema=self._schema)
         self._writer = Writer(settings, store, ledger, throttle, trials, self._judge, slow_indices)
         #: The indices of the chunk at work.
         self._sorted = Sorted()
@@ -270,7 +270,7 @@ class Enricher:
         for document in pending:
             if why := doubts.get(document.reference.index):
                 tally.defer(f"{document.reference.index}: {why}")
-        return text_groups(safe, self._scope_of, self._mask)
+        return text_groups(safe, self._scope_of, self._mask, self._schema)
 
     def _pending(self, chunk: Chunk, pairs: Any, tally: Tally) -> list[Document]:
         pending = []

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from enrich.log_store import Document, Presence
 from enrich.models import VECTOR_OUTCOMES, Outcome, Reference
+from enrich.schema import Schema
 
 #: Why logs are deferred.
 OVERLOADED = "OpenSearch is overloaded: it took only a part of the writes"
@@ -72,8 +72,8 @@ class Tally:
 class Judge:
     """Says of a document that was read whether it is settled already, and how."""
 
-    #: ENRICH_LEVELS.
-    levels: Collection[str]
+    #: Tells which levels are wanted.
+    schema: Schema
 
     def settled(self, document: Document, reference: Reference, run: str) -> Outcome | None:
         """The outcome of a document that is not pending (any more), or None."""
@@ -98,7 +98,7 @@ class Judge:
             return Outcome.ALREADY_VECTORIZED
         if document.value("ai_enrichment_status") == "failed":
             return Outcome.FAILED
-        if document.value("level") not in self.levels:
+        if not self.schema.may_be_wanted(document.only(self.schema.level_roots)):
             # Changed since it was found: no ERROR log any more.
             return Outcome.GONE
         return None

@@ -10,7 +10,7 @@ from enrich.log_store import StoredVector as VectorOfLog
 from enrich.log_store.interfaces import VectorReader
 from enrich.models import LogLocation
 from enrich.text.extract import fingerprint, text_of
-from enrich.text.masking import Masker
+from enrich.text.rewriting import Rewrite
 
 
 class VectorsOfLogs:
@@ -23,7 +23,7 @@ class VectorsOfLogs:
         model: str,
         dimensions: int,
         scope_of: Callable[[str], str],
-        mask: Masker | None,
+        mask: Rewrite | None,
     ) -> None:
         self._stored = stored
         self._space = model, dimensions
@@ -50,7 +50,7 @@ class VectorsOfLogs:
         return text is not None and one.fingerprint == fingerprint(text)
 
 
-def text_now(one: VectorOfLog, space: tuple[str, int], mask: Masker | None) -> str | None:
+def text_now(one: VectorOfLog, space: tuple[str, int], mask: Rewrite | None) -> str | None:
     """The text that a log has now, if its vector is said to be of this model and width, and there
     is a text."""
     if (one.model, one.dimensions) != space:

@@ -9,8 +9,9 @@ from enrich.embedding.resolver import Resolved, TextRequest
 from enrich.errors import TextUnusable
 from enrich.log_store import Document
 from enrich.models import Outcome, project_of
+from enrich.schema import Schema
 from enrich.text.extract import fingerprint, text_of
-from enrich.text.masking import Masker
+from enrich.text.rewriting import Rewrite
 from enrich.vectors import Vector
 
 
@@ -48,7 +49,10 @@ class TextGroup:
 
 
 def text_groups(
-    documents: Sequence[Document], scope_of: Callable[[str], str], mask: Masker | None
+    documents: Sequence[Document],
+    scope_of: Callable[[str], str],
+    mask: Rewrite | None,
+    schema: Schema,
 ) -> list[TextGroup]:
     """One for each distinct text, or for each reason why a document has none.
 
@@ -60,7 +64,8 @@ def text_groups(
         try:
             if document.failure:
                 raise TextUnusable(document.failure)
-            text = text_of({"message": document.value("message")}, mask)
+            message = schema.message(document.only(schema.message_roots))
+            text = text_of({"message": message}, mask)
             digest, failure = fingerprint(text), ""
         except TextUnusable as error:
             text, failure = "", error.code

@@ -50,6 +50,7 @@ class Writer:
         slow_indices: SlowIndices,
     ) -> None:
         self._settings = settings
+        self._schema = settings.log_schema
         self._documents = store.documents
         self._ledger = ledger
         self._throttle = throttle
@@ -117,6 +118,9 @@ class Writer:
             again = self._write_once(chunk, written_now, tally)
             if again:
                 self._write_again(chunk, again, tally)
+
+    def _message(self, document: Document) -> Any:
+        return self._schema.message(document.only(self._schema.message_roots))
 
     def _marks(self, run: str, now: str) -> dict[str, Any]:
         return {
@@ -207,7 +211,7 @@ class Writer:
             if settled is not None:
                 tally.add(settled)
                 tally.note_writer(settled, document)
-            elif document.value("message") != write.document.value("message"):
+            elif self._message(document) != self._message(write.document):
                 # Another text now: the next run embeds it.
                 tally.defer(CHANGED)
             else:

@@ -39,6 +39,10 @@ TOLD_APART = (
     "ENRICH_DOCUMENT_PREFIX",
     "OPENAI_EXTRA_BODY",
     "ENRICH_DOCUMENT_EXTRA_BODY",
+    # What decides which text a log has.
+    "ENRICH_SCHEMA",
+    "ENRICH_TEXT_FIELDS",
+    "ENRICH_NORMALIZE",
 )
 
 #: Where a time is not known yet.

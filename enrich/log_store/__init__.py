@@ -5,9 +5,10 @@ with and `refusals` what an answer other than 2xx means. `paths` names indices t
 searches what is pending, `documents` reads and writes by reference, `stored_vectors` reads what
 others reuse, `preflight` decides which indices may be written, `engines` whether their k-NN engine
 runs, `wholeness` whether a document would be written back whole, `write_probe` whether a vector
-would be taken, `templates` is for indices to come, `stats` counts and searches for people, `scope`
-is what both searchers mean by all indices, `coverage` what an answer left out, `version` tells
-which OpenSearch it is. The rest sees `LogStore` only.
+would be taken, `templates` is for indices to come, `stats` counts and searches for people,
+`recognition` tells which shapes their logs have, `scope` is what both searchers mean by all
+indices, `coverage` what an answer left out, `version` tells which OpenSearch it is. The rest sees
+`LogStore` only.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from enrich.log_store.engines import Engines
 from enrich.log_store.mapping import Mappings
 from enrich.log_store.pages import Finder, Hit, IndexPage, Target
 from enrich.log_store.preflight import APPEND_ONLY, Preflight, Readiness
+from enrich.log_store.recognition import Recognition
 from enrich.log_store.reusable import ReusableVectors
 from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import translates_shapes
@@ -81,8 +83,11 @@ class LogStore:
         self.finder = Finder(self.connection, scope, settings)
         self.reusable = ReusableVectors(scope, settings)
         self.documents = Documents(self.connection)
-        self.stored_vectors = StoredVectors(self.connection, settings.embedding_dimensions)
+        self.stored_vectors = StoredVectors(
+            self.connection, settings.embedding_dimensions, settings.log_schema
+        )
         self.stats = Stats(self.connection, scope, self.stored_vectors, settings)
+        self.recognition = Recognition(self.connection, scope, settings)
         self.engines = Engines(self.connection)
         self.preflight = Preflight(self.connection, settings)
         self.mappings = Mappings(self.connection, settings.embedding_dimensions)

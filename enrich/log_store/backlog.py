@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from enrich.errors import TransientError
+from enrich.log_store.level_faults import unreadable_levels
 from enrich.log_store.queries import MAX_INDICES, BacklogAnswer, FieldCaps, Queries
 from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import translates_shapes
 from enrich.settings import Settings
 
-#: Types of a field that cannot hold a level's name.
-_NO_WORDS = frozenset(
-    {"byte", "short", "integer", "long", "unsigned_long", "half_float", "float", "double"}
-    | {"scaled_float", "boolean", "date", "date_nanos", "ip", "binary", "object", "nested"}
-)
+_DATES = ("date", "date_nanos")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +22,7 @@ class Backlog:
     counts: dict[str, int]
     #: Indices that cannot be counted or searched, and why.
     unreadable: dict[str, str]
-    #: Indices whose `timestamp` cannot be sorted by; they are read newest change first.
+    #: Indices whose time cannot be sorted by; they are read newest change first.
     unsorted: frozenset[str]
 
 
@@ -36,6 +33,14 @@ class BacklogCounter:
     def __init__(self, scope: Scope, settings: Settings) -> None:
         self._scope = scope
         self._queries = Queries(settings)
+        self._schema = settings.log_schema
+        self._fields = [
+            name
+            for shape in self._schema.shapes
+            for field in shape.level_fields
+            for name in ((field, f"{field}.keyword") if shape.exact_level else (field,))
+        ]
+        self._fields += self._schema.timestamp_fields
         self._max_age_days = settings.enrich_max_age_days
 
     def count(self) -> Backlog:
@@ -49,7 +54,7 @@ class BacklogCounter:
             "GET",
             "_field_caps",
             params={
-                "fields": "level,level.keyword,timestamp",
+                "fields": ",".join(self._fields),
                 # Else a field of one type would seem to be mapped in every index.
                 "include_unmapped": "true",
             },
@@ -77,23 +82,19 @@ class BacklogCounter:
             # Nobody can say whose logs were not counted; none is no answer.
             raise TransientError("OpenSearch counted the backlog only in part")
         unreadable = {**gaps.indices, **left_out}
-        text_only = caps.indices_with("level", ["text", "match_only_text"])
-        for index in sorted(text_only - caps.indices_with("level.keyword")):
-            unreadable[index] = (
-                "level is mapped as text without level.keyword, so ERROR cannot be searched exactly"
-            )
-        for index, type_ in caps.types_of("level").items():
-            if type_ in _NO_WORDS:
-                unreadable[index] = f"level is mapped as {type_}, which holds no word such as ERROR"
-        unsorted = caps.indices_with("timestamp") - caps.indices_with(
-            "timestamp", ["date", "date_nanos"]
-        )
+        unreadable |= unreadable_levels(self._schema, caps)
+        dated, unsorted = set(), set()
+        for name in self._schema.timestamp_fields:
+            dates = caps.indices_with(name, _DATES)
+            dated |= dates
+            unsorted |= caps.indices_with(name) - dates
         if self._max_age_days:
-            dated = caps.indices_with("timestamp", ["date", "date_nanos"])
+            with_level = set().union(*map(caps.indices_with, self._schema.level_fields))
+            times = " or ".join(self._schema.timestamp_fields)
             # The range would find nothing there, also where the field is not mapped at all.
-            for index in sorted(caps.indices_with("level") - dated | unsorted):
+            for index in sorted(with_level - dated | unsorted):
                 unreadable[index] = (
-                    "timestamp is not mapped as a date, so ENRICH_MAX_AGE_DAYS cannot be applied"
+                    f"{times} is not mapped as a date, so ENRICH_MAX_AGE_DAYS cannot be applied"
                 )
         buckets = answer.aggregations["pending"].buckets if answer.aggregations else []
         return Backlog(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -98,6 +98,10 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
             return loads_leniently(bytes(raw))
         except (ValueError, RecursionError):
             return UNREADABLE_VALUE
+
+    def only(self, names: Iterable[str]) -> dict[str, Any]:
+        """Those of the top-level fields that it has, decoded."""
+        return {name: self.value(name) for name in names if name in self.fields}
 
 
 class Verdict(Enum):

@@ -64,12 +64,6 @@ class StoredLog:
     seq_no: int
     source: dict[str, Any]
 
-    @property
-    def milliseconds(self) -> int:
-        """Of its `timestamp`."""
-        told = self.source.get("timestamp")
-        return _NO_TIME if told is None else round(datetime.fromisoformat(told).timestamp() * 1000)
-
 
 @dataclass(kw_only=True)
 class MemoryIndex:
@@ -92,7 +86,7 @@ class MemoryIndex:
     answer: Callable[[Write], ItemAnswer | None] = lambda write: None
     #: Whether its engine needs a native library.
     native: bool = False
-    #: Whether its `timestamp` can be sorted by.
+    #: Whether its time can be sorted by.
     sortable: bool = True
     #: Hits that it gives at once.
     window: int = 10_000
@@ -118,6 +112,7 @@ class InMemoryLogStore:
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self.settings = settings
+        self.schema = settings.log_schema
         self.clock = clock
         self.indices: dict[str, MemoryIndex] = {}
         #: OpenSearch's data nodes, and why no vector should be written anywhere.
@@ -174,6 +169,11 @@ class InMemoryLogStore:
             and not any(holds(pattern, name) for pattern in left_out)
         }
 
+    def milliseconds(self, log: StoredLog) -> int:
+        """Of its time."""
+        told = self.schema.time(log.source)
+        return _NO_TIME if told is None else round(datetime.fromisoformat(told).timestamp() * 1000)
+
     def pending(self, index: MemoryIndex) -> list[StoredLog]:
         """What a search finds of the logs to be enriched, in no order."""
         days = self.settings.enrich_max_age_days
@@ -181,10 +181,10 @@ class InMemoryLogStore:
         return [
             log
             for log in index.visible.values()
-            if log.source.get("level") in self.settings.enrich_levels
+            if self.schema.is_wanted(log.source)
             and log.source.get("log_vector") is None
             and log.source.get("ai_enrichment_status") != "failed"
-            and log.milliseconds >= since
+            and self.milliseconds(log) >= since
         ]
 
     def stored_vector(self, log: StoredLog) -> StoredVector | None:
@@ -197,7 +197,7 @@ class InMemoryLogStore:
         known = log.source.get("ai_text_sha256")
         return StoredVector(
             vector=vector,
-            message=log.source.get("message"),
+            message=self.schema.message(log.source),
             model=log.source.get("ai_embedding_model"),
             dimensions=log.source.get("ai_embedding_dimensions"),
             fingerprint=known if isinstance(known, str) else "",
@@ -245,7 +245,7 @@ class _Finder(_Room, PageReader):
             trouble = f"it cannot be searched ({index.unreadable})"
             return IndexPage(index=target.index, trouble=trouble)
         rows: list[tuple[list[Any], StoredLog]] = sorted(
-            ([*([] if unsorted else [log.milliseconds]), log.seq_no, log.id], log)
+            ([*([] if unsorted else [self.store.milliseconds(log)]), log.seq_no, log.id], log)
             for log in self.store.pending(index)
         )
         if target.cursor is not None:
@@ -256,9 +256,17 @@ class _Finder(_Room, PageReader):
         rows = rows[::-1][: target.size]
         return IndexPage(
             index=target.index,
-            hits=[_hit(target.index, log) for _, log in rows],
+            hits=[self._hit(target.index, log) for _, log in rows],
             cursors=[cursor for cursor, _ in rows],
             exhausted=len(rows) < target.size,
+        )
+
+    def _hit(self, index: str, log: StoredLog) -> Hit:
+        message = self.store.schema.message(log.source)
+        return Hit(
+            reference=Reference(index, log.id, log.routing, log.seq_no, 1),
+            message=message if isinstance(message, str) else None,
+            size=sum(len(str(value)) for value in log.source.values() if value is not None),
         )
 
 
@@ -419,15 +427,6 @@ class _Stats(_Room, EnrichedSample):
             for log in index.visible.values()
             if self.store.is_of_model(log)
         ]
-
-
-def _hit(index: str, log: StoredLog) -> Hit:
-    message = log.source.get("message")
-    return Hit(
-        reference=Reference(index, log.id, log.routing, log.seq_no, 1),
-        message=message if isinstance(message, str) else None,
-        size=sum(len(str(value)) for value in log.source.values() if value is not None),
-    )
 
 
 if TYPE_CHECKING:

@@ -26,6 +26,7 @@ from enrich.log_store.queries import (
 from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import MISSHAPEN, translates_shapes
 from enrich.models import MAX_CHUNK_BYTES, Reference
+from enrich.schema import Schema
 from enrich.settings import Settings
 from enrich.text.extract import MAX_TEXT_BYTES, TAIL_BYTES
 
@@ -63,6 +64,69 @@ int cause = m.lastIndexOf('Caused by');
 int from = cause - first > params.head - params.tail ? cause : last - params.tail;
 int to = (int) Math.min(last, from + params.tail);
 return [size, m.substring(first, first + params.head) + params.gap + m.substring(from, to)];
+"""
+
+#: The same for a shape whose text is in several fields, or not at the top: one value for each name
+#: of `params.names`. A string is shortened, an array of strings is one with line breaks; numbers
+#: are levels, which tell shapes apart; anything else is no text.
+_FIELDS_SCRIPT = """
+void collect(def at, String name, List found) {
+  if (at instanceof List) { for (def one : at) { collect(one, name, found); } return; }
+  if (!(at instanceof Map)) { return; }
+  def value = at.get(name);
+  if (value != null) { found.add(value); }
+  int dot = name.indexOf('.');
+  while (dot > 0) {
+    def inside = at.get(name.substring(0, dot));
+    if (inside != null) { collect(inside, name.substring(dot + 1), found); }
+    dot = name.indexOf('.', dot + 1);
+  }
+}
+String shortened(String m, Map p) {
+  int head = p.head;
+  int tail = p.tail;
+  int blank = p.blank;
+  String white = p.white;
+  int n = m.length();
+  if (n <= head + tail) { return m; }
+  int first = 0;
+  int last = n;
+  while (first < blank && white.contains(m.substring(first, first + 1))) { first++; }
+  while (n - last < blank && white.contains(m.substring(last - 1, last))) { last--; }
+  if (last - first <= head + tail) { return m.substring(first, last); }
+  int cause = m.lastIndexOf('Caused by');
+  int from = cause - first > head - tail ? cause : last - tail;
+  int to = (int) Math.min(last, from + tail);
+  return m.substring(first, first + head) + p.gap + m.substring(from, to);
+}
+def told(def value, Map p) {
+  if (value instanceof String) { return shortened(value, p); }
+  if (value instanceof Number) { return value; }
+  if (!(value instanceof List)) { return null; }
+  StringBuilder lines = new StringBuilder();
+  for (int i = 0; i < value.size() && i < p.fields; i++) {
+    if (!(value.get(i) instanceof String)) { return null; }
+    if (i > 0) { lines.append(p.gap); }
+    lines.append(value.get(i));
+  }
+  return shortened(lines.toString(), p);
+}
+long size = 0;
+int seen = 0;
+for (def value : params._source.values()) {
+  if (++seen > params.fields) { size = params.huge; break; }
+  if (value != null) { size += value.toString().length(); }
+}
+List answer = new ArrayList();
+answer.add(size);
+for (String name : params.names) {
+  List found = new ArrayList();
+  collect(params._source, name, found);
+  def value = null;
+  for (def one : found) { if (value == null) { value = told(one, params); } }
+  answer.add(value);
+}
+return answer;
 """
 _MESSAGE_PARAMS = {
     "head": MAX_TEXT_BYTES + TAIL_BYTES,
@@ -124,6 +188,8 @@ class Finder:
         self._timeout = connection.write_timeout
         self._scope = scope
         self._queries = Queries(settings)
+        self._schema = settings.log_schema
+        self._script = _script_of(self._schema)
         #: Whether OpenSearch runs scripts at all.
         self._scripts = True
         #: Indices with a log that no script can take, for as long as this process lives.
@@ -213,12 +279,13 @@ class Finder:
         return self._scope.searches(rows)
 
     def _page_query(self, target: Target, unsorted: bool) -> dict[str, Any]:
-        by_time = {"timestamp": {"order": "desc", "unmapped_type": "date", "numeric_type": "date"}}
-        values = 1 if unsorted else 2
+        newest = {"order": "desc", "unmapped_type": "date", "numeric_type": "date"}
+        by_time = [] if unsorted else [{name: newest} for name in self._schema.timestamp_fields]
+        values = len(by_time) + 1
         query: dict[str, Any] = {
             "size": target.size,
             "query": self._queries.pending(),
-            "sort": [*([] if unsorted else [by_time]), {"_seq_no": "desc"}],
+            "sort": [*by_time, {"_seq_no": "desc"}],
             "seq_no_primary_term": True,
             "track_total_hits": False,
             "timeout": self._timeout,
@@ -230,10 +297,9 @@ class Finder:
             if taken := target.cursor[values:]:
                 query["query"]["bool"]["must_not"].append({"ids": {"values": taken}})
         if self._is_scripted(target.index):
-            script = {"source": _MESSAGE_SCRIPT, "params": _MESSAGE_PARAMS}
-            query |= {"_source": False, "script_fields": {"message": {"script": script}}}
+            query |= {"_source": False, "script_fields": {"message": {"script": self._script}}}
         else:
-            query["_source"] = ["message"]
+            query["_source"] = list(self._schema.message_fields)
         return query
 
     def _index_page(self, target: Target, answer: SearchAnswer) -> IndexPage:
@@ -247,13 +313,37 @@ class Finder:
             # What was found until then may leave out newer logs.
             why = _TOO_SLOW if answer.timed_out else NO_SHARD
             return IndexPage(index=index, trouble=why, late=answer.timed_out)
-        hits = [_found(hit) for hit in answer.hits.hits]
+        hits = [self._found(hit) for hit in answer.hits.hits]
         return IndexPage(
             index=index,
             hits=hits,
             cursors=_cursors(target.cursor or [], answer.hits.hits),
             exhausted=len(hits) < target.size,
         )
+
+    def _found(self, hit: RawHit) -> Hit:
+        if "message" in hit.fields:
+            size, *values = hit.fields["message"]
+            # Each under its whole name, which is where a document may have it too.
+            source = dict(zip(self._schema.message_fields, values, strict=True))
+            message = self._schema.message(source)
+        else:
+            message = self._schema.message(hit.source)
+            size = max(UNKNOWN_SIZE, len(message) if isinstance(message, str) else 0)
+        return Hit(
+            reference=Reference(hit.index, hit.id, hit.routing, hit.seq_no, hit.primary_term),
+            message=message if isinstance(message, str) else None,
+            size=int(size),
+        )
+
+
+def _script_of(schema: Schema) -> dict[str, Any]:
+    if schema.is_plain and schema.text_fields == ("message",):
+        return {"source": _MESSAGE_SCRIPT, "params": _MESSAGE_PARAMS}
+    return {
+        "source": _FIELDS_SCRIPT,
+        "params": {**_MESSAGE_PARAMS, "names": list(schema.message_fields)},
+    }
 
 
 def _cursors(before: list[Any], hits: Sequence[RawHit]) -> list[list[Any]]:
@@ -266,19 +356,6 @@ def _cursors(before: list[Any], hits: Sequence[RawHit]) -> list[list[Any]]:
         before = [*hit.sort, *same, hit.id]
         cursors.append(before)
     return cursors
-
-
-def _found(hit: RawHit) -> Hit:
-    if "message" in hit.fields:
-        size, message = hit.fields["message"]
-    else:
-        message = hit.source.get("message")
-        size = max(UNKNOWN_SIZE, len(message) if isinstance(message, str) else 0)
-    return Hit(
-        reference=Reference(hit.index, hit.id, hit.routing, hit.seq_no, hit.primary_term),
-        message=message if isinstance(message, str) else None,
-        size=int(size),
-    )
 
 
 def _scripts_refused(error: dict[str, Any] | None) -> bool:

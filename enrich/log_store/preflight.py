@@ -16,6 +16,7 @@ from enrich.log_store.mapping import limit_reached, missing_mapping, number, wro
 from enrich.log_store.paths import holds, in_path, parts
 from enrich.log_store.shapes import translates_shapes
 from enrich.models import stream_of
+from enrich.schema import Schema
 from enrich.settings import Settings, without_exclusions
 
 APPEND_ONLY = "index.append_only.enabled is set: its logs can be added and never changed"
@@ -34,7 +35,7 @@ class Readiness:
     update_only: list[str]
     #: Indices whose mapping lacks fields of ours, and which.
     lacking: dict[str, list[str]]
-    #: Indices that map no `message` which could hold a text.
+    #: Indices that map no field of the text which could hold one.
     textless: frozenset[str] = frozenset()
     #: Indices that give fewer hits at once than others (index.max_result_window), and how many.
     windows: dict[str, int] = field(default_factory=dict)
@@ -62,6 +63,7 @@ class Preflight:
         self._connection = connection
         self._dimensions = settings.embedding_dimensions
         self._patterns = without_exclusions(settings.enrich_index_pattern)
+        self._schema = settings.log_schema
 
     def inspect(self, indices: Sequence[str]) -> Readiness:
         """Look at indices."""
@@ -74,14 +76,15 @@ class Preflight:
             skipped |= self._filtered(names)
         for names in parts([name for name in indices if name not in skipped]):
             for name, (mapping, settings) in self._described(names, skipped).items():
-                if reason := blocker(mapping, settings, self._dimensions):
+                reason = blocker(mapping, settings, self._dimensions)
+                if reason := reason or text_aliases(mapping, self._schema):
                     skipped[name] = reason
                     continue
                 if missing := missing_mapping(mapping, self._dimensions):
                     lacking[name] = sorted(missing)
                 if settings.get("index.final_pipeline", "_none") != "_none":
                     update_only.append(name)
-                if not _may_hold_text(mapping):
+                if not any(_may_hold_text(mapping, n) for n in self._schema.text_fields):
                     textless.add(name)
                 if (window := number(settings, "index.max_result_window", _WINDOW)) < _WINDOW:
                     windows[name] = window
@@ -228,14 +231,45 @@ def blocker(mapping: dict[str, Any], settings: dict[str, Any], dimensions: int) 
     )
 
 
-def _may_hold_text(mapping: dict[str, Any]) -> bool:
-    """Whether `message` is mapped as something that can be a text in the source."""
-    message = mapping.get("properties", {}).get("message")
+def text_aliases(mapping: dict[str, Any], schema: Schema) -> str:
+    """Why no log of an index can have a text, where all of its fields are aliases; or "". Pure."""
+    if schema.is_plain:
+        return ""
+    mapped = {name: mapped_as(mapping, name) for name in schema.text_fields}
+    there = {name: how for name, how in mapped.items() if how is not None}
+    aliases = {n: str(how.get("path", "")) for n, how in there.items() if how["type"] == "alias"}
+    if not aliases or len(aliases) < len(there):
+        return ""
+    name, path = next(iter(aliases.items()))
     return (
-        message is not None
-        and "properties" not in message
-        and (message.get("type") not in ("object", "nested", "flat_object"))
+        f"{name} is an alias of {path} there, and texts are read from the stored logs, which do "
+        f"not have it: set ENRICH_TEXT_FIELDS={path}"
     )
+
+
+def mapped_as(mapping: dict[str, Any], name: str) -> dict[str, Any] | None:
+    """How a field is mapped: with a `type`, also where that is what a mapping leaves unsaid; as
+    flat_object where it is a part of one; None where it is not mapped. Pure."""
+    known = mapping.get("properties", {})
+    how: dict[str, Any] | None = None
+    for part in name.split("."):
+        if how is not None and how.get("type") == "flat_object":
+            return {"type": "flat_object"}
+        how = known.get(part)
+        if how is None:
+            return None
+        known = how.get("properties", {})
+    return None if how is None else {"type": "object", **how}
+
+
+def _may_hold_text(mapping: dict[str, Any], name: str) -> bool:
+    """Whether a field is mapped as something that can be a text in the source."""
+    how = mapped_as(mapping, name)
+    if how is None or "properties" in how:
+        return False
+    # A part of a flat_object may be anything, the whole of one is an object.
+    whole = mapping.get("properties", {}).get(name) is not None
+    return how["type"] not in ("object", "nested") and not (how["type"] == "flat_object" and whole)
 
 
 def _is_true(settings: dict[str, Any], name: str) -> bool:

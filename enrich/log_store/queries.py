@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from enrich.schema import Shape
 from enrich.settings import Settings
 
 #: Most indices that one terms aggregation names.
@@ -22,26 +24,25 @@ NO_PIPELINE: dict[str, Any] = {"search_pipeline": {}}
 LENIENT_ROW = {"ignore_unavailable": True, "allow_no_indices": True, "expand_wildcards": "open"}
 
 
+#: What a query string takes for syntax.
+_RESERVED = re.compile(r'[-+=&|!(){}\[\]^"~*?:\\/]')
+
+
 class Queries:
     """The queries that depend on settings."""
 
     def __init__(self, settings: Settings) -> None:
-        self._levels = list(settings.enrich_levels)
+        self._schema = settings.log_schema
         self._max_age_days = settings.enrich_max_age_days
 
     def of_level(self) -> list[dict[str, Any]]:
         """ERROR logs, not older than ENRICH_MAX_AGE_DAYS; as filters."""
-        # Untemplated indices map `level` to text with a `.keyword` beside it; an unmapped field
-        # matches nothing, so that both can be asked for everywhere. `lenient`, because a word is
-        # an error where `level` is a number.
-        by_level = [
-            {"match": {name: {"query": level, "analyzer": "keyword", "lenient": True}}}
-            for name in ("level", "level.keyword")
-            for level in self._levels
-        ]
-        clauses: list[dict[str, Any]] = [{"bool": {"should": by_level}}]
+        wanted = [clause for shape in self._schema.shapes for clause in by_level(shape)]
+        clauses: list[dict[str, Any]] = [{"bool": {"should": wanted}}]
         if self._max_age_days:
-            clauses.append({"range": {"timestamp": {"gte": f"now-{self._max_age_days * 24:.0f}h"}}})
+            since = f"now-{self._max_age_days * 24:.0f}h"
+            by_time = [{"range": {n: {"gte": since}}} for n in self._schema.timestamp_fields]
+            clauses += by_time if len(by_time) == 1 else [{"bool": {"should": by_time}}]
         return clauses
 
     def pending(self) -> dict[str, Any]:
@@ -60,6 +61,30 @@ class Queries:
             {"term": {"ai_embedding_dimensions": dimensions}},
             HAS_VECTOR,
         ]
+
+
+def by_level(shape: Shape) -> list[dict[str, Any]]:
+    """Logs of a wanted level, as clauses of which one has to match."""
+    # Untemplated indices map a level to text with a `.keyword` beside it. Only that has it as it is
+    # spelt; in the text it is a word in small letters. An unmapped field matches nothing, so that
+    # all can be asked for everywhere. `lenient`, because a word is an error where the level is a
+    # number.
+    names = (shape.level_field, *((f"{shape.level_field}.keyword",) if shape.exact_level else ()))
+    clauses: list[dict[str, Any]] = [
+        {"match": {name: {"query": level, "analyzer": "keyword", "lenient": True}}}
+        for name in names
+        for level in shape.levels.words
+    ]
+    clauses += [
+        {"match": {shape.number_of: {"query": number, "lenient": True}}}
+        for number in shape.levels.numbers
+    ]
+    if shape.levels.at_least is not None:
+        # Not `range`, which fails where the field is a boolean or a wildcard.
+        name = _RESERVED.sub(r"\\\g<0>", shape.number_of)
+        query = f"{name}:>={shape.levels.at_least:g}"
+        clauses.append({"query_string": {"query": query, "lenient": True}})
+    return clauses
 
 
 def vector_of_model(model: str, dimensions: int) -> dict[str, Any]:

@@ -33,9 +33,9 @@ from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import translates_shapes
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.models import LogLocation
-from enrich.settings import Settings, without_exclusions
+from enrich.schema import LOGLENS
+from enrich.settings import Settings, rewrite_of, without_exclusions
 from enrich.text.extract import fingerprint, text_of
-from enrich.text.masking import masker_of
 from enrich.vectors import cosine
 
 #: Indices of which vectors are compared, and logs of each.
@@ -111,11 +111,14 @@ class Stats:
         self._patterns = ",".join([*without_exclusions(settings.enrich_index_pattern), "-.*"])
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
-        self._mask = masker_of(settings.enrich_mask)
+        self._mask = rewrite_of(settings)
+        self._schema = settings.log_schema
+        #: Any field: what is asked for is which indices there are.
+        self._some_field = {"fields": self._schema.level_fields[0]}
 
     def names(self) -> list[str]:
         """Open indices that a run would search."""
-        caps = self._scope.ask(FieldCaps, "GET", "_field_caps", params={"fields": "level"})
+        caps = self._scope.ask(FieldCaps, "GET", "_field_caps", params=self._some_field)
         return sorted(caps.names())
 
     def streams_left_out(self, searched: Iterable[str]) -> list[str]:
@@ -207,19 +210,20 @@ class Stats:
 
     def oldest_pending(self) -> Counted[str | None]:
         """Timestamp of the oldest ERROR log without a vector, ISO 8601, or None."""
-        query = {
-            "size": 0,
-            "query": self._queries.pending(),
-            "aggs": {"oldest": {"min": {"field": "timestamp"}}},
+        oldest_by = {
+            "oldest" if n == 0 else f"oldest_{n}": {"min": {"field": name}}
+            for n, name in enumerate(self._schema.timestamp_fields)
         }
+        query = {"size": 0, "query": self._queries.pending(), "aggs": oldest_by}
         try:
             counted = self._scope.search(_CountsAnswer, query)
         except RequestRefused:
-            return Counted(None)  # no index maps `timestamp` as a date: none is the oldest
+            return Counted(None)  # no index maps the time as a date: none is the oldest
         # Not `value_as_string`: where one of the indices does not map the field, or has a format of
         # its own, that is no date.
-        oldest = counted.value.aggregations.get("oldest", {}).get("value")
-        return Counted(iso_time(oldest), counted.gaps)
+        times = [counted.value.aggregations.get(name, {}).get("value") for name in oldest_by]
+        told = sorted(filter(None, map(iso_time, times)))
+        return Counted(told[0] if told else None, counted.gaps)
 
     def failures(self, index: str | None, size: int = 1000) -> Counted[list[dict[str, Any]]]:
         """Documents marked failed, newest first: where, why, since when; never their text."""
@@ -249,7 +253,7 @@ class Stats:
     def matching(self, index: str) -> list[str]:
         """Indices that an expression names, also those that cannot be searched now."""
         caps = self._scope.ask(
-            FieldCaps, "GET", "_field_caps", params={"fields": "level"}, index=index
+            FieldCaps, "GET", "_field_caps", params=self._some_field, index=index
         )
         return sorted({*caps.names(), *self._scope.absent(index).indices})
 
@@ -296,7 +300,7 @@ class Stats:
         counted = self._logs_of(searchable, [text.hit for _, text in rows])
         return Counted(
             [
-                _row(cosine_of_it, text.hit, text.logs | logs)
+                _row(cosine_of_it, text.hit, text.logs | logs, self._shown(text.hit.source))
                 for (cosine_of_it, text), logs in zip(rows, counted.value, strict=True)
             ],
             gaps | counted.gaps,
@@ -327,7 +331,7 @@ class Stats:
         """The text of a log. Its digest is only what somebody wrote beside it: taken for the text,
         one log could hide another project's."""
         try:
-            return fingerprint(text_of({"message": hit.source.get("message")}, self._mask))
+            return fingerprint(text_of({"message": self._schema.message(hit.source)}, self._mask))
         except TextUnusable:
             return str(hit.source.get(_DIGEST))
 
@@ -367,9 +371,26 @@ class Stats:
             SearchAnswer,
             "POST",
             f"/{in_path(*names)}/_search",
-            {"size": k, "query": query, "_source": [*_SHOWN, _DIGEST], **NO_PIPELINE},
+            {"size": k, "query": query, "_source": [*self._fields_shown, _DIGEST], **NO_PIPELINE},
             LENIENT,
         )
+
+    @property
+    def _fields_shown(self) -> Sequence[str]:
+        return _SHOWN if self._schema.first == LOGLENS.first else self._schema.shown_fields
+
+    def _shown(self, source: dict[str, Any]) -> dict[str, Any]:
+        """What a log is shown with, under the same names whatever its shape."""
+        if self._fields_shown is _SHOWN:
+            return {name: value for name, value in source.items() if name != _DIGEST}
+        told = {
+            "message": self._schema.message(source),
+            "level": self._schema.level(source),
+            "timestamp": self._schema.time(source),
+            "service_name": self._schema.service(source),
+            "trace_id": self._schema.trace(source),
+        }
+        return {name: value for name, value in told.items() if value is not None}
 
     def of_others(self, index: str | None) -> Counted[int]:
         """How many logs have a vector of another model, which `nearest` leaves out."""
@@ -390,9 +411,13 @@ class Stats:
             SearchAnswer,
             "POST",
             "_search",
-            {"size": size, "query": self._queries.pending(), "_source": ["message"]},
+            {
+                "size": size,
+                "query": self._queries.pending(),
+                "_source": list(self._schema.message_fields),
+            },
         )
-        messages = (hit.source.get("message") for hit in answer.hits.hits)
+        messages = (self._schema.message(hit.source) for hit in answer.hits.hits)
         return [message for message in messages if isinstance(message, str)]
 
     def enriched(self) -> list[tuple[str, StoredVector]]:
@@ -463,8 +488,9 @@ _MOST_NEAREST = 1000
 _SHOWN = ("message", "level", "timestamp", "service_name", "trace_id")
 
 
-def _row(cosine_of_it: float, hit: RawHit, logs: Counter[str]) -> dict[str, Any]:
-    fields = {name: value for name, value in hit.source.items() if name != _DIGEST}
+def _row(
+    cosine_of_it: float, hit: RawHit, logs: Counter[str], fields: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "cosine": round(cosine_of_it, 4),
         "logs": logs.total(),

@@ -13,6 +13,7 @@ from enrich.log_store.connection import Connection
 from enrich.log_store.mapping import index_mapping
 from enrich.log_store.paths import holds
 from enrich.log_store.shapes import translates_shapes
+from enrich.schema import LOGLENS, Schema
 from enrich.settings import without_exclusions
 
 #: What of `*_*` a template is for: `{project}_{YYYY}_{MM}`.
@@ -64,7 +65,9 @@ class Templates:
         self._connection.request("PUT", f"/_index_template/{name}", template)
 
 
-def index_template(dimensions: int, patterns: Sequence[str]) -> dict[str, Any]:
+def index_template(
+    dimensions: int, patterns: Sequence[str], schema: Schema = LOGLENS
+) -> dict[str, Any]:
     """An index template that gives new indices a right `log_vector`."""
     return {
         "index_patterns": [
@@ -78,14 +81,27 @@ def index_template(dimensions: int, patterns: Sequence[str]) -> dict[str, Any]:
             "settings": {"index.knn": True},
             "mappings": {
                 "properties": {
-                    "level": {"type": "keyword"},
-                    "message": {"type": "text"},
-                    "timestamp": {"type": "date"},
-                    "service_name": {"type": "keyword"},
-                    "trace_id": {"type": "keyword"},
-                    "log_id": {"type": "keyword"},
+                    **_fields_of(schema),
                     **index_mapping(dimensions),
                 }
             },
         },
+    }
+
+
+def _fields_of(schema: Schema) -> dict[str, Any]:
+    """How the fields of a shape are mapped. Where there are several shapes, one index has only one
+    of them, and OpenSearch maps what it meets."""
+    if len(schema.shapes) > 1:
+        return {}
+    shape = schema.first
+    number = {shape.number_field: {"type": "long"}} if shape.number_field else {}
+    log_id = {"log_id": {"type": "keyword"}} if shape.plain_text else {}
+    return {
+        shape.level_field: {"type": "keyword"},
+        **number,
+        **{name: {"type": "text"} for name in shape.text_fields},
+        shape.timestamp_field: {"type": "date"},
+        **{name: {"type": "keyword"} for name in (*shape.service_fields, *shape.trace_fields)},
+        **log_id,
     }

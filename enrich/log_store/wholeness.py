@@ -136,9 +136,8 @@ ALTERED = (
     "for a proxy or a plugin before OpenSearch that leaves out or changes parts of answers"
 )
 NO_TEXT = (
-    "none of its newest {} ERROR logs has a text in `message`, and no log of it has a vector: its "
-    "text seems to be in another field; have it written to `message`, for instance by an ingest "
-    "pipeline"
+    "none of its newest {} ERROR logs has a text in {}, and no log of it has a vector: its "
+    "text seems to be in another field; {}"
 )
 
 
@@ -196,6 +195,7 @@ class Wholeness:
         settings: Settings,
     ) -> None:
         self._connection = connection
+        self._schema = settings.log_schema
         self._finder = finder
         self._reusable = reusable
         self._documents = documents
@@ -251,10 +251,18 @@ class Wholeness:
         }
         known = self._reusable.indices_with_vectors(list(suspects))
         return {
-            index: known.gaps.indices.get(index) or NO_TEXT.format(looked_at)
+            index: known.gaps.indices.get(index) or self._no_text(looked_at)
             for index, looked_at in suspects.items()
             if index not in known.value
         }
+
+    def _no_text(self, looked_at: int) -> str:
+        advice = (
+            "have it written to `message`, for instance by an ingest pipeline"
+            if self._schema.is_plain
+            else "set ENRICH_TEXT_FIELDS to that"
+        )
+        return NO_TEXT.format(looked_at, self._schema.texts_told, advice)
 
     def _trials(
         self, found: dict[str, list[Hit]], ready: Readiness
