@@ -5,8 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .dev/bench-venv
+ENDPOINTS := .dev/endpoints-venv
 
-.PHONY: demo test test-opensearch-2 unit chaos bench bench-full bench-peers lint lock clean
+.PHONY: demo test test-opensearch-2 unit chaos bench bench-full bench-peers endpoints lint lock clean
 
 demo: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m dev.demo $(if $(ONCE),--once) $(if $(LOGS),--logs "$(LOGS)") $(if $(N),--count $(N))
@@ -51,6 +52,16 @@ $(PEERS)/.ready: benchmarks/requirements.txt
 	@echo "setting up $(PEERS) (once, about a minute)"
 	@$(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@touch $@
+
+# Programs that serve embeddings, in an environment of their own, and the test that uses them.
+endpoints: $(READY) $(ENDPOINTS)/.ready
+	@$(BIN)/python -m pytest tests/integration/test_endpoint_programs.py -rs
+
+$(ENDPOINTS)/.ready: tests/endpoints-requirements.txt
+	@echo "setting up $(ENDPOINTS) (once, about two minutes)"
+	@$(PYTHON) -m venv $(ENDPOINTS)
+	@$(ENDPOINTS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
 
 lint: $(READY)

@@ -82,6 +82,10 @@ class Embedder(Protocol):
     def close(self) -> None: ...
 
 
+#: A vector of so many numbers that are all bits is one by intention.
+LEAST_BITS = 64
+_BITS = (-1.0, 0.0, 1.0)
+
 #: The words by which a refusal is perhaps about an option of the request.
 _WORDS = {"dimensions": ("dimension",), "encoding_format": ("base64", "encoding_format")}
 
@@ -375,7 +379,7 @@ def read_answer(body: bytes, count: int, dimensions: int) -> tuple[list[Vector |
     Raises:
         TransientError: cut JSON, another shape, a wrong number of vectors or none, a doubled
             `index`.
-        Halt: vectors of another dimension than asked for.
+        Halt: vectors of another dimension than asked for, or of bits.
     """
     answer = _decoded(body)
     rows = answer.data or []
@@ -392,10 +396,25 @@ def read_answer(body: bytes, count: int, dimensions: int) -> tuple[list[Vector |
                 f"the embeddings API answered vectors of {vector.size} dimensions, not "
                 f"{dimensions}: set EMBEDDING_DIMENSIONS or EMBEDDING_MODEL to what it serves"
             )
+        if vector is not None and _is_of_bits(vector):
+            raise Halt(
+                "the embeddings API answered binary vectors, which have lost most of what they "
+                "say: set ENRICH_ENCODING_FORMAT=float, or take output_dtype and the like out of "
+                "the extra body"
+            )
         if vector is not None and is_usable(vector):
             vectors[index] = vector
     usage = answer.usage or _Usage()
     return vectors, _whole(usage.prompt_tokens) or _whole(usage.total_tokens)
+
+
+def _is_of_bits(vector: Vector) -> bool:
+    """Whether it has nothing but 1, and 0 or -1: Bedrock's Titan through LiteLLM answers so to
+    base64. Nothing is said of short ones, and of zeros alone."""
+    # The first number tells nearly always; the rest costs half as much as decoding the vector.
+    if vector.size < LEAST_BITS or float(vector[0]) not in _BITS:
+        return False
+    return bool(np.isin(vector, _BITS).all() and vector.any())
 
 
 def _whole(number: Any) -> int:

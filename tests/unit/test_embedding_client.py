@@ -202,6 +202,18 @@ def test_another_dimension_halts_and_names_both(embedding: Any) -> None:
         read_answer(answer(row(0), row(1, embedding)), 2, DIMENSIONS)
 
 
+@pytest.mark.parametrize("bits", [[0, 1, 1, 0] * 16, [-1, 1] * 32, [1] * 64])
+def test_vectors_of_bits_halt_and_name_the_setting(bits: list[int]) -> None:
+    with pytest.raises(Halt, match="set ENRICH_ENCODING_FORMAT=float"):
+        read_answer(answer(row(0, bits)), 1, 64)
+
+
+@pytest.mark.parametrize("numbers", [[0] * 64, [0.5] + [1] * 63, [1] * 63 + [0.5]])
+def test_vectors_that_are_not_all_bits_are_taken_or_none(numbers: list[float]) -> None:
+    ((vector,), _) = read_answer(answer(row(0, numbers)), 1, 64)
+    assert (vector is not None) is any(numbers)
+
+
 @pytest.mark.parametrize(
     ("usage", "tokens"),
     [
