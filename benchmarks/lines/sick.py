@@ -23,6 +23,8 @@ LATENCY_MS = 50.0
 OF_ALONE = 0.9
 
 SICK = "sick_2026_11"
+#: Has a name of its own: an index of one name has the same engine for as long as a worker lives.
+DEAD = "dead_2026_11"
 _HEALTHY = ("billing_2026_11", "shop_2026_11", "users_2026_11")
 #: Logs of the sick index, for each of the healthy ones.
 _SICK_SHARE = 0.25
@@ -35,6 +37,7 @@ def measure(stage: Stage) -> list[Figure]:
     size = stage.options.size or SIZE
     corpus = make_corpus(size, place=lambda n: _HEALTHY[n % len(_HEALTHY)])
     others = make_corpus(int(size * _SICK_SHARE), seed=8, place=lambda _: SICK)
+    dead = make_corpus(int(size * _SICK_SHARE), seed=8, place=lambda _: DEAD)
     with (
         HttpProxy(stage.stack.opensearch.url) as proxy,
         stage.product(env={"OPENSEARCH_PORT": str(proxy.port)}, flower=False) as product,
@@ -46,7 +49,7 @@ def measure(stage: Stage) -> list[Figure]:
             "throttled": partial(run, sick=others.logs, alter=throttling(SICK)),
             "slow": partial(run, sick=others.logs, alter=slowing(SICK, _SLOW_SECONDS)),
             "red": partial(run, red=True),
-            "dead engine": partial(run, sick=others.logs, engine="faiss"),
+            "dead engine": partial(run, sick=dead.logs, index=DEAD, engine="faiss"),
         }
         # Nobody counts the first one: Java gets faster meanwhile.
         run()
@@ -72,6 +75,7 @@ def _rate(
     corpus: Corpus,
     *,
     sick: list[Log] | None = None,
+    index: str = SICK,
     alter: Alter = unaltered,
     engine: str = "",
     red: bool = False,
@@ -84,9 +88,9 @@ def _rate(
         nowhere = {"index.routing.allocation.require._name": "nowhere"}
         create_indices(stage.cluster, [f"{SICK}?wait_for_active_shards=0"], **nowhere)
     elif sick:
-        create_indices(stage.cluster, [SICK], engine=engine)
+        create_indices(stage.cluster, [index], engine=engine)
         load(stage.cluster, sick)
-        stage.cluster("POST", f"/{SICK}/_refresh")
+        stage.cluster("POST", f"/{index}/_refresh")
     product.forget()
     stage.api.reset(latency_ms=LATENCY_MS)
     proxy.alter = alter

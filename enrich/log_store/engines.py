@@ -7,6 +7,9 @@ while health stays green and searches work.
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from typing import Any
 
 from enrich.errors import EnrichError, ServerUnavailable
@@ -14,18 +17,24 @@ from enrich.log_store.connection import Connection, NoAnswerInTime, RequestRefus
 from enrich.log_store.paths import in_path
 from enrich.log_store.shapes import translates_shapes
 
+_LOOK_AGAIN_SECONDS = 600.0
+
 
 @translates_shapes
 class Engines:
-    """Looks at engines; remembers for this process which indices have which."""
+    """Looks at engines; remembers for a while which indices have which."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, clock: Callable[[], float] = time.monotonic) -> None:
         self._connection = connection
-        self._native: dict[str, bool] = {}
+        self._clock = clock
+        #: Whether an index's engine is native, and when that was seen.
+        self._native: dict[str, tuple[bool, float]] = {}
 
     def is_native(self, index: str) -> bool:
         """Whether vectors of the index need a native library; False where it cannot be seen."""
-        if index not in self._native:
+        known, seen = self._native.get(index, (False, -math.inf))
+        # Somebody may make an index of the same name anew.
+        if self._clock() - seen > _LOOK_AGAIN_SECONDS:
             try:
                 answer = self._connection.ask(
                     dict[str, Any],
@@ -38,8 +47,9 @@ class Engines:
             except EnrichError:
                 # Without the right to look it stays unknown.
                 answer = {}
-            self._native[index] = needs_library(answer)
-        return self._native[index]
+            known = needs_library(answer)
+            self._native[index] = known, self._clock()
+        return known
 
     def proves_itself(self, index: str) -> bool:
         """Have the engine build what was written last; whether it did.

@@ -13,6 +13,7 @@ from dev.services import Services
 from enrich.errors import IndexInTrouble
 from enrich.ledger import IndexState
 from enrich.log_store import index_template
+from enrich.log_store.engines import Engines
 from enrich.models import Chunk
 from tests.conftest import DIMENSIONS, Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, logs
@@ -60,6 +61,20 @@ def test_an_index_whose_engine_cannot_run_is_set_aside_after_one_log(
     again = one.run()
     assert_adds_up(again)
     assert (again.found, again.skipped_indices) == (0, record.skipped_indices)
+
+
+def test_an_index_made_anew_under_its_name_is_looked_at_again(
+    pipeline: Build, search: Search
+) -> None:
+    one, now = pipeline(), 0.0
+    engines = Engines(one.store.connection, lambda: now)
+    for engine, native in (("lucene", False), ("faiss", True)):
+        search.create(SICK, **with_engine(engine))
+        now += 601
+        assert engines.is_native(SICK) is native
+        search("DELETE", f"/{SICK}")
+        now += 599
+        assert engines.is_native(SICK) is native
 
 
 def test_a_native_engine_that_runs_is_tried_once(
