@@ -176,6 +176,9 @@ class Settings(BaseSettings):
     enrich_log_file: str = "periodic_enrichment.log"
     enrich_log_format: Literal["plain", "json"] = "plain"
 
+    #: What a probe looks at, see enrich/worker/alive_file.py; empty: no file.
+    enrich_alive_file: str = ""
+
     @model_validator(mode="before")
     @classmethod
     def _of_utf8(cls, values: Any) -> Any:

@@ -50,7 +50,7 @@ class EnrichCollector(Collector):
             yield from _of_coverage(reading.status.backlog)
             # In part, a backlog would fall where nothing was done.
             if reading.status.backlog.whole:
-                yield from _of_backlog(reading.status.backlog, self._now())
+                yield from _of_backlog(reading.status, reading.status.backlog, self._now())
 
 
 def _of_ledger(status: Status) -> Iterator[Metric]:
@@ -140,7 +140,7 @@ def _of_coverage(backlog: Backlog) -> Iterator[Metric]:
     yield missing
 
 
-def _of_backlog(backlog: Backlog, now: datetime) -> Iterator[Metric]:
+def _of_backlog(status: Status, backlog: Backlog, now: datetime) -> Iterator[Metric]:
     logs = GaugeMetricFamily(
         "enrich_backlog_logs", "ERROR logs by index and state", labels=["index", "state"]
     )
@@ -154,6 +154,13 @@ def _of_backlog(backlog: Backlog, now: datetime) -> Iterator[Metric]:
             "enrich_oldest_unvectorized_age_seconds",
             "Age of the oldest ERROR log without a vector; 0 if there is none",
             age,
+        )
+        at_work = status.active_run is not None and not status.paused
+        yield GaugeMetricFamily(
+            "enrich_working_backlog_age_seconds",
+            "The same while a run is at work, else 0: for an autoscaler, which must keep no worker "
+            "for logs that no run takes",
+            age if at_work else 0.0,
         )
 
 

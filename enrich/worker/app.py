@@ -9,7 +9,6 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from functools import partial
 from typing import Any
 
 from celery import Celery
@@ -25,6 +24,7 @@ from enrich.errors import EnrichError, SettingsError
 from enrich.flower.environment import controls_are_on, prepare_environment
 from enrich.settings import Settings, load_settings, unknown_names
 from enrich.worker import transport
+from enrich.worker.alive_file import AliveFile
 from enrich.worker.heartbeat import TIMEOUT_SECONDS, Heartbeat, note_beat
 from enrich.worker.inspect import EnrichmentInfo
 from enrich.worker.installation import import_own_modules, other_version, top_level
@@ -120,7 +120,13 @@ def _note_that_beat_lives(scheduler: Any) -> None:
     from enrich.wiring import quick_ledger
 
     ledger = quick_ledger(settings, TIMEOUT_SECONDS, second_try=True)
-    scheduler.note = partial(note_beat, ledger)
+    alive_file = AliveFile(settings.enrich_alive_file)
+
+    def note(within: float) -> None:
+        alive_file.touch()
+        note_beat(ledger, within)
+
+    scheduler.note = note
 
 
 @worker_shutting_down.connect

@@ -1,7 +1,8 @@
 """The heartbeat that workers and beat leave in Redis, and a worker's answer to what it finds.
 
 Noted from the main process by its event loop's own timer, so that no thread is needed and a task
-that hangs does not hide that its worker lives. A Redis that is away costs half a second and a line
+that hangs does not hide that its worker lives; the file for probes (alive_file) is touched at the
+same time. A Redis that is away costs half a second and a line
 in the log, never the worker. A worker whose configuration is not the deployment's stops consuming
 and says why; it begins by itself once the others are gone (enrich/ledger/deployment.py).
 """
@@ -19,6 +20,7 @@ from celery import bootsteps
 
 from enrich import __version__
 from enrich.errors import EnrichError
+from enrich.worker.alive_file import AliveFile
 
 if TYPE_CHECKING:
     from enrich.ledger import Ledger
@@ -51,6 +53,10 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
         self._said_at = 0.0
         self._silent = False
         self._kept_ledger: Ledger | None = None
+        # Here and not above: enrich.worker.app imports this module.
+        from enrich.worker.app import settings
+
+        self._alive_file = AliveFile(settings.enrich_alive_file)
 
     def start(self, consumer: Any) -> None:
         self._queues = self._queues or tuple(consumer.app.amqp.queues.consume_from)
@@ -63,6 +69,7 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
         if self._timer is not None:
             consumer.timer.cancel(self._timer)
             self._timer = None
+        self._alive_file.remove()
 
     def shutdown(self, consumer: Any) -> None:
         self.stop(consumer)
@@ -73,7 +80,6 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def _ledger(self) -> Ledger:
         if self._kept_ledger is None:
-            # Here and not above: enrich.worker.app imports this module.
             from enrich.wiring import quick_ledger
             from enrich.worker.app import settings
 
@@ -86,6 +92,7 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]
         from enrich.ledger.deployment import Configuration, oddness
         from enrich.worker.app import settings
 
+        self._alive_file.touch()
         mine = Configuration.of(settings)
         try:
             first = self._ledger().deployment.note_worker(self._note(consumer, mine))

@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from enrich.errors import EnrichError, Halt, SettingsError, TransientError
+from enrich.worker.alive_file import AliveFile
 
 if TYPE_CHECKING:
     from enrich.settings import Settings
@@ -31,6 +32,7 @@ def end_if_impossible(settings: Settings, *, parts: bool) -> None:
         parts: build what a task works with, too.
     """
     try:
+        AliveFile(settings.enrich_alive_file).begin()
         if parts:
             _try_parts(settings)
         _look_at_redis(settings)

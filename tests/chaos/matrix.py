@@ -495,6 +495,7 @@ def children(pid: int) -> list[int]:
 from tests.chaos import (  # noqa: E402
     rows_api,  # noqa: F401
     rows_deployment,  # noqa: F401
+    rows_scaling,  # noqa: F401
     rows_search,  # noqa: F401
     rows_unwritable,  # noqa: F401
     rows_versions,  # noqa: F401
