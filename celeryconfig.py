@@ -10,7 +10,7 @@ from typing import Any
 from kombu.entity import Exchange, Queue
 
 from enrich.errors import SettingsError
-from enrich.redis_client import broker_address
+from enrich.redis_client import broker_address, broker_options
 from enrich.settings import load_settings
 from enrich.worker.capacity import default_processes
 
@@ -44,6 +44,8 @@ broker_transport_options = {
     "socket_connect_timeout": 5,
     "socket_keepalive": True,
     "health_check_interval": 10,
+    # Of Sentinels, where there are any.
+    **broker_options(_settings.redis_url.get_secret_value()),
     # A killed worker's chunks come back within seconds of the visibility time-out.
     "unacked_restore_interval": 10,
     "unacked_restore_throttle": 1,

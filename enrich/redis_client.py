@@ -2,7 +2,7 @@
 
 The ledger, the vector cache and the API quota share it, and the broker's transport takes the same
 URL from here, so that a Redis which is down, full, locked or of the wrong kind gives the same
-sentence everywhere.
+sentence everywhere. Where there are Sentinels, each new connection asks them for the primary.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from urllib.parse import quote, urlsplit
 
 import redis
 from redis import exceptions
-from redis.backoff import ExponentialWithJitterBackoff
+from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.connection import parse_url
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
 from enrich.errors import (
     AccessRefused,
@@ -28,6 +29,7 @@ from enrich.errors import (
     SettingsError,
     cause_of,
 )
+from enrich.setting_forms.redis_url import RedisAddress, read_redis_url
 
 CONNECT_TIMEOUT_SECONDS = 5
 SOCKET_TIMEOUT_SECONDS = 30
@@ -62,20 +64,95 @@ def connect(
     Raises:
         SettingsError: a file that the URL names cannot be used.
     """
-    options = _options(url)
+    address = _address(url)
+    options = {
+        "socket_connect_timeout": min(CONNECT_TIMEOUT_SECONDS, timeout),
+        "socket_timeout": timeout,
+        "socket_keepalive": True,
+        "health_check_interval": 10,
+        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), int(second_try)),
+        **_options(address),
+    }
+    if address.is_socket:
+        del options["socket_keepalive"]
     connection_class = options.pop("connection_class", redis.Connection)
-    pool = redis.ConnectionPool(
-        connection_class=connection_class,
-        **{
-            "socket_connect_timeout": min(CONNECT_TIMEOUT_SECONDS, timeout),
-            "socket_timeout": timeout,
-            "socket_keepalive": True,
-            "health_check_interval": 10,
-            "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), int(second_try)),
+    if address.sentinels:
+        del options["host"], options["port"]
+        sentinels: Any = _Sentinels(  # type: ignore[no-untyped-call]
+            address.sentinels,
+            sentinel_kwargs={**_of_sentinels(address, timeout), "retry": at_once()},
             **options,
-        },
-    )
+        )
+        client: redis.Redis = sentinels.master_for(
+            address.master, connection_pool_class=_SentinelPool, ssl=address.is_secured
+        )
+        return client
+    pool = redis.ConnectionPool(connection_class=connection_class, **options)
     return redis.Redis.from_pool(pool)
+
+
+def at_once() -> Retry:
+    """No second try: the next Sentinel is asked. By default redis-py would try one that is gone for
+    some seconds."""
+    return Retry(NoBackoff(), 0)
+
+
+class _Sentinels(Sentinel):
+    """redis-py's, which says what it was that no Sentinel knew."""
+
+    def discover_master(self, service_name: str) -> Any:
+        """
+        Raises:
+            Halt: the Sentinels know no such name.
+            AccessRefused: they want a login.
+            MasterNotFoundError: there is no primary now, or none of them answers.
+        """
+        try:
+            return super().discover_master(service_name)  # type: ignore[no-untyped-call]
+        except MasterNotFoundError:
+            known = self._known()
+            if known and service_name not in known:
+                raise Halt(
+                    "Sentinel knows no primary of this name: set ?master_name= in REDIS_URL and "
+                    f"CACHE_URL; it knows {', '.join(sorted(known))[:200]}"
+                ) from None
+            raise
+
+    def _known(self) -> set[str]:
+        known: set[str] = set()
+        for each in self.sentinels:
+            try:
+                known.update(map(str, each.sentinel_masters()))
+            except exceptions.AuthenticationError:
+                raise AccessRefused(
+                    "Sentinel asks for a login or refuses it: set ?sentinel_password= (and "
+                    "sentinel_username=) in REDIS_URL and CACHE_URL"
+                ) from None
+            except (exceptions.ConnectionError, exceptions.TimeoutError):
+                continue
+        return known
+
+
+class _SentinelPool(SentinelConnectionPool):
+    """redis-py's, which closes the connections to the Sentinels with its own."""
+
+    def disconnect(self, inuse_connections: bool = True) -> None:
+        super().disconnect(inuse_connections)
+        if inuse_connections:
+            self.sentinel_manager.close()
+
+
+def _of_sentinels(address: RedisAddress, timeout: float) -> dict[str, Any]:
+    """What the connections to the Sentinels themselves are made with."""
+    user, password = address.sentinel_login
+    quick = min(CONNECT_TIMEOUT_SECONDS, timeout)
+    options: dict[str, Any] = {"socket_timeout": quick, "socket_connect_timeout": quick}
+    options |= {"username": user} if user else {}
+    options |= {"password": password} if password else {}
+    if address.is_secured:
+        tls = {n: v for n, v in _options(address).items() if n.startswith("ssl_")}
+        options |= {"ssl": True, **tls}
+    return options
 
 
 def broker_address(url: str) -> tuple[str, dict[str, Any] | None]:
@@ -83,29 +160,57 @@ def broker_address(url: str) -> tuple[str, dict[str, Any] | None]:
 
     kombu and redis-py read the options of a URL each in its own way, and each passes over some.
     """
-    options = _options(url)
-    secured = urlsplit(url).scheme == "rediss"
+    address = _address(url)
+    options = _options(address)
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    if not urlsplit(url).query:
-        return url, tls if secured else None
+    if not (address.sentinels or address.is_socket or urlsplit(url).query):
+        return url, tls if address.is_secured else None
     name, password = options.get("username"), options.get("password")
     login = f"{quote(name or '', safe='')}:{quote(password or '', safe='')}@"
-    host = str(options.get("host", "localhost"))
-    host = f"[{host}]" if ":" in host else host
-    where = f"{host}:{options.get('port', 6379)}/{options.get('db', 0)}"
-    scheme = "rediss" if secured else "redis"
-    whole = f"{scheme}://{login if name or password else ''}{where}"
-    return whole, tls if secured else None
+    login = login if name or password else ""
+    database = options.get("db", 0)
+    if address.is_socket:
+        path = quote(str(options["path"]))
+        return f"redis+socket://{login}{path}?virtual_host={database}", None
+    hosts = address.sentinels or (
+        (str(options.get("host", "localhost")), int(options.get("port", 6379))),
+    )
+    secured = "rediss" if address.is_secured else "redis"
+    scheme = "sentinel" if address.sentinels else secured
+    whole = ";".join(
+        f"{scheme}://{login}{f'[{host}]' if ':' in host else host}:{port}/{database}"
+        for host, port in hosts
+    )
+    return whole, tls if address.is_secured else None
 
 
-def _options(url: str) -> dict[str, Any]:
+def broker_options(url: str) -> dict[str, Any]:
+    """Options of kombu's transport for this server; only Sentinels need any.
+
+    Raises SettingsError.
+    """
+    address = _address(url)
+    if not address.sentinels:
+        return {}
+    sentinel_kwargs = _of_sentinels(address, CONNECT_TIMEOUT_SECONDS)
+    return {"master_name": address.master, "sentinel_kwargs": sentinel_kwargs}
+
+
+def _address(url: str) -> RedisAddress:
+    try:
+        return read_redis_url(url)
+    except ValueError as error:
+        raise SettingsError(f"REDIS_URL or CACHE_URL: {error}") from None
+
+
+def _options(address: RedisAddress) -> dict[str, Any]:
     """What the URL says, in the types that both clients take. Raises SettingsError."""
     try:
-        options: dict[str, Any] = dict(parse_url(url))  # type: ignore[no-untyped-call]
+        options: dict[str, Any] = dict(parse_url(address.plain))  # type: ignore[no-untyped-call]
     except ValueError as error:
         # The client names the option, and quotes no value.
         raise SettingsError(f"REDIS_URL or CACHE_URL: {error}") from None
-    if urlsplit(url).scheme != "rediss":
+    if not address.is_secured:
         return options
     reqs = str(options.get("ssl_cert_reqs", "required")).lower().removeprefix("cert_")
     if reqs not in _CERT_REQS:
@@ -289,6 +394,11 @@ def _right_missing(told: str) -> AccessRefused:
 
 
 def _unreachable(error: Exception) -> EnrichError:
+    if isinstance(error, MasterNotFoundError):
+        return ServerUnavailable(
+            "no Sentinel names a primary of Redis that is up: check the Sentinels in REDIS_URL and "
+            "CACHE_URL, and that Redis runs"
+        )
     # The client quotes the host; only the kind is looked at.
     cause = cause_of(error, ssl.SSLError)
     if isinstance(cause, ssl.SSLCertVerificationError):
@@ -306,8 +416,8 @@ def _unreachable(error: Exception) -> EnrichError:
         return ServerUnavailable("Redis has too many clients: raise its maxclients")
     if cause_of(error, FileNotFoundError) or cause_of(error, PermissionError):
         return ServerUnavailable(
-            "Redis: a file that REDIS_URL or CACHE_URL names cannot be read: check ssl_ca_certs, "
-            "ssl_certfile and ssl_keyfile"
+            "Redis: a file that REDIS_URL or CACHE_URL names cannot be read: check the socket's "
+            "path and rights, ssl_ca_certs, ssl_certfile and ssl_keyfile"
         )
     return ServerUnavailable(
         f"Redis cannot be reached ({type(error).__name__}): check REDIS_URL and that it runs"

@@ -17,7 +17,7 @@ from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl
 
 from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -29,6 +29,8 @@ from enrich.schema import AUTO, PRESETS, Schema, schema_of
 from enrich.schema.levels import check_levels
 from enrich.setting_forms import embeddings_api, opensearch_url
 from enrich.setting_forms.opensearch_url import Node, Nodes, read_nodes
+from enrich.setting_forms.redis_url import read_redis_url
+from enrich.setting_forms.redis_url import without_password as without_password
 from enrich.setting_forms.url_parts import url_parts
 from enrich.text import normalizing
 from enrich.text.extract import LEAST_CUT_BYTES, MAX_TEXT_BYTES
@@ -327,7 +329,7 @@ class Settings(BaseSettings):
     def _redis_scheme(cls, value: SecretStr) -> SecretStr:
         url = value.get_secret_value()
         if url:
-            _check_redis_url(url)
+            read_redis_url(url)
         return value
 
     @field_validator("opensearch_host")
@@ -544,18 +546,6 @@ class Settings(BaseSettings):
         return shown
 
 
-def without_password(url: str) -> str:
-    """The URL with its password, if any, replaced by `***`."""
-    parts = urlsplit(url)
-    # `password`, and `ssl_password` of a private key.
-    query = re.sub(r"(password)=[^&]*", r"\1=***", parts.query)
-    parts = parts._replace(query=query)
-    if parts.password is not None:
-        host = parts.netloc.rpartition("@")[2]
-        parts = parts._replace(netloc=f"{parts.username or ''}:***@{host}")
-    return urlunsplit(parts)
-
-
 def _hidden(secret: str) -> str:
     return "***" if secret else ""
 
@@ -573,62 +563,6 @@ _SHOWN: Mapping[str, Callable[[str], str]] = {
     "opensearch_url": opensearch_url.shown,
     "opensearch_headers": _shown_headers,
 }
-
-
-#: Options of a Redis URL that both of its clients can be given (enrich/redis_client.py).
-_REDIS_OPTIONS = frozenset(
-    {
-        *("db", "username", "password", "protocol", "client_name", "max_connections"),
-        *("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry_on_timeout"),
-        *("health_check_interval", "ssl_cert_reqs", "ssl_ca_certs", "ssl_ca_path", "ssl_ciphers"),
-        *("ssl_certfile", "ssl_keyfile", "ssl_password", "ssl_check_hostname", "ssl_min_version"),
-    }
-)
-
-_NUMBERS = frozenset(
-    {
-        *("db", "protocol", "max_connections", "socket_timeout", "socket_connect_timeout"),
-        *("health_check_interval", "ssl_min_version"),
-    }
-)
-
-
-def _check_redis_url(url: str) -> None:
-    """Raises ValueError for a URL that is not one of a single Redis over TCP."""
-    scheme = url.partition("://")[0].lower()
-    if scheme in ("unix", "socket", "redis+socket", "redis+unix"):
-        raise ValueError(
-            "a unix socket is not supported: let Redis listen on 127.0.0.1, and use redis://"
-        )
-    if "sentinel" in scheme:
-        raise ValueError(
-            "Redis Sentinel is not supported: give the primary, or a proxy before it, with redis://"
-        )
-    hosts = re.split(r"[/?#]", url.partition("://")[2])[0].rpartition("@")[2]
-    if scheme in ("redis", "rediss") and "," in hosts:
-        raise ValueError(
-            "several hosts are not supported, neither Redis Cluster nor Sentinel: give one"
-        )
-    parts = url_parts(url)
-    if parts is None or scheme not in ("redis", "rediss"):
-        raise ValueError(
-            "must be a URL that starts with redis:// or rediss://; special characters in its "
-            "password have to be percent-encoded"
-        )
-    if not re.fullmatch(r"/?|/[0-9]{1,5}", parts.path):
-        raise ValueError("must end with the number of a database, such as /0")
-    for name, value in parse_qsl(parts.query, keep_blank_values=True):
-        if name not in _REDIS_OPTIONS:
-            known = ", ".join(sorted(_REDIS_OPTIONS))
-            raise ValueError(f"has an option that is not known; known are {known}")
-        if name == "ssl_cert_reqs" and not re.fullmatch(
-            r"(cert_)?(none|optional|required)", value.lower()
-        ):
-            raise ValueError("ssl_cert_reqs must be required, optional or none")
-        if name in _NUMBERS and not re.fullmatch(r"[0-9]{1,6}(\.[0-9]{1,6})?", value):
-            raise ValueError(f"{name} must be a number")
-        if name.startswith("ssl_") and scheme == "redis":
-            raise ValueError(f"{name} needs rediss://: redis:// is not encrypted")
 
 
 #: Whose names must be ours; what others read under them.

@@ -34,12 +34,14 @@ def look(connection: redis.Redis) -> dict[str, Any]:
             info: dict[str, Any] = connection.info()
     except AccessRefused:
         return {}
-    if str(info.get("redis_mode", "")) == "cluster" or int(info.get("cluster_enabled", 0)) == 1:
+    # `server_mode` is Valkey's.
+    mode = str(info.get("redis_mode") or info.get("server_mode") or "")
+    if mode == "cluster" or int(info.get("cluster_enabled", 0)) == 1:
         raise Halt(CLUSTER)
-    if str(info.get("redis_mode", "")) == "sentinel":
+    if mode == "sentinel":
         raise Halt(
-            "REDIS_URL and CACHE_URL: this is a Sentinel, which keeps no data: give the primary "
-            "itself"
+            "REDIS_URL and CACHE_URL: this is a Sentinel, which keeps no data: write sentinel:// "
+            "in place of redis://, with ?master_name="
         )
     found = re.match(r"(\d+)\.(\d+)", str(info.get("redis_version", "")))
     if "valkey_version" not in info and found and tuple(map(int, found.groups())) < MINIMUM:

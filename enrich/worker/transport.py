@@ -23,7 +23,7 @@ from kombu.utils.json import dumps
 from redis import exceptions
 
 from enrich.errors import Halt
-from enrich.redis_client import refused
+from enrich.redis_client import at_once, refused
 from enrich.worker.envelope import UNREADABLE, check_envelope, why_unreadable
 from enrich.worker.reject import drop
 
@@ -152,6 +152,23 @@ class Transport(kombu_redis.Transport):
         return connection
 
 
+class SentinelChannel(Channel, kombu_redis.SentinelChannel):
+    """The same, where Sentinels name the primary."""
+
+    sentinel_kwargs: dict[str, Any] | None = None
+
+    def _sentinel_managed_pool(self, asynchronous: bool = False) -> Any:
+        # Not among the transport's options, which Flower hands to another client.
+        self.sentinel_kwargs = {**(self.sentinel_kwargs or {}), "retry": at_once()}
+        return super()._sentinel_managed_pool(asynchronous)
+
+
+class SentinelTransport(Transport, kombu_redis.SentinelTransport):
+    """Celery's way to Redis through Sentinels."""
+
+    Channel = SentinelChannel
+
+
 def _dropping(read: Callable[..., Any], **options: Any) -> Any:
     try:
         return read(**options)
@@ -161,5 +178,7 @@ def _dropping(read: Callable[..., Any], **options: Any) -> Any:
 
 
 def install() -> None:
-    """Let redis:// and rediss:// mean this transport, under their own names, in this process."""
+    """Let redis://, rediss:// and sentinel:// mean these transports, under their own names, in this
+    process; redis+socket:// is of redis."""
     TRANSPORT_ALIASES.update(dict.fromkeys(("redis", "rediss"), f"{__name__}:Transport"))
+    TRANSPORT_ALIASES["sentinel"] = f"{__name__}:SentinelTransport"

@@ -89,12 +89,18 @@ WRONG: dict[str, list[str]] = {
     "OPENSEARCH_VERIFY_CERTS": ["qqq"],
     "OPENSEARCH_TIMEOUT_SECONDS": ["qqq", "0", "-1", "nan", "inf"],
     "REDIS_URL": [
-        "qqq", "http://qqq", "unix:///qqq", "redis://", "redis://host:qqq", "redis://host:70000",
+        "qqq", "http://qqq", "unix://", "unix://qqq", "unix://qqq/x",
+        "redis://", "redis://host:qqq", "redis://host:70000",
         # A password with these ends the host early, and would be shown.
         "redis://:qqq/x@host", "redis://:1/qqq@host", "redis://u:1/qqq@host", "redis://u:1#qqq@host",
         "redis://:qqq\u2100@host", "redis://[qqq]",
         # What is not supported, and what the two clients of the URL would read in two ways.
-        "sentinel://:qqq@a:26379/0", "redis+sentinel://:qqq@a/0", "redis+socket:///qqq",
+        "unix:///x?qqq=1", "unix:///x?db=qqq", "unix:///x#qqq", "socket://qqq",
+        "unix:///x?db=1&virtual_host=2", "unix:///x?ssl_ca_certs=qqq", "redis+socket://",
+        "sentinel://", "sentinel://,;", "sentinel://a:qqq", "sentinel://a,:qqq/x@b",
+        "sentinel://:qqq@a,:qqqq@b", "sentinel://a/0;sentinel://b/1", "sentinel://a/qqq/x/1",
+        "sentinel://a?qqq=1", "sentinel://a/m?master_name=qqq", "sentinel://a?ssl_ca_certs=qqq",
+        "sentinel://a#qqq", "sentinel://:qqq#x@a", "rediss+sentinel://a?ssl_cert_reqs=qqq",
         "redis://:qqq@a:6379,b:6379/0", "redis://a,qqq/0", "redis://a/qqq", "redis://a/0/1",
         "redis://a/0?qqq=1", "redis://a/0?db=qqq", "redis://a/0?ssl_cert_reqs=none",
         "rediss://a/0?ssl_cert_reqs=qqq", "rediss://a/0?ssl_min_version=qqq",
@@ -357,11 +363,17 @@ def test_no_password_survives_masking(password: str, user: str, port: str) -> No
 
 
 @settings(deadline=None, max_examples=120, derandomize=True)
-@given(st.sampled_from(["redis_url", "cache_url", "openai_base_url"]), st.text())
-def test_any_url_is_taken_or_refused_without_its_password(name: str, password: str) -> None:
+@given(
+    st.sampled_from(["redis_url", "cache_url", "openai_base_url"]),
+    st.sampled_from(["redis://", "sentinel://", "sentinel://x,", "rediss+sentinel://x;s://"]),
+    st.text(),
+)
+def test_any_url_is_taken_or_refused_without_its_password(
+    name: str, scheme: str, password: str
+) -> None:
     secret = f"QQQ{password}QQQ"
     try:
-        loaded = load(**{name: f"redis://user:{secret}@host/0"})
+        loaded = load(**{name: f"{scheme}user:{secret}@host/0"})
     except SettingsError as error:
         assert name.upper() in str(error)
         assert "QQQ" not in str(error)
