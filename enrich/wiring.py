@@ -7,11 +7,15 @@ for the clients of all.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from enrich.settings import Settings
 
 if TYPE_CHECKING:
+    from redis import Redis
+
     from enrich.backfill.publisher import Publisher
     from enrich.backfill.run import Backfill
     from enrich.embedding.batching import Quota
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from enrich.ledger import Ledger
     from enrich.log_store import LogStore
     from enrich.log_store.interfaces import RunStore
+    from enrich.ratelimit.api_quota import ApiQuota
 
 
 def build_ledger(settings: Settings) -> Ledger:
@@ -70,7 +75,6 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     from enrich.embedding.cache import VectorCache
     from enrich.embedding.locations import VectorLocations
     from enrich.ledger import Ledger
-    from enrich.ratelimit.api_quota import ApiQuota
     from enrich.ratelimit.write_throttle import WriteThrottle
     from enrich.redis_client import connect
 
@@ -86,14 +90,28 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
             settings=settings,
             store=store,
             resolver=resolver_of(
-                settings, store, ledger, ApiQuota(redis, settings), embedder, cache, locations
+                settings, store, ledger, build_quota(redis, settings), embedder, cache, locations
             ),
             locations=locations,
             ledger=ledger,
-            throttle=WriteThrottle(redis, settings),
+            throttle=WriteThrottle(redis, settings.enrich_redis_prefix, settings.enrich_write_pace),
             publisher=publisher,
             connections=(store, embedder, cache, ledger),
         )
+    )
+
+
+def build_quota(
+    connection: Redis, settings: Settings, sleep: Callable[[float], None] = time.sleep
+) -> ApiQuota:
+    from enrich.ratelimit.api_quota import ApiQuota
+
+    return ApiQuota(
+        connection,
+        settings.enrich_redis_prefix,
+        requests_per_minute=settings.enrich_requests_per_minute,
+        tokens_per_minute=settings.enrich_tokens_per_minute,
+        sleep=sleep,
     )
 
 

@@ -78,7 +78,7 @@ class MemoryPipeline:
             *(self.embedder, self.cache, self.locations),
         )
         # Without a pace it asks nobody.
-        throttle = WriteThrottle(NOBODY, self.settings)
+        throttle = WriteThrottle(NOBODY, "enrich:", 0)
         self.scanner = Scanner(
             *(self.settings, self.store, self.ledger, self.resolver),
             Survey(

@@ -19,7 +19,7 @@ from enrich.embedding.resolver import Resolver
 from enrich.ledger import Ledger
 from enrich.log_store.interfaces import RunStore
 from enrich.models import Chunk, LogLocation
-from enrich.settings import Settings
+from enrich.settings import Settings, rewrite_of
 
 log = logging.getLogger(__name__)
 
@@ -42,13 +42,19 @@ class Scanner:
         survey: Survey,
         publisher: ChunkPublisher,
     ) -> None:
-        self._settings = settings
+        self._scope_of = settings.reuse_scope
+        #: Logs of a run; 0 for all.
+        self._most = settings.enrich_max_logs_per_run
         self._store = store
         self._ledger = ledger
         self._resolver = resolver
         self._survey = survey
         self._publisher = publisher
-        self._pager = Pager(store.finder, settings)
+        self._pager = Pager(
+            store.finder,
+            texts_a_chunk=settings.enrich_batch_size,
+            rewrite=rewrite_of(settings),
+        )
 
     def read_page(self, run: str, page: int, slots: int) -> str:
         """Read, register and publish the run's next page; one line about it.
@@ -137,8 +143,7 @@ class Scanner:
         messages = []
         for k, members in enumerate(read.chunks):
             wanted = {
-                (self._settings.reuse_scope(found.reference.index), found.fingerprint)
-                for found in members
+                (self._scope_of(found.reference.index), found.fingerprint) for found in members
             }
             chunk = Chunk(
                 id=f"{run}:{page}:{k}",
@@ -159,22 +164,19 @@ class Scanner:
         for found in page:
             if found.fingerprint in known or not has_text(found):
                 continue
-            wanted.setdefault(self._settings.reuse_scope(found.reference.index), set()).add(
-                found.fingerprint
-            )
+            wanted.setdefault(self._scope_of(found.reference.index), set()).add(found.fingerprint)
         return self._store.reusable.find(wanted)
 
     def _limits(self, run: str, page: int) -> tuple[str, float]:
         """Why the scan has to stop ("" if it need not), and how many logs it may still take."""
-        settings = self._settings
         # Every run reads a page, so that runs which continue each other always get on.
         if page > 1 and self._ledger.pages.seconds_left(run) <= 0:
             return "time", 0
         if self._resolver.budget.used_up():
             return "budget", 0
-        if not settings.enrich_max_logs_per_run:
+        if not self._most:
             return "", math.inf
-        left = settings.enrich_max_logs_per_run - self._ledger.records.of(run).found
+        left = self._most - self._ledger.records.of(run).found
         return ("", left) if left > 0 else ("cap", 0)
 
     def _say_found(self, run: str, skipped: dict[str, str]) -> None:

@@ -21,8 +21,8 @@ from enrich.errors import TextUnusable
 from enrich.ledger import Scan
 from enrich.log_store import Hit, IndexPage, Target
 from enrich.log_store.interfaces import PageReader
-from enrich.settings import Settings, rewrite_of
 from enrich.text.extract import fingerprint, text_of
+from enrich.text.rewriting import Rewrite
 
 #: Most documents of one round of searches: with twice as many, a process that reads one only now
 #: and then grew by 10 %.
@@ -93,10 +93,10 @@ class _Rounds:
 class Pager:
     """Reads pages; changes nothing."""
 
-    def __init__(self, finder: PageReader, settings: Settings) -> None:
+    def __init__(self, finder: PageReader, *, texts_a_chunk: int, rewrite: Rewrite | None) -> None:
         self._finder = finder
-        self._texts = settings.enrich_batch_size
-        self._mask = rewrite_of(settings)
+        self._texts = texts_a_chunk
+        self._rewrite = rewrite
 
     def read(
         self,
@@ -210,7 +210,7 @@ class Pager:
         try:
             # Of a message shortened by OpenSearch: where the cut parts what would be masked, the
             # worker's text may be another. It only travels in other company.
-            digest = fingerprint(text_of({"message": hit.message}, self._mask))
+            digest = fingerprint(text_of({"message": hit.message}, self._rewrite))
         except TextUnusable:
             digest = f"{_UNUSABLE} {hit.reference.index} {hit.reference.id}"
         return Found(reference=hit.reference, fingerprint=digest, size=hit.size)

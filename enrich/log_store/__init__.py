@@ -32,6 +32,7 @@ from enrich.log_store.engines import Engines
 from enrich.log_store.mapping import Mappings
 from enrich.log_store.pages import Finder, Hit, IndexPage, Target
 from enrich.log_store.preflight import APPEND_ONLY, Preflight, Readiness
+from enrich.log_store.queries import Queries
 from enrich.log_store.recognition import Recognition
 from enrich.log_store.reusable import ReusableVectors
 from enrich.log_store.scope import Scope
@@ -78,9 +79,10 @@ class LogStore:
 
     def __init__(self, settings: Settings) -> None:
         self.connection = Connection(settings)
-        scope = Scope(self.connection, settings)
-        self.backlog = BacklogCounter(scope, settings)
-        self.finder = Finder(self.connection, scope, settings)
+        scope = Scope(self.connection, settings.index_expression)
+        queries = Queries(settings.log_schema, settings.enrich_max_age_days)
+        self.backlog = BacklogCounter(scope, queries)
+        self.finder = Finder(self.connection, scope, queries)
         self.reusable = ReusableVectors(scope, settings)
         self.documents = Documents(self.connection)
         self.stored_vectors = StoredVectors(

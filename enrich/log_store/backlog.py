@@ -9,7 +9,6 @@ from enrich.log_store.level_faults import unreadable_levels
 from enrich.log_store.queries import MAX_INDICES, BacklogAnswer, FieldCaps, Queries
 from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import translates_shapes
-from enrich.settings import Settings
 
 _DATES = ("date", "date_nanos")
 
@@ -30,10 +29,10 @@ class Backlog:
 class BacklogCounter:
     """Counts what is pending; changes nothing."""
 
-    def __init__(self, scope: Scope, settings: Settings) -> None:
+    def __init__(self, scope: Scope, queries: Queries) -> None:
         self._scope = scope
-        self._queries = Queries(settings)
-        self._schema = settings.log_schema
+        self._queries = queries
+        self._schema = queries.schema
         self._fields = [
             name
             for shape in self._schema.shapes
@@ -41,7 +40,7 @@ class BacklogCounter:
             for name in ((field, f"{field}.keyword") if shape.exact_level else (field,))
         ]
         self._fields += self._schema.timestamp_fields
-        self._max_age_days = settings.enrich_max_age_days
+        self._max_age_days = queries.max_age_days
 
     def count(self) -> Backlog:
         """Count what is pending, by index, in two requests however many indices there are.

@@ -27,7 +27,6 @@ from enrich.log_store.scope import Scope
 from enrich.log_store.shapes import MISSHAPEN, translates_shapes
 from enrich.models import MAX_CHUNK_BYTES, Reference
 from enrich.schema import Schema
-from enrich.settings import Settings
 from enrich.text.extract import MAX_TEXT_BYTES, TAIL_BYTES
 
 log = logging.getLogger(__name__)
@@ -182,13 +181,13 @@ class IndexPage:
 class Finder:
     """Searches; changes nothing."""
 
-    def __init__(self, connection: Connection, scope: Scope, settings: Settings) -> None:
+    def __init__(self, connection: Connection, scope: Scope, queries: Queries) -> None:
         self._connection = connection
         #: Of one search: the others of the request wait for it no longer.
         self._timeout = connection.write_timeout
         self._scope = scope
-        self._queries = Queries(settings)
-        self._schema = settings.log_schema
+        self._queries = queries
+        self._schema = queries.schema
         self._script = _script_of(self._schema)
         #: Whether OpenSearch runs scripts at all.
         self._scripts = True

@@ -8,8 +8,7 @@ from typing import Any
 
 import msgspec
 
-from enrich.schema import Shape
-from enrich.settings import Settings
+from enrich.schema import Schema, Shape
 
 #: Most indices that one terms aggregation names.
 MAX_INDICES = 10_000
@@ -31,17 +30,17 @@ _RESERVED = re.compile(r'[-+=&|!(){}\[\]^"~*?:\\/]')
 class Queries:
     """The queries that depend on settings."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._schema = settings.log_schema
-        self._max_age_days = settings.enrich_max_age_days
+    def __init__(self, schema: Schema, max_age_days: float) -> None:
+        self.schema = schema
+        self.max_age_days = max_age_days
 
     def of_level(self) -> list[dict[str, Any]]:
         """ERROR logs, not older than ENRICH_MAX_AGE_DAYS; as filters."""
-        wanted = [clause for shape in self._schema.shapes for clause in by_level(shape)]
+        wanted = [clause for shape in self.schema.shapes for clause in by_level(shape)]
         clauses: list[dict[str, Any]] = [{"bool": {"should": wanted}}]
-        if self._max_age_days:
-            since = f"now-{self._max_age_days * 24:.0f}h"
-            by_time = [{"range": {n: {"gte": since}}} for n in self._schema.timestamp_fields]
+        if self.max_age_days:
+            since = f"now-{self.max_age_days * 24:.0f}h"
+            by_time = [{"range": {n: {"gte": since}}} for n in self.schema.timestamp_fields]
             clauses += by_time if len(by_time) == 1 else [{"bool": {"should": by_time}}]
         return clauses
 

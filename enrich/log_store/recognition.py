@@ -65,7 +65,7 @@ class Recognition:
         self._connection = connection
         self._scope = scope
         self._schema = settings.log_schema
-        self._queries = Queries(settings)
+        self._queries = Queries(settings.log_schema, settings.enrich_max_age_days)
         self._presets = [
             schema_of(name, settings.enrich_levels).first
             for name in PRESETS

@@ -22,7 +22,7 @@ class ReusableVectors:
 
     def __init__(self, scope: Scope, settings: Settings) -> None:
         self._scope = scope
-        self._queries = Queries(settings)
+        self._queries = Queries(settings.log_schema, settings.enrich_max_age_days)
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
         self._reuse_scope = settings.reuse_scope

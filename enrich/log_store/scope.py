@@ -23,7 +23,6 @@ from enrich.log_store.connection import (
 from enrich.log_store.coverage import CLOSED, NO_SHARD, Counted, Gaps, gaps_of
 from enrich.log_store.paths import holds, in_path
 from enrich.log_store.queries import NO_PIPELINE, MsearchAnswer, SearchAnswer, Searched
-from enrich.settings import Settings
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Searched)
@@ -41,9 +40,9 @@ _CLOSED = "4"
 class Scope:
     """Requests to all indices at once."""
 
-    def __init__(self, connection: Connection, settings: Settings) -> None:
+    def __init__(self, connection: Connection, expression: str) -> None:
         self._connection = connection
-        self._all = settings.index_expression
+        self._all = expression
         #: Indices that the last request left out, and why.
         self.left_out: dict[str, str] = {}
 

@@ -105,7 +105,7 @@ class Stats:
         self._connection = connection
         self._scope = scope
         self._stored = stored
-        self._queries = Queries(settings)
+        self._queries = Queries(settings.log_schema, settings.enrich_max_age_days)
         # No stream begins with a dot; an index that does, such as the security plugin's own, may be
         # forbidden to look at, and would get the whole question refused.
         self._patterns = ",".join([*without_exclusions(settings.enrich_index_pattern), "-.*"])

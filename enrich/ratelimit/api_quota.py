@@ -14,7 +14,6 @@ import redis
 
 from enrich.ratelimit.gcra import MAX_WAIT_SECONDS, Permits
 from enrich.redis_client import translated
-from enrich.settings import Settings
 
 #: What may be taken at once after a rest: a tenth of a minute's worth.
 BURST_SECONDS = 6.0
@@ -37,13 +36,16 @@ class ApiQuota:
     def __init__(
         self,
         connection: redis.Redis,
-        settings: Settings,
+        prefix: str,
+        *,
+        requests_per_minute: int,
+        tokens_per_minute: int,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._redis = connection
-        self._requests = settings.enrich_requests_per_minute
-        self._tokens = settings.enrich_tokens_per_minute
-        prefix = f"{settings.enrich_redis_prefix}rate:"
+        self._requests = requests_per_minute
+        self._tokens = tokens_per_minute
+        prefix = f"{prefix}rate:"
         self._keys = [prefix + "requests", prefix + "tokens", prefix + "pause"]
         self._learned = prefix + "learned"
         self._permits = Permits(

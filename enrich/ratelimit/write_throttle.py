@@ -14,7 +14,6 @@ import redis
 from more_itertools import sliced
 
 from enrich.ratelimit.gcra import MAX_WAIT_SECONDS, Permits
-from enrich.settings import Settings
 
 T = TypeVar("T")
 
@@ -28,12 +27,13 @@ class WriteThrottle:
     def __init__(
         self,
         connection: redis.Redis,
-        settings: Settings,
+        prefix: str,
+        per_second: int,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._per_second = settings.enrich_write_pace
+        self._per_second = per_second
         # Documents are the second bucket's; the first has no limit.
-        keys = [f"{settings.enrich_redis_prefix}pace:{name}" for name in ("bodies", "documents")]
+        keys = [f"{prefix}pace:{name}" for name in ("bodies", "documents")]
         self._permits = Permits(
             connection,
             [*keys, f"{keys[0]}:pause"],

@@ -55,7 +55,11 @@ prepare_environment(top_level() / "flowerconfig.py")  # for `celery -A enrich fl
 @setup_logging.connect
 def _configure_logging(loglevel: int | None = None, **_: Any) -> None:
     try:
-        configure_logging(settings, console_level=loglevel or logging.WARNING)
+        configure_logging(
+            settings.enrich_log_file,
+            settings.enrich_log_format,
+            console_level=loglevel or logging.WARNING,
+        )
     except OSError as error:
         print(
             f"enrich: ENRICH_LOG_FILE: {settings.enrich_log_file} cannot be written "

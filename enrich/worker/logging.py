@@ -16,7 +16,6 @@ from concurrent_log_handler import ConcurrentRotatingFileHandler
 from pythonjsonlogger.json import JsonFormatter
 
 from enrich.log_context import ContextFields
-from enrich.settings import Settings
 from enrich.worker.plain_text import clean, one_line
 
 FILE_BYTES = 20 * 1024 * 1024
@@ -88,17 +87,19 @@ def _cleaned(value: Any) -> Any:
     return value
 
 
-def configure_logging(settings: Settings, console_level: int = logging.WARNING) -> None:
+def configure_logging(file: str, format: str, console_level: int = logging.WARNING) -> None:
     """Set up the root logger of this process.
 
     Args:
+        file: ENRICH_LOG_FILE.
+        format: ENRICH_LOG_FORMAT.
         console_level: from which level on libraries show on the console (`--loglevel`).
 
     Raises:
         OSError: the log file cannot be written.
     """
     formatter: logging.Formatter
-    if settings.enrich_log_format == "json":
+    if format == "json":
         formatter = _JsonFormatter(
             "%(asctime)s %(levelname)s %(name)s %(processName)s %(process)d %(run)s %(chunk)s "
             "%(message)s"
@@ -111,9 +112,9 @@ def configure_logging(settings: Settings, console_level: int = logging.WARNING) 
     console = logging.StreamHandler(sys.stderr)
     console.addFilter(_MainEvents(console_level))
     handlers: list[logging.Handler] = [console]
-    if settings.enrich_log_file != "none":
-        file = ConcurrentRotatingFileHandler(
-            settings.enrich_log_file,
+    if file != "none":
+        to_file = ConcurrentRotatingFileHandler(
+            file,
             maxBytes=FILE_BYTES,
             backupCount=FILES_KEPT,
             encoding="utf-8",
@@ -121,8 +122,8 @@ def configure_logging(settings: Settings, console_level: int = logging.WARNING) 
             unicode_error_policy="replace",
             chmod=PRIVATE,
         )
-        file.setLevel(logging.DEBUG)
-        handlers.append(file)
+        to_file.setLevel(logging.DEBUG)
+        handlers.append(to_file)
     root = logging.getLogger()
     for old in root.handlers[:]:
         root.removeHandler(old)

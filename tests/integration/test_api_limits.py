@@ -16,9 +16,9 @@ from enrich.embedding.batching import Batching, Caller
 from enrich.embedding.client import OpenAIEmbedder
 from enrich.embedding.in_memory import InMemoryQuota, InMemoryUsage
 from enrich.errors import RateLimited
-from enrich.ratelimit.api_quota import ApiQuota
 from enrich.ratelimit.gcra import MAX_WAIT_SECONDS
 from enrich.settings import Settings
+from enrich.wiring import build_quota
 from tests.conftest import Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, logs
 
@@ -92,7 +92,7 @@ def test_a_quota_that_is_enforced_is_kept(
     lines = iter(connections)
 
     def batching() -> Batching:
-        return Batching(OpenAIEmbedder(ours), ApiQuota(next(lines), ours))
+        return Batching(OpenAIEmbedder(ours), build_quota(next(lines), ours))
 
     ask_from_all(batching, requests, texts)
 
@@ -126,7 +126,7 @@ def test_a_pause_asked_of_one_worker_holds_all_and_nobody_waits_long_in_its_slot
     embeddings.faults({"kind": "status", "status": 429, "headers": {"retry-after": "40"}})
     lines = [redis.Redis.from_url(redis_url) for _ in range(2)]
     slept: list[float] = []
-    budgets = [ApiQuota(line, settings(), slept.append) for line in lines]
+    budgets = [build_quota(line, settings(), slept.append) for line in lines]
     usage = InMemoryUsage()
     caller = Caller(occasion="run", meter=usage)
     first, other = (Batching(OpenAIEmbedder(settings()), budget) for budget in budgets)

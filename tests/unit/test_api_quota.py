@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from time import monotonic
-from typing import Any
 
 import fakeredis
 import pytest
@@ -19,7 +18,6 @@ from enrich.embedding.client import MAX_RETRY_AFTER_SECONDS
 from enrich.errors import RateLimited, ServerUnavailable
 from enrich.ratelimit.api_quota import ApiQuota, Limits
 from enrich.ratelimit.gcra import MAX_WAIT_SECONDS
-from enrich.settings import load_settings
 
 PREFIXES = (f"t{n}:" for n in itertools.count())
 
@@ -67,14 +65,13 @@ def budget(connection: redis.Redis, prefix: str) -> Build:
     def build(
         requests: int = 0, tokens: int = 0, sleep: Callable[[float], None] = never
     ) -> ApiQuota:
-        values: dict[str, Any] = {
-            "_env_file": None,
-            "openai_api_key": "k",
-            "enrich_redis_prefix": prefix,
-            "enrich_requests_per_minute": requests,
-            "enrich_tokens_per_minute": tokens,
-        }
-        return ApiQuota(connection, load_settings(**values), sleep)
+        return ApiQuota(
+            connection,
+            prefix,
+            requests_per_minute=requests,
+            tokens_per_minute=tokens,
+            sleep=sleep,
+        )
 
     return build
 
@@ -257,8 +254,13 @@ def test_nothing_is_kept_for_ever(budget: Build, connection: redis.Redis, prefix
 
 def test_redis_that_is_away_is_told_in_our_words() -> None:
     server = fakeredis.FakeServer()
-    values: dict[str, Any] = {"_env_file": None, "openai_api_key": "k"}
-    worker = ApiQuota(fakeredis.FakeRedis(server=server), load_settings(**values), never)
+    worker = ApiQuota(
+        fakeredis.FakeRedis(server=server),
+        "enrich:",
+        requests_per_minute=0,
+        tokens_per_minute=0,
+        sleep=never,
+    )
     server.connected = False
     calls = (
         lambda: worker.acquire(1),

@@ -157,6 +157,33 @@ def test_settings_are_read_in_one_place() -> None:
     assert readers <= {"enrich/settings.py"}
 
 
+def test_who_reads_one_or_two_settings_is_handed_these() -> None:
+    """Whoever takes the settings as a whole reads three of them, or hands them on."""
+    takers = set()
+    for path in ENRICH:
+        taken = any(
+            isinstance(node, ast.arg) and node.arg == "settings" and node.annotation is not None
+            for node in nodes(path)
+        )
+        read = {
+            node.attr
+            for node in nodes(path)
+            if isinstance(node, ast.Attribute)
+            and (getattr(node.value, "id", "") or getattr(node.value, "attr", "")).strip("_")
+            == "settings"
+        }
+        handed_on = any(
+            isinstance(value, ast.Name) and value.id == "settings"
+            for node in nodes(path)
+            if isinstance(node, ast.Call)
+            for value in [*node.args, *(keyword.value for keyword in node.keywords)]
+        )
+        if taken and not handed_on and len(read) < 3:
+            takers.add(name_of(path))
+    # The first writes down all of them.
+    assert takers <= {"enrich/ledger/deployment.py", "enrich/settings.py"}
+
+
 def test_domain_knows_nothing_of_celery() -> None:
     modules = (
         "backfill.run",

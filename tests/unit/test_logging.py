@@ -38,7 +38,7 @@ def logged(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     def configure(form: str = "plain") -> Path:
         file = tmp_path / "enrich.log"
         settings = Settings(openai_api_key="x", enrich_log_file=str(file), enrich_log_format=form)  # type: ignore[arg-type]
-        configure_logging(settings)
+        configure_logging(settings.enrich_log_file, settings.enrich_log_format)
         return file
 
     yield configure

@@ -20,7 +20,7 @@ from enrich.ledger import Scan
 from enrich.log_store import IndexPage, Target
 from enrich.log_store.in_memory import InMemoryLogStore
 from enrich.log_store.preflight import Nodes
-from enrich.settings import load_settings
+from enrich.settings import load_settings, rewrite_of
 from tests.memory_pipeline import MemoryPipeline, assert_adds_up, logs
 
 
@@ -41,7 +41,11 @@ class Desk:
         self.store = InMemoryLogStore(self.settings)
         #: Targets and number of hits of each round.
         self.rounds: list[tuple[list[Target], int]] = []
-        self.pager = Pager(self, self.settings)
+        self.pager = Pager(
+            self,
+            texts_a_chunk=self.settings.enrich_batch_size,
+            rewrite=rewrite_of(self.settings),
+        )
         self.slots, self.most = 100, float("inf")
         self.late: set[str] = set()
         self.refused: set[tuple[str, str]] = set()

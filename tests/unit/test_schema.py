@@ -232,7 +232,8 @@ def test_fields_of_ones_own_stand_in_place_of_the_presets() -> None:
 
 
 def queries_of(**settings: Any) -> list[dict[str, Any]]:
-    return Queries(load_settings(openai_api_key="k", **settings)).of_level()
+    one = load_settings(openai_api_key="k", **settings)
+    return Queries(one.log_schema, one.enrich_max_age_days).of_level()
 
 
 def test_by_default_nothing_is_asked_in_another_way_than_before() -> None:

@@ -14,7 +14,6 @@ import redis
 from enrich.errors import RateLimited
 from enrich.ratelimit.gcra import MAX_WAIT_SECONDS
 from enrich.ratelimit.write_throttle import BODIES_PER_SECOND, WriteThrottle
-from enrich.settings import load_settings
 
 BUCKET = "enrich:pace:documents"
 
@@ -25,9 +24,8 @@ class Paced:
     def __init__(self, connection: redis.Redis, per_second: int) -> None:
         self._redis = connection
         self.slept: list[float] = []
-        settings = load_settings(_env_file=None, openai_api_key="k", enrich_write_pace=per_second)
-        self.one = WriteThrottle(connection, settings, self._sleep)
-        self.other = WriteThrottle(connection, settings, self._sleep)
+        self.one = WriteThrottle(connection, "enrich:", per_second, self._sleep)
+        self.other = WriteThrottle(connection, "enrich:", per_second, self._sleep)
 
     def _sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
