@@ -6,26 +6,17 @@ index without a backlog may have one tomorrow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from more_itertools import sliced
-
-from enrich.errors import TextUnusable
-from enrich.log_store import LogStore, Presence, Readiness, RequestRefused, Target, Trial
+from enrich.log_store import LogStore, Presence, RequestRefused, Trial
 from enrich.log_store.connection import RightMissing, ndjson, role_advice
 from enrich.log_store.paths import in_path
 from enrich.log_store.queries import NO_PIPELINE
 from enrich.models import Reference
-from enrich.text.extract import text_of
 
 #: Indices tried: a role or a block usually concerns all of one pattern.
 MAX_INDICES = 20
-
-#: Waiting logs of each index whose text is looked at, and in how many indices.
-MOST_LOOKED_AT = 500
-_INDICES_LOOKED_AT = 50
-_ABREAST = 4
 
 
 def try_writes(store: LogStore, indices: Sequence[str]) -> dict[str, str]:
@@ -65,34 +56,6 @@ def try_refresh(store: LogStore, indices: Sequence[str]) -> None:
         if not store.engines.is_native(name):
             store.connection.request("POST", f"/{in_path(name)}/_refresh")
             return
-
-
-def without_text(
-    store: LogStore,
-    indices: Sequence[str],
-    ready: Readiness,
-    unsorted: frozenset[str],
-    mask: Callable[[str], str] | None,
-) -> tuple[int, int]:
-    """How many waiting logs were looked at, and how many of them have no usable text."""
-    looked_at = unusable = 0
-    for names in sliced(indices[:_INDICES_LOOKED_AT], _ABREAST):
-        targets = [
-            Target(name, None, min(MOST_LOOKED_AT, ready.windows.get(name, MOST_LOOKED_AT)))
-            for name in names
-        ]
-        for page in store.finder.page(targets, unsorted):
-            looked_at += len(page.hits)
-            unusable += sum(not _usable(hit.message, mask) for hit in page.hits)
-    return looked_at, unusable
-
-
-def _usable(message: str | None, mask: Callable[[str], str] | None) -> bool:
-    try:
-        text_of({"message": message}, mask)
-    except TextUnusable:
-        return False
-    return True
 
 
 def _any_document(store: LogStore, indices: Sequence[str]) -> list[Reference]:

@@ -6,14 +6,18 @@ One index for each way in which the fields of a shape are mapped, and one run ov
 from __future__ import annotations
 
 from collections.abc import Callable
+from io import StringIO
 from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from dev.embedding_model import Model
+from enrich.cli.check import Check
 from enrich.log_store import index_template
 from enrich.schema import LOGLENS
+from enrich.settings import Settings
 from enrich.text.extract import fingerprint
 from tests.conftest import DIMENSIONS, Pipeline, Search
 from tests.unit.test_schema import LOGS, dotted
@@ -133,3 +137,146 @@ def test_each_shape_is_found_however_it_is_mapped(
     (first, *_) = built.store.stats.nearest(model.embed([TEXT])[0].tolist(), 3, None).value
     assert first["cosine"] == pytest.approx(1, abs=1e-3)
     assert (first["message"], first["service_name"], first["trace_id"]) == (TEXT, "cart", "t1")
+
+
+def make(search: Search, index: str, logs: list[dict[str, Any]], **properties: Any) -> None:
+    """An index that maps these fields and ours, with logs."""
+    template = index_template(DIMENSIONS, [index])["template"]
+    known = template["mappings"]["properties"].items()
+    ours = {n: m for n, m in known if n.startswith("ai_") or n == "log_vector"}
+    mapped = {name.replace("__", "."): how for name, how in properties.items()}
+    search.create(index, settings=template["settings"], mappings={"properties": ours | mapped})
+    if logs:
+        search.index(index, logs)
+
+
+def at(second: int, **fields: Any) -> dict[str, Any]:
+    return {"@timestamp": f"2026-11-28T10:00:{second:02}Z", **fields}
+
+
+KEYWORD, TEXT_FIELD, LONG = {"type": "keyword"}, {"type": "text"}, {"type": "long"}
+
+
+def test_shapes_that_are_mixed_and_fields_of_two_kinds(
+    pipeline: Build, search: Search, model: Model
+) -> None:
+    """Each trouble stays its index's own, is said in a sentence, and nothing is bought for it."""
+    make(
+        search, "mixed_2026_11",
+        [
+            at(1, severity={"text": "Error"}, body="of the collector"),
+            at(2, log={"level": "error"}, message="of the agent", error={"type": "E"}),
+            at(3, level="ERROR", message="of the application"),
+        ],
+    )  # fmt: skip
+    # `log` is a line here and an object there, `error` a text here and an object there.
+    make(search, "lines_2026_11", [at(5, level="error", log="of the container\n")])
+    named = {"log.level": "error", "message": "m", "error": "E"}
+    make(search, "named_2026_11", [at(6, **named)])
+    # No text where it should be: an object, and an alias, which no stored log has.
+    objects = [at(n, log={"level": "error"}, message={"text": f"boom {n}"}) for n in range(10)]
+    make(search, "objects_2026_11", objects)
+    make(
+        search, "aliases_2026_11", [at(1, level="ERROR", raw="boom")],
+        raw=TEXT_FIELD, message={"type": "alias", "path": "raw"},
+    )  # fmt: skip
+    # A level that no word can be in.
+    make(search, "numbers_2026_11", [at(1, level=17, message="boom")], level=LONG)
+    make(search, "flags_2026_11", [at(1, level=True, message="boom")], level={"type": "boolean"})
+    search("POST", "/_aliases", {"actions": [
+        {"add": {"index": index, "alias": "all_logs"}} for index in ("mixed_2026_11",
+         "lines_2026_11", "named_2026_11", "objects_2026_11", "aliases_2026_11",
+         "numbers_2026_11", "flags_2026_11")
+    ]})  # fmt: skip
+    built = pipeline(enrich_schema="auto", enrich_index_pattern="all_logs")
+    backlog = built.store.backlog.count()
+    assert backlog.unreadable == {
+        "numbers_2026_11": "level is mapped as long, which holds no word such as ERROR",
+        "flags_2026_11": "level is mapped as boolean, which holds no word such as ERROR",
+    }
+    record = built.run()
+    texts = {
+        "mixed_2026_11": ["of the collector", "of the agent\nE", "of the application"],
+        "lines_2026_11": ["of the container"],
+        "named_2026_11": ["m"],
+    }
+    bought = sum(map(len, texts.values()))
+    assert (record.found, record.embedded, record.failed) == (bought, bought, 0)
+    assert record.api_inputs == bought
+    assert set(record.skipped_indices) == {"numbers_2026_11", "flags_2026_11", "objects_2026_11",
+                                   "aliases_2026_11"}  # fmt: skip
+    assert "has a text in `body` or `message` or `log`" in record.skipped_indices["objects_2026_11"]
+    assert "set ENRICH_TEXT_FIELDS to that" in record.skipped_indices["objects_2026_11"]
+    assert record.skipped_indices["aliases_2026_11"].startswith("message is an alias of raw there")
+    for index, right in texts.items():
+        sources = search.sources(index)
+        for n, text in enumerate(right):
+            source = sources[f"{index}-{n}"]
+            assert source["ai_text_sha256"] == fingerprint(text), text
+            assert np.allclose(source["log_vector"], model.embed([text])[0], atol=1e-6)
+
+
+def test_numbers_of_levels_are_compared_where_they_are_numbers(
+    pipeline: Build, search: Search
+) -> None:
+    logs = [at(n, lvl=level, event={"text": f"level {level}"}) for n, level in enumerate(
+        [9, 16, 17, 24, 100])]  # fmt: skip
+    make(search, "longs_2026_11", logs, lvl=LONG)
+    make(search, "floats_2026_11", logs, lvl={"type": "half_float"})
+    make(search, "words_2026_11", [{**log, "lvl": str(log["lvl"])} for log in logs], lvl=KEYWORD)
+    make(search, "flags_2026_11", [{**logs[0], "lvl": True}], lvl={"type": "boolean"})
+    make(search, "wild_2026_11", [{**logs[0], "lvl": "17"}], lvl={"type": "wildcard"})
+    built = pipeline(
+        enrich_level_field="lvl", enrich_levels=">=17", enrich_text_fields="event.text",
+        enrich_timestamp_field="@timestamp",
+    )  # fmt: skip
+    backlog = built.store.backlog.count()
+    assert backlog.counts == {"longs_2026_11": 3, "floats_2026_11": 3}
+    assert backlog.unreadable == {
+        f"{name}_2026_11": f"lvl is mapped as {type_}, which cannot be compared as a number with "
+        ">=17"
+        for name, type_ in (("words", "keyword"), ("flags", "boolean"), ("wild", "wildcard"))
+    }
+    record = built.run()
+    assert (record.found, record.embedded, record.duplicate + record.cached) == (6, 3, 3)
+
+
+def test_check_tells_which_shapes_it_sees(
+    settings: Callable[..., Settings], search: Search
+) -> None:
+    make(search, "shop_2026_11", [at(1, severity={"text": "ERROR"}, body="boom")] * 3)
+    make(search, "till_2026_11", [at(1, severity={"number": 18}, body="boom")])
+    make(search, "odd_2026_11", [at(1, loglevel="ERROR", text="boom")], loglevel=KEYWORD)
+    make(search, "empty_2026_11", [])
+
+    def told(**overrides: Any) -> str:
+        screen = StringIO()
+        Check(settings(**overrides), Console(file=screen, width=1000)).all()
+        return screen.getvalue()
+
+    said = told()
+    assert (
+        "! 2 indices look like OpenTelemetry (severity.text, body): ENRICH_SCHEMA=otel finds 4 "
+        "logs (shop_2026_11, till_2026_11)" in said
+    )
+    assert (
+        "! 1 index has no field that is known for a level, so that nothing is found in "
+        "odd_2026_11: set ENRICH_LEVEL_FIELD (perhaps loglevel) and ENRICH_TEXT_FIELDS" in said
+    )
+    # What it advises is so.
+    assert "4 ERROR logs can be given a vector" in told(enrich_schema="otel")
+    own = told(enrich_level_field="loglevel", enrich_text_fields="text")
+    assert "1 ERROR logs can be given a vector" in own
+    assert "ENRICH_SCHEMA=auto finds 4 logs more" in own
+    # Among logs that are found, in the same and in other indices.
+    make(search, "kiosk_2026_11", [
+        {"level": "ERROR", "message": "boom"}, {"level": "error", "message": "boom"},
+        at(1, log={"level": "error"}, message="boom"),
+    ])  # fmt: skip
+    said = told()
+    assert "ENRICH_SCHEMA=auto finds 4 logs more (shop_2026_11, till_2026_11)" in said
+    assert (
+        "! 1 index looks like the Elastic Common Schema (log.level, message): ENRICH_SCHEMA=auto "
+        "finds 1 log more (kiosk_2026_11)" in said
+    )
+    assert "! 1 log more has its level spelt error: ENRICH_LEVELS=ERROR,error finds them" in said

@@ -9,8 +9,10 @@ import pytest
 
 from enrich.embedding.in_memory import vector_of
 from enrich.enrichment.stored_vectors import text_now
+from enrich.log_store import Readiness
 from enrich.log_store.in_memory import MemoryIndex
 from enrich.log_store.stored_vectors import StoredVectors
+from enrich.log_store.text_probe import texts_of
 from enrich.models import LogLocation
 from enrich.schema import PRESETS, schema_of
 from enrich.settings import rewrite_of
@@ -133,6 +135,23 @@ def test_vector_of_a_text_that_was_not_normalised_is_not_taken_for_one_that_is()
     space = pipeline.settings.embedding_model, DIMENSIONS
     assert text_now(stored, space, rewrite_of(pipeline.settings)) == "took <number> ms"
     assert text_now(stored, space, None) == "took 7 ms"
+
+
+@pytest.mark.parametrize(("normalize", "distinct"), [((), 40), (("numbers",), 2)])
+def test_what_normalising_would_save_is_seen_on_a_sample(
+    normalize: tuple[str, ...], distinct: int
+) -> None:
+    pipeline = MemoryPipeline(enrich_normalize=normalize)
+    some = [log_of("loglens", message=f"took {n % 20} ms") for n in range(40)]
+    some += [log_of("loglens", message=f"item {n % 20} is gone") for n in range(40)]
+    some += [log_of("loglens", message=" ")]
+    pipeline.put(INDEX, some)
+    ready = Readiness(skipped={}, update_only=[], lacking={})
+    seen = texts_of(
+        pipeline.store.finder, [INDEX], ready, frozenset(), rewrite_of(pipeline.settings)
+    )
+    assert (seen.looked_at, seen.unusable) == (81, 1)
+    assert (seen.distinct, seen.normalised) == (distinct, 2)
 
 
 class Wire:
