@@ -30,13 +30,13 @@ from enrich.log_store.documents import (
 )
 from enrich.log_store.engines import Engines
 from enrich.log_store.mapping import Mappings
+from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.pages import Finder, Hit, IndexPage, Target
 from enrich.log_store.preflight import APPEND_ONLY, Preflight, Readiness
 from enrich.log_store.queries import Queries
 from enrich.log_store.recognition import Recognition
 from enrich.log_store.reusable import ReusableVectors
 from enrich.log_store.scope import Scope
-from enrich.log_store.shapes import translates_shapes
 from enrich.log_store.stats import Stats
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.log_store.templates import Templates, index_template
@@ -73,7 +73,7 @@ __all__ = [
 ]
 
 
-@translates_shapes
+@translates_odd_answers
 class LogStore:
     """OpenSearch as the pipeline sees it."""
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from enrich.errors import TransientError
 from enrich.log_store.level_faults import unreadable_levels
+from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.queries import MAX_INDICES, BacklogAnswer, FieldCaps, Queries
 from enrich.log_store.scope import Scope
-from enrich.log_store.shapes import translates_shapes
 
 _DATES = ("date", "date_nanos")
 
@@ -25,7 +25,7 @@ class Backlog:
     unsorted: frozenset[str]
 
 
-@translates_shapes
+@translates_odd_answers
 class BacklogCounter:
     """Counts what is pending; changes nothing."""
 

@@ -14,13 +14,13 @@ from typing import Any
 
 from enrich.errors import EnrichError, ServerUnavailable
 from enrich.log_store.connection import Connection, NoAnswerInTime, RequestRefused
+from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.paths import in_path
-from enrich.log_store.shapes import translates_shapes
 
 _LOOK_AGAIN_SECONDS = 600.0
 
 
-@translates_shapes
+@translates_odd_answers
 class Engines:
     """Looks at engines; remembers for a while which indices have which."""
 

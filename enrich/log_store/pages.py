@@ -17,6 +17,7 @@ import msgspec
 from enrich.errors import place_of
 from enrich.log_store.connection import Connection, TooDeep, error_type
 from enrich.log_store.coverage import NO_SHARD, cannot_search
+from enrich.log_store.odd_answers import MISSHAPEN, translates_odd_answers
 from enrich.log_store.queries import (
     NO_PIPELINE,
     Queries,
@@ -24,7 +25,6 @@ from enrich.log_store.queries import (
     SearchAnswer,
 )
 from enrich.log_store.scope import Scope
-from enrich.log_store.shapes import MISSHAPEN, translates_shapes
 from enrich.models import MAX_CHUNK_BYTES, Reference
 from enrich.schema import Schema
 from enrich.text.extract import MAX_TEXT_BYTES, TAIL_BYTES
@@ -177,7 +177,7 @@ class IndexPage:
     late: bool = False
 
 
-@translates_shapes
+@translates_odd_answers
 class Finder:
     """Searches; changes nothing."""
 

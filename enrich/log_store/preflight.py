@@ -13,8 +13,8 @@ from typing import Any
 from enrich.errors import AccessRefused
 from enrich.log_store.connection import Connection, RequestRefused, RightMissing
 from enrich.log_store.mapping import limit_reached, missing_mapping, number, wrong_field
+from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.paths import holds, in_path, parts
-from enrich.log_store.shapes import translates_shapes
 from enrich.models import stream_of
 from enrich.schema import Schema
 from enrich.settings import Settings, without_exclusions
@@ -55,7 +55,7 @@ class Nodes:
     blocker: str
 
 
-@translates_shapes
+@translates_odd_answers
 class Preflight:
     """Looks at mappings, settings and disks."""
 

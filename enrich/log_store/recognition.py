@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 
 from enrich.log_store.connection import LENIENT, Connection
+from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.paths import in_path, parts
 from enrich.log_store.queries import NO_PIPELINE, FieldCaps, Queries, Searched, by_level
 from enrich.log_store.scope import Scope
-from enrich.log_store.shapes import translates_shapes
 from enrich.schema import PRESETS, Shape, schema_of
 from enrich.settings import Settings
 
@@ -57,7 +57,7 @@ class _Answer(Searched):
     aggregations: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
-@translates_shapes
+@translates_odd_answers
 class Recognition:
     """Looks at mappings and counts; changes nothing."""
 

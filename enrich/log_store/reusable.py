@@ -9,14 +9,14 @@ from more_itertools import sliced
 
 from enrich.log_store.connection import error_type
 from enrich.log_store.coverage import NO_SHARD, Counted, Gaps, cannot_search
+from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.queries import HAS_VECTOR, LENIENT_ROW, NO_PIPELINE, Queries
 from enrich.log_store.scope import Scope
-from enrich.log_store.shapes import translates_shapes
 from enrich.models import LogLocation
 from enrich.settings import Settings
 
 
-@translates_shapes
+@translates_odd_answers
 class ReusableVectors:
     """Searches for vectors; reads none of them."""
 

@@ -13,6 +13,7 @@ import msgspec
 from enrich.errors import TextUnusable
 from enrich.log_store.connection import LENIENT, Connection, RequestRefused
 from enrich.log_store.coverage import WHOLE, Counted, Gaps
+from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.paths import in_path, parts
 from enrich.log_store.queries import (
     HAS_VECTOR,
@@ -30,7 +31,6 @@ from enrich.log_store.queries import (
     vector_of_model,
 )
 from enrich.log_store.scope import Scope
-from enrich.log_store.shapes import translates_shapes
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.models import LogLocation
 from enrich.schema import LOGLENS
@@ -95,7 +95,7 @@ class _Resolved(msgspec.Struct):
     data_streams: list[_Stream] = []
 
 
-@translates_shapes
+@translates_odd_answers
 class Stats:
     """Searches whose answers are shown; changes nothing."""
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from enrich.log_store.connection import Connection
 from enrich.log_store.mapping import index_mapping
+from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.paths import holds
-from enrich.log_store.shapes import translates_shapes
 from enrich.schema import LOGLENS, Schema
 from enrich.settings import without_exclusions
 
@@ -20,7 +20,7 @@ from enrich.settings import without_exclusions
 MONTHLY_INDICES = "*_20*_*"
 
 
-@translates_shapes
+@translates_odd_answers
 class Templates:
     """Puts the template."""
 

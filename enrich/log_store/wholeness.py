@@ -43,11 +43,11 @@ from enrich.log_store.documents import (
     encode_vector,
     encode_write,
 )
+from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.pages import Finder, Hit
 from enrich.log_store.paths import in_path
 from enrich.log_store.preflight import APPEND_ONLY, Readiness
 from enrich.log_store.reusable import ReusableVectors
-from enrich.log_store.shapes import translates_shapes
 from enrich.models import METHOD, Outcome, Reference
 from enrich.settings import Settings
 from enrich.vectors import BYTES
@@ -182,7 +182,7 @@ class _Answer(msgspec.Struct):
     items: list[dict[str, Item]]
 
 
-@translates_shapes
+@translates_odd_answers
 class Wholeness:
     """Tries writes without carrying one out."""
 

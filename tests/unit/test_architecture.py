@@ -57,7 +57,7 @@ def test_domain_imports_nothing_from_above(path: Path, package: str) -> None:
 
 #: Any room may import these: values without a server.
 GROUND = {
-    *("errors", "log_context", "models", "schema", "setting_forms", "settings", "slices", "text"),
+    *("errors", "log_context", "models", "schema", "setting_forms", "settings", "text"),
     "vectors",
 }
 

@@ -22,7 +22,7 @@ C = TypeVar("C", bound=type[Any])
 MISSHAPEN = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
-def translates_shapes(cls: C) -> C:
+def translates_odd_answers(cls: C) -> C:
     """A class whose public methods raise TransientError where an answer has another shape."""
     for name, method in list(vars(cls).items()):
         if isinstance(method, FunctionType) and not name.startswith("_"):
