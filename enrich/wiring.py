@@ -156,7 +156,7 @@ def resolver_of(
             model=settings.embedding_model,
             dimensions=settings.embedding_dimensions,
             scope_of=settings.reuse_scope,
-            mask=rewrite_of(settings),
+            rewrite=rewrite_of(settings),
         ),
         locations=locations,
         budget=Budget(

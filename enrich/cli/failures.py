@@ -29,10 +29,11 @@ MAX_LISTED = 10_000
 #: Marks taken off in one round.
 ROUND = 1000
 
+#: With the fields of the text in place of `{}`.
 _CODES = {
-    "message_missing": "there is no message field",
-    "message_not_text": "message is not a string",
-    "message_empty": "message is empty or blank",
+    "message_missing": "there is no {} field",
+    "message_not_text": "{} is not a string",
+    "message_empty": "{} is empty or blank",
     "text_refused": "the embeddings API refuses this text",
     "text_too_large": "the embeddings API finds this text too large",
 }
@@ -55,8 +56,9 @@ def show(settings: Settings, index: str | None, *, as_json: bool) -> int:
         return status
     screen.heading(console, f"{_number(counted)} logs cannot be embedded as they are")
     why = screen.table("logs", "why", "", numbers=("logs",), wraps=("",))
+    fields = settings.log_schema.texts_told.replace("`", "")
     for code, count in Counter(str(row["error"]) for row in found).most_common():
-        why.add_row(*screen.cells(count, code, _CODES.get(code, "")))
+        why.add_row(*screen.cells(count, code, _CODES.get(code, "").format(fields)))
     screen.put(console, why)
     console.print()
     table = screen.table("index", "_id", "why", "since", wraps=("index", "_id", "why"))

@@ -103,7 +103,7 @@ class _StoredSamples:
         self._store = store
         self._written = written
         self._space = settings.embedding_model, settings.embedding_dimensions
-        self._mask = rewrite_of(settings)
+        self._rewrite = rewrite_of(settings)
 
     def vouched(self, url: str) -> Sequence[Sample]:
         try:
@@ -140,7 +140,7 @@ class _StoredSamples:
 
     def _sample(self, index: str, one: StoredVector) -> list[Sample]:
         """The log as a sample, if its vector is of the text that it has now."""
-        text = text_now(one, self._space, self._mask)
+        text = text_now(one, self._space, self._rewrite)
         if text is None:
             return []
         digest = fingerprint(text)

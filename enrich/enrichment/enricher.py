@@ -66,7 +66,7 @@ class Enricher:
         self._ledger = ledger
         self._trials = trials
         self._scope_of = settings.reuse_scope
-        self._mask = rewrite_of(settings)
+        self._rewrite = rewrite_of(settings)
         self._schema = settings.log_schema
         self._judge = Judge(schema=self._schema)
         self._writer = Writer(settings, store, ledger, throttle, trials, self._judge, slow_indices)
@@ -270,7 +270,7 @@ class Enricher:
         for document in pending:
             if why := doubts.get(document.reference.index):
                 tally.defer(f"{document.reference.index}: {why}")
-        return text_groups(safe, self._scope_of, self._mask, self._schema)
+        return text_groups(safe, self._scope_of, self._rewrite, self._schema)
 
     def _pending(self, chunk: Chunk, pairs: Any, tally: Tally) -> list[Document]:
         pending = []

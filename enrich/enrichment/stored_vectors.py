@@ -23,12 +23,12 @@ class VectorsOfLogs:
         model: str,
         dimensions: int,
         scope_of: Callable[[str], str],
-        mask: Rewrite | None,
+        rewrite: Rewrite | None,
     ) -> None:
         self._stored = stored
         self._space = model, dimensions
         self._scope_of = scope_of
-        self._mask = mask
+        self._rewrite = rewrite
 
     def read(self, places: Sequence[LogLocation]) -> list[StoredVector | None]:
         return [
@@ -46,16 +46,16 @@ class VectorsOfLogs:
 
     def _is_of_its_text(self, one: VectorOfLog) -> bool:
         """A log that was masked otherwise, or changed since, has another text now."""
-        text = text_now(one, self._space, self._mask)
+        text = text_now(one, self._space, self._rewrite)
         return text is not None and one.fingerprint == fingerprint(text)
 
 
-def text_now(one: VectorOfLog, space: tuple[str, int], mask: Rewrite | None) -> str | None:
+def text_now(one: VectorOfLog, space: tuple[str, int], rewrite: Rewrite | None) -> str | None:
     """The text that a log has now, if its vector is said to be of this model and width, and there
     is a text."""
     if (one.model, one.dimensions) != space:
         return None
     try:
-        return text_of({"message": one.message}, mask)
+        return text_of({"message": one.message}, rewrite)
     except TextUnusable:
         return None

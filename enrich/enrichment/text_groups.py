@@ -51,7 +51,7 @@ class TextGroup:
 def text_groups(
     documents: Sequence[Document],
     scope_of: Callable[[str], str],
-    mask: Rewrite | None,
+    rewrite: Rewrite | None,
     schema: Schema,
 ) -> list[TextGroup]:
     """One for each distinct text, or for each reason why a document has none.
@@ -65,7 +65,7 @@ def text_groups(
             if document.failure:
                 raise TextUnusable(document.failure)
             message = schema.message(document.only(schema.message_roots))
-            text = text_of({"message": message}, mask)
+            text = text_of({"message": message}, rewrite)
             digest, failure = fingerprint(text), ""
         except TextUnusable as error:
             text, failure = "", error.code

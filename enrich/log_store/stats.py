@@ -111,7 +111,7 @@ class Stats:
         self._patterns = ",".join([*without_exclusions(settings.enrich_index_pattern), "-.*"])
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
-        self._mask = rewrite_of(settings)
+        self._rewrite = rewrite_of(settings)
         self._schema = settings.log_schema
         #: Any field: what is asked for is which indices there are.
         self._some_field = {"fields": self._schema.level_fields[0]}
@@ -331,7 +331,9 @@ class Stats:
         """The text of a log. Its digest is only what somebody wrote beside it: taken for the text,
         one log could hide another project's."""
         try:
-            return fingerprint(text_of({"message": self._schema.message(hit.source)}, self._mask))
+            return fingerprint(
+                text_of({"message": self._schema.message(hit.source)}, self._rewrite)
+            )
         except TextUnusable:
             return str(hit.source.get(_DIGEST))
 

@@ -29,11 +29,12 @@ _CAUSED_BY = "Caused by"
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-def text_of(source: Mapping[str, Any], mask: Callable[[str], str] | None = None) -> str:
+def text_of(source: Mapping[str, Any], rewrite: Callable[[str], str] | None = None) -> str:
     """The text of a log, never empty, encodable, at most MAX_TEXT_BYTES of UTF-8.
 
     Args:
-        mask: takes out what must not leave; before the cut, which may part a secret in two.
+        rewrite: takes out what must not leave, and what texts may differ in; before the cut, which
+            may part a secret in two.
 
     Raises:
         TextUnusable: `message_missing`, `message_not_text` or `message_empty`.
@@ -45,7 +46,7 @@ def text_of(source: Mapping[str, Any], mask: Callable[[str], str] | None = None)
         raise TextUnusable("message_not_text")
     # JSON can carry half a surrogate pair; UTF-8, and with it every API, cannot.
     text = (message if message.isascii() else _SURROGATE.sub("�", message)).strip()
-    text = cut(text if mask is None else mask(text))
+    text = cut(text if rewrite is None else rewrite(text))
     if not text:
         raise TextUnusable("message_empty")
     return text

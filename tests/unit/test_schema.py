@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,8 @@ from enrich.log_store.queries import FieldCaps, Queries
 from enrich.schema import LOGLENS, PRESETS, Schema, schema_of
 from enrich.settings import load_settings
 from enrich.text.extract import text_of
+
+ROOT = Path(__file__).parents[2]
 
 ECS = schema_of("ecs", ("ERROR",))
 OTEL = schema_of("otel", ("ERROR",))
@@ -290,3 +295,38 @@ def test_level_that_cannot_be_searched_is_said(
 def test_unknown_schema_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(SettingsError, match="auto, ecs, fluent, loglens, otel"):
         load_settings(openai_api_key="k", enrich_schema="elastic")
+
+
+# -- docs/shapes.md
+
+
+ROWS = {
+    cells[1].split("`")[1]: cells[2:-1]
+    for line in (ROOT / "docs/shapes.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| `") and len(cells := line.split("|")) > 5
+}
+QUERIES = {
+    line.split("`")[1]: json.loads(line.split("`")[3])
+    for line in (ROOT / "docs/shapes.md").read_text(encoding="utf-8").splitlines()
+    if line.startswith("| `") and "terms" in line
+}
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_docs_name_the_fields_of_each_preset(name: str) -> None:
+    shape = schema_of(name, ("ERROR",)).first
+    title, *columns = (cell.strip() for cell in ROWS[name])
+    named = [re.findall("`([^`]+)`", column) for column in columns]
+    assert title.startswith(shape.title)
+    assert [tuple(names) for names in named] == [
+        shape.level_fields, shape.text_fields, (shape.timestamp_field,), shape.service_fields,
+        shape.trace_fields,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "loglens"])
+def test_docs_count_what_a_run_finds(name: str) -> None:
+    shape = schema_of(name, ("ERROR",)).first
+    by_word = {"terms": {shape.level_field: list(shape.levels.words)}}
+    by_number = {"terms": {shape.number_field: list(shape.levels.numbers)}}
+    assert QUERIES[name] == [by_word, *([by_number] if shape.number_field else [])]
