@@ -268,7 +268,7 @@ class OpenAIEmbedder:
     ) -> EnrichError:
         where = f"the embeddings API at {self._url}"
         if sentence := _HALTS.get(meaning):
-            return Halt(sentence.format(url=self._url, status=status, model=self._model))
+            return Halt(sentence.format(url=self._url, status=status, served=self._endpoint.served))
         if refusal.param == "dimensions" and status < 500:
             return Halt(
                 f"{where} refuses {self._dimensions} dimensions of {self._model} ({status}): "
@@ -309,7 +309,7 @@ _HALTS = {
         "limit"
     ),
     Meaning.MODEL: (
-        "the embeddings API at {url} does not know model {model} ({status}): "
+        "the embeddings API at {url} does not know {served} ({status}): "
         "check EMBEDDING_MODEL and OPENAI_BASE_URL"
     ),
     Meaning.PATH: (

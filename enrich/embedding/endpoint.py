@@ -82,6 +82,12 @@ class Endpoint:
         return self.address.of_model(self.model)
 
     @property
+    def served(self) -> str:
+        """What the endpoint has to know, in words."""
+        name = self.address.deployment
+        return f"deployment {name}" if name else f"model {self.model}"
+
+    @property
     def without_bearer(self) -> bool:
         """Whether the key is not sent as OpenAI's is, in `Authorization: Bearer`."""
         return self.address.azure and "authorization" not in self._named

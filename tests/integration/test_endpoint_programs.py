@@ -30,10 +30,10 @@ INDEX = "proj_2026_11"
 
 #: What happened, and a question in other words.
 LOGS = {
-    "connection refused by upstream 10.0.0.7:5432": "the database host cannot be reached",
-    "No space left on device: cannot write checkpoint": "the disk is full",
-    "x509: certificate has expired or is not yet valid": "TLS certificate ran out",
-    "java.lang.OutOfMemoryError: Java heap space": "not enough memory",
+    "connection refused by upstream 10.0.0.7:5432": "database refuses connections",
+    "No space left on device: cannot write checkpoint": "no room left on the disk",
+    "x509: certificate has expired or is not yet valid": "certificate expired",
+    "java.lang.OutOfMemoryError: Java heap space": "out of memory",
     "payment declined by card issuer": "the customer's card was rejected",
 }
 

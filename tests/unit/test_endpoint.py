@@ -372,6 +372,18 @@ def test_headers_go_along_and_may_be_the_key(recorder: Recorder) -> None:
     assert asked.headers["authorization"] == "Bearer entra"
 
 
+@pytest.mark.parametrize("path", ["/v1", "/openai/deployments/e?api-version=1"])
+def test_no_header_is_logged_however_much_is(
+    recorder: Recorder, caplog: pytest.LogCaptureFixture, path: str
+) -> None:
+    for name in ("", "openai", "httpx2", "httpcore2"):
+        caplog.set_level("DEBUG", name)
+    embed(recorder, openai_base_url=recorder.url + path, openai_extra_headers=HEADERS)
+    assert recorder.asked[-1].headers["x-team"] == SECRET
+    assert caplog.records
+    assert SECRET not in caplog.text and KEY not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
@@ -453,6 +465,14 @@ def test_proxy_that_is_away_is_named() -> None:
         pytest.raises(ServerUnavailable, match="check OPENAI_BASE_URL and OPENAI_PROXY"),
     ):
         embedder.embed(["boom"])
+
+
+def test_deployment_that_is_not_there_is_named(server: HttpProxy, recorder: Recorder) -> None:
+    refusal = b'{"error": {"code": "DeploymentNotFound", "message": "does not exist"}}'
+    server.alter = answering(404, "application/json", refusal)
+    url = f"{recorder.url}/openai/deployments/emb-1/embeddings?api-version=1"
+    with pytest.raises(Halt, match=r"does not know deployment emb-1 \(404\): .*OPENAI_BASE_URL"):
+        embed(recorder, openai_base_url=url)
 
 
 def answering(status: int, kind: str, body: bytes) -> Alter:
