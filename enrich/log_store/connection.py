@@ -159,6 +159,14 @@ def _probed(node: _BoundedConnection) -> Identity:
     return identity
 
 
+class _NoNode(Exception):
+    """None of several nodes answers; why not the one that was asked last."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
 class _Pool(ConnectionPool):
     """The client's own, but for who decides which node is left alone, and for a look before."""
 
@@ -171,24 +179,25 @@ class _Pool(ConnectionPool):
     def get_connection(self) -> Any:
         """
         Raises:
-            OtherCluster
-            TransportError, SerializationError: of the node that was asked last; none answers.
+            OtherCluster, _NoNode
         """
         if not self._looked:
             # At all of them once, so that nodes of two clusters are seen before anything is asked.
             self._looked = True
             for node in self._nodes:
                 self._try(node)
-        failed: BaseException | None = None
+        for node in tuple(self.admission.strangers):
+            self._try(node)
+        failed = Exception()
         for _ in self._nodes:
             node = super().get_connection()
-            failed = self._try(node)
-            if failed is None:
+            found = self._try(node)
+            if found is None:
                 return node
-        assert failed is not None
-        raise failed
+            failed = found
+        raise _NoNode(failed)
 
-    def _try(self, node: _BoundedConnection) -> BaseException | None:
+    def _try(self, node: _BoundedConnection) -> Exception | None:
         try:
             self.admission.require(node)
         except (TransportError, SerializationError) as error:
@@ -303,6 +312,8 @@ class Connection:
                 answer = self._client.transport.perform_request(
                     method, where, body=body, headers=headers
                 )
+            except _NoNode as none:
+                raise self._named(none.error, self.url) from None
             except (TransportError, SerializationError) as error:
                 if self._is_expired(error) and not renewed:
                     renewed = True
@@ -330,18 +341,19 @@ class Connection:
             and self._signing.is_expired(_said(error))
         )
 
-    def _named(self, error: Exception) -> EnrichError:
-        """An error of the client in this project's words."""
+    def _named(self, error: Exception, url: str = "") -> EnrichError:
+        """An error of the client in our words; its URL is the node's, unless one is given."""
         node = getattr(error, "node", None)
-        url = node.url if node is not None and self._spare else self.url
+        url = url or (node.url if node is not None and self._spare else self.url)
         if isinstance(error, ConnectionTimeout):
             return NoAnswerInTime(f"OpenSearch at {url} did not answer in time")
         if isinstance(error, SSLError):
             if _wants_certificate(error):
                 return Halt(f"OpenSearch at {url} {CLIENT_CERTIFICATE}")
+            hint = "; where it asks for a client certificate, OPENSEARCH_CLIENT_CERT"
             return Halt(
                 f"OpenSearch at {url}: the TLS connection was refused; check its certificate, "
-                "OPENSEARCH_CA_CERTS and OPENSEARCH_USE_SSL"
+                f"OPENSEARCH_CA_CERTS and OPENSEARCH_USE_SSL{hint if _ends_unsaid(error) else ''}"
             )
         if isinstance(error, OpenSearchConnectionError):
             if isinstance(error.info, EnrichError):
@@ -473,6 +485,14 @@ def _cause(error: Exception) -> Any:
 
 def _wants_certificate(error: SSLError) -> bool:
     return bool(_ABOUT_OURS.search(str(error.error)))
+
+
+def _ends_unsaid(error: SSLError) -> bool:
+    # What a server does that saw no certificate: with TLS 1.3 it closes the connection while we
+    # write, and its alert is lost; with older versions its alert names no reason.
+    return bool(
+        cause_of(cast(Exception, error.info), ssl.SSLEOFError)
+    ) or "alert handshake failure" in str(error.error)
 
 
 #: Alerts of a server that asks for a certificate of ours, or does not take it.

@@ -62,6 +62,9 @@ class Admission(Generic[N]):
     def __init__(self, probe: Callable[[N], Identity]) -> None:
         self._probe = probe
         self._admitted: set[N] = set()
+        #: Of another cluster when they were looked at last: looked at again before anything else,
+        #: so that not every second request goes through.
+        self.strangers: set[N] = set()
         self._first: tuple[str, Identity] | None = None
 
     def require(self, node: N) -> None:
@@ -76,14 +79,17 @@ class Admission(Generic[N]):
         if identity.uuid:
             first, its = self._first or (node.url, identity)
             if its.uuid != identity.uuid:
+                self.strangers.add(node)
                 raise OtherCluster(
                     f"OPENSEARCH_URL names nodes of two clusters: {first} is of {its}, {node.url} "
                     f"of {identity}: leave one of them out; if a cluster was made anew, restart "
                     "the workers"
                 )
             self._first = (first, its)
+        self.strangers.discard(node)
         self._admitted.add(node)
 
     def forget(self, node: N) -> None:
         """Look at it again before it is asked."""
         self._admitted.discard(node)
+        self.strangers.discard(node)

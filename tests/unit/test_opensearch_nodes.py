@@ -190,11 +190,15 @@ def test_a_node_of_another_cluster_is_asked_nothing(node: Make, to: To) -> None:
     for _ in range(3):
         with pytest.raises(OtherCluster, match=sentence) as raised:
             connection.request("POST", "/_bulk", b"{}\n")
-            connection.request("POST", "/_bulk", b"{}\n")
         assert isinstance(raised.value, Halt)
-    assert not stranger.asked
+    assert not stranger.asked and not one.asked
     with pytest.raises(OtherCluster):
         connection.nodes()
+    # It may be put right under way, as behind a name.
+    stranger.root = one.root
+    for _ in range(4):
+        connection.request("GET", "/_x")
+    assert len(one.asked) == len(stranger.asked) == 2
 
 
 def test_nodes_that_do_not_tell_their_cluster_are_asked(node: Make, to: To) -> None:
@@ -307,9 +311,12 @@ def test_without_any_node_the_setting_is_named_and_all_of_them_come_back(
     roots = one.root
     one.root = other.root = None
     connection = to(one, other)
-    for _ in range(3):
-        with pytest.raises(ServerUnavailable, match="check OPENSEARCH_URL and that it runs"):
+    sentence = f"{one.url}, {other.url} cannot be reached: check OPENSEARCH_URL and that it runs"
+    for round in range(1, 4):
+        with pytest.raises(ServerUnavailable, match=re.escape(sentence)):
             connection.request("GET", "/_x")
+        # The first looks at all of them beforehand.
+        assert one.looks + other.looks == 2 * (round + 1), "one look at each is enough"
     one.root = other.root = roots
     assert connection.request("GET", "/_x") == "{}"
 
