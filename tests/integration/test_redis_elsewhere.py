@@ -26,10 +26,10 @@ from tests.unit.test_redis_kinds import running_redis
 
 #: Short, so that what a fail-over loses comes back within a test.
 TIMES = {
-    "ENRICH_SOFT_TIME_LIMIT_SECONDS": "8",
-    "ENRICH_HARD_TIME_LIMIT_SECONDS": "10",
-    "ENRICH_VISIBILITY_TIMEOUT_SECONDS": "15",
-    "ENRICH_CHUNK_DEADLINE_SECONDS": "40",
+    "ENRICH_SOFT_TIME_LIMIT_SECONDS": "20",
+    "ENRICH_HARD_TIME_LIMIT_SECONDS": "25",
+    "ENRICH_VISIBILITY_TIMEOUT_SECONDS": "40",
+    "ENRICH_CHUNK_DEADLINE_SECONDS": "80",
 }
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from enrich.errors import AccessRefused, Halt, ServerUnavailable, TransientError
-from enrich.log_store import LogStore, NoAnswerInTime, RequestRefused
+from enrich.log_store import LogStore, NoAnswerInTime, RequestRefused, bounded_answers
 from enrich.log_store import connection as connections
 from enrich.log_store.connection import Connection, NoShardAnswers
 from enrich.log_store.nodes import OtherCluster
@@ -163,6 +163,15 @@ def test_a_dead_node_is_passed_over_and_taken_again(
     for _ in range(4):
         connection.request("GET", "/_x")
     assert len(other.asked) in (1, 2), "it has its turn again after half a minute"
+    one.answer = (502, PAGE)
+    for _ in range(3):
+        connection.request("GET", "/_x")
+    looks = one.looks
+    one.answer = (200, b"{}")
+    monkeypatch.setattr("time.time", lambda: later + 100)
+    for _ in range(3):
+        connection.request("GET", "/_x")
+    assert one.looks == looks + 1, "whoever was left alone is looked at again"
     states = dict(connection.nodes())
     assert states[one.url] == states[other.url] == ""
     assert f"OpenSearch at {dead} cannot be reached: check OPENSEARCH_URL" in states[dead]
@@ -302,6 +311,44 @@ def test_an_index_in_trouble_is_no_nodes_fault(node: Make, to: To) -> None:
     with pytest.raises(RequestRefused, match="index_not_found"):
         connection.request("GET", "/a/_mapping")
     assert (one.looks, other.looks) == (1, 1)
+
+
+def test_an_answer_without_measure_is_no_nodes_fault(
+    node: Make, to: To, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = node(), node()
+    connection = to(one, other)
+    connection.request("GET", "/_x")
+    monkeypatch.setattr(bounded_answers, "MOST_BYTES", 100)
+    one.answer = other.answer = (200, b" " * 101)
+    for asked in (2, 3, 4, 5):
+        with pytest.raises(TransientError, match="an answer of more than"):
+            connection.request("GET", "/_x")
+        assert len(one.asked) + len(other.asked) == asked, "it is not asked elsewhere"
+    assert len(one.asked) in (2, 3), "and both keep their turns"
+
+
+def test_of_several_nodes_one_that_is_not_there_takes_no_whole_time_out(node: Make, to: To) -> None:
+    one, other = node(), node()
+
+    def timeouts(connection: Connection) -> list[Any]:
+        seen: list[Any] = []
+        (line, *_) = connection._client.transport.seed_connections
+        urlopen = line.pool._pool.urlopen
+
+        def spy(*arguments: Any, **options: Any) -> Any:
+            seen.append(options.get("timeout"))
+            return urlopen(*arguments, **options)
+
+        line.pool._pool.urlopen = spy
+        for _ in range(2):
+            connection.request("GET", "/_x")
+        return seen
+
+    look, request = timeouts(to(one, other))
+    assert (look.connect_timeout, look.read_timeout) == (5, 5)
+    assert (request.connect_timeout, request.read_timeout) == (5, 30)
+    assert timeouts(to(one)) == [None, None], "one alone is waited for as ever"
 
 
 def test_without_any_node_the_setting_is_named_and_all_of_them_come_back(
