@@ -252,7 +252,7 @@ def indexed(clean: Services, search: Search) -> Iterator[Services]:
 
 
 def test_each_program_runs_from_the_lock_alone(
-    way: WayIn, indexed: Services, search: Search
+    way: WayIn, indexed: Services, search: Search, tmp_path: Path
 ) -> None:
     (port,) = free_ports(1)
     environment = {
@@ -262,12 +262,13 @@ def test_each_program_runs_from_the_lock_alone(
         "FLOWER_PORT": str(port),
     }
     assert set(way.programs) == {"worker", "beat", "flower"}
+    (alive := tmp_path / "alive").mkdir()
     started = {
         name: indexed.spawn(
             f"{way.folder.name}-{name}",
             # Found by the way's own PATH, not by that of these tests.
             [str(program(way, words[0])), *words[1:]],
-            env=environment,
+            env={**environment, "ENRICH_ALIVE_FILE": str(alive / name)},
             cwd=way.folder,
         )
         for name, words in way.programs.items()
@@ -286,6 +287,8 @@ def test_each_program_runs_from_the_lock_alone(
         wait_for(lambda: not checked.running)
         assert checked.returncode == 0, checked.log.read_text()
         assert all(service.running for service in started.values())
+        # What the probes of a container look at.
+        assert {path.name for path in alive.iterdir()} == {"worker", "beat"}
     finally:
         for service in started.values():
             service.kill()
