@@ -1,20 +1,20 @@
-"""The file that probes look at: what its presence and its age say of a worker and of beat, asked by
-the very commands of deploy/kubernetes."""
+"""The file that probes look at: when it is there, and when it is touched. What the probes make of
+it is test_kubernetes.py's."""
 
 from __future__ import annotations
 
 import logging
 import os
 import subprocess
-from collections.abc import Callable
+import sys
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from enrich.errors import SettingsError
 from enrich.worker.alive_file import AliveFile
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -66,43 +66,47 @@ def test_trouble_later_is_said_once_and_ends_nothing(
     ]
 
 
-def test_the_workers_heart_beats_in_the_file_too(
-    path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "k")
-    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1/0")
-    monkeypatch.chdir(tmp_path)
-    from enrich.worker import app, heartbeat
+#: Celery's consumer as far as the heartbeat's step knows it, in a process of its own: the app reads
+#: its settings when it is imported, and is every task's from then on.
+HEARTBEAT = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace as Some
+from enrich.worker.heartbeat import Heartbeat
 
-    monkeypatch.setattr(
-        app, "settings", app.settings.model_copy(update={"enrich_alive_file": str(path)})
+path, beats = Path(sys.argv[1]), []
+timer = Some(call_repeatedly=lambda _, beat, args: beats.append(lambda: beat(*args)),
+             cancel=lambda entry: None)
+consumer = Some(timer=timer, hostname="w@h",
+                app=Some(amqp=Some(queues=Some(consume_from=("q",)))),
+                controller=Some(concurrency=1, max_concurrency=1))
+step = Heartbeat(consumer)
+seen = [path.exists()]
+step.start(consumer)
+seen.append(path.exists())
+path.unlink(missing_ok=True)
+beats[0]()
+seen.append(path.exists())
+step.stop(consumer)
+seen.append(path.exists())
+print(seen)
+"""
+
+
+def test_the_workers_heart_beats_in_the_file_too(path: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", HEARTBEAT, str(path)],
+        cwd=tmp_path,
+        # Redis is away: the file tells of the event loop, not of Redis.
+        env={
+            "PYTHONPATH": str(ROOT),
+            "OPENAI_API_KEY": "k",
+            "REDIS_URL": "redis://127.0.0.1:1/0",
+            "ENRICH_ALIVE_FILE": str(path),
+        },
+        capture_output=True,
+        text=True,
     )
-    beats: list[Callable[[], None]] = []
-
-    def call_repeatedly(seconds: float, beat: Callable[..., None], args: tuple[Any, ...]) -> None:
-        beats.append(lambda: beat(*args))
-
-    timer = SimpleNamespace(call_repeatedly=call_repeatedly, cancel=lambda entry: None)
-    consumer: Any = SimpleNamespace(
-        timer=timer,
-        hostname="w@h",
-        app=SimpleNamespace(amqp=SimpleNamespace(queues=SimpleNamespace(consume_from=("q",)))),
-        controller=SimpleNamespace(concurrency=1, max_concurrency=1),
-    )
-    step = heartbeat.Heartbeat(consumer)
-    step.start(consumer)
-    # Redis is away: the file tells of the event loop, not of Redis.
-    assert path.exists()
-    path.unlink()
-    beats[0]()
-    assert path.exists()
-    # The connection is lost, or the worker ends.
-    step.stop(consumer)
-    assert not path.exists()
-
-
-# -- what a probe makes of it
-
-
-def answer(command: list[str]) -> bool:
-    return subprocess.run(command, capture_output=True, env={"PATH": os.defpath}).returncode == 0
+    assert done.returncode == 0, done.stderr
+    # Before, started, at the next beat, and when the connection is lost or the worker ends.
+    assert done.stdout.strip() == "[False, True, True, False]"

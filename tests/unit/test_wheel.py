@@ -143,6 +143,10 @@ def test_a_checkout_beside_a_wheel_of_another_version_is_told(
     sentence = other_version(tmp_path)
     assert sentence.startswith(f"this is enrich {enrich.__version__}, of the checkout in {ROOT};")
     assert "enrich 0.0.9 is installed" in sentence
+    # Each program says it where it says its settings.
+    program = "from enrich.worker.app import log_settings; log_settings('worker')"
+    done = python(info.parent, tmp_path, f"import sys; sys.path.append('{ROOT}'); {program}")
+    assert sentence in done.stderr.splitlines()
     (info / "METADATA").write_text(
         f"Metadata-Version: 2.4\nName: {DISTRIBUTION}\nVersion: {enrich.__version__}\n"
     )
