@@ -89,7 +89,7 @@ class LogStore:
             self.connection, settings.embedding_dimensions, settings.log_schema
         )
         self.stats = Stats(self.connection, scope, self.stored_vectors, settings)
-        self.recognition = Recognition(self.connection, scope, settings)
+        self.recognition = Recognition(scope, settings)
         self.engines = Engines(self.connection)
         self.preflight = Preflight(self.connection, settings)
         self.mappings = Mappings(self.connection, settings.embedding_dimensions)

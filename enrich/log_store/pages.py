@@ -70,8 +70,11 @@ return [size, m.substring(first, first + params.head) + params.gap + m.substring
 #: are levels, which tell shapes apart; anything else is no text.
 _FIELDS_SCRIPT = """
 void collect(def at, String name, List found) {
-  if (at instanceof List) { for (def one : at) { collect(one, name, found); } return; }
-  if (!(at instanceof Map)) { return; }
+  if (at instanceof List) {
+    for (def one : at) { if (one instanceof Map) { collect(one, name, found); } }
+    return;
+  }
+  if (!(at instanceof Map) || found.size() >= 16) { return; }
   def value = at.get(name);
   if (value != null) { found.add(value); }
   int dot = name.indexOf('.');

@@ -8,10 +8,9 @@ from typing import Any
 
 import msgspec
 
-from enrich.log_store.connection import LENIENT, Connection
 from enrich.log_store.odd_answers import translates_odd_answers
-from enrich.log_store.paths import in_path, parts
-from enrich.log_store.queries import NO_PIPELINE, FieldCaps, Queries, Searched, by_level
+from enrich.log_store.paths import parts
+from enrich.log_store.queries import FieldCaps, Queries, Searched, by_level
 from enrich.log_store.scope import Scope
 from enrich.schema import PRESETS, Shape, schema_of
 from enrich.settings import Settings
@@ -61,8 +60,7 @@ class _Answer(Searched):
 class Recognition:
     """Looks at mappings and counts; changes nothing."""
 
-    def __init__(self, connection: Connection, scope: Scope, settings: Settings) -> None:
-        self._connection = connection
+    def __init__(self, scope: Scope, settings: Settings) -> None:
         self._scope = scope
         self._schema = settings.log_schema
         self._queries = Queries(settings.log_schema, settings.enrich_max_age_days)
@@ -144,19 +142,16 @@ class Recognition:
     def _by_index(self, indices: Sequence[str], query: dict[str, Any]) -> dict[str, int]:
         found: dict[str, int] = {}
         for names in parts(indices):
-            answer = self._connection.ask(
+            counted = self._scope.search(
                 _Answer,
-                "POST",
-                f"/{in_path(*names)}/_search",
                 {
                     "size": 0,
                     "query": query,
                     "aggs": {"by_index": {"terms": {"field": "_index", "size": len(names)}}},
-                    **NO_PIPELINE,
                 },
-                LENIENT,
+                index=",".join(names),
             )
-            buckets = answer.aggregations.get("by_index", {}).get("buckets", [])
+            buckets = counted.value.aggregations.get("by_index", {}).get("buckets", [])
             found |= {str(bucket["key"]): int(bucket["doc_count"]) for bucket in buckets}
         return found
 

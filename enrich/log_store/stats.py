@@ -379,7 +379,7 @@ class Stats:
 
     @property
     def _fields_shown(self) -> Sequence[str]:
-        return _SHOWN if self._schema.first == LOGLENS.first else self._schema.shown_fields
+        return _SHOWN if self._schema.has_fields_of(LOGLENS) else self._schema.shown_fields
 
     def _shown(self, source: dict[str, Any]) -> dict[str, Any]:
         """What a log is shown with, under the same names whatever its shape."""

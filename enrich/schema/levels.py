@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from enrich.schema.paths import flattened
+
 #: `>=17`, `> 16`.
 _THRESHOLD = re.compile(r"(>=?)\s*(-?\d{1,9}(?:\.\d{1,9})?)", re.ASCII)
 
@@ -41,20 +43,19 @@ class Levels:
 
     def has_word(self, value: Any) -> bool:
         """Whether a value of a field of words is one of them; of an array, whether any is."""
-        if isinstance(value, list):
-            return any(map(self.has_word, value))
-        if isinstance(value, bool):
-            return False
-        return str(value) in self._words if isinstance(value, str | int | float) else False
+        return any(
+            str(one) in self._words
+            for one in flattened(value)
+            if isinstance(one, str | int | float) and not isinstance(one, bool)
+        )
 
     def has_number(self, value: Any) -> bool:
         """Whether a value of a field of numbers is wanted; a number written as a text counts."""
-        if isinstance(value, list):
-            return any(map(self.has_number, value))
-        number = _number(value)
-        if number is None:
-            return False
-        return number in self.numbers or (self.at_least is not None and number >= self.at_least)
+        numbers = (number for one in flattened(value) if (number := _number(one)) is not None)
+        return any(
+            number in self.numbers or (self.at_least is not None and number >= self.at_least)
+            for number in numbers
+        )
 
 
 def _number(value: Any) -> float | None:

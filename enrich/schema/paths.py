@@ -10,26 +10,32 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def values_at(source: Any, name: str) -> Iterator[Any]:
+def values_at(source: Mapping[str, Any], name: str) -> Iterator[Any]:
     """The values that a document has at a name; arrays of objects are looked into, `null` is none.
 
     An array that stands at the name itself is one value.
     """
-    if isinstance(source, list):
-        for one in source:
-            yield from values_at(one, name)
-        return
-    if not isinstance(source, Mapping):
-        return
     value = source.get(name)
     if value is not None:
         yield value
     dot = name.find(".")
     while dot > 0:
-        inside = source.get(name[:dot])
-        if isinstance(inside, Mapping | list):
-            yield from values_at(inside, name[dot + 1 :])
+        for inside in flattened(source.get(name[:dot])):
+            if isinstance(inside, Mapping):
+                yield from values_at(inside, name[dot + 1 :])
         dot = name.find(".", dot + 1)
+
+
+def flattened(value: Any) -> Iterator[Any]:
+    """A value, or those of an array; arrays in arrays are one array, as OpenSearch has it. Without
+    recursion: how deep they are is up to whoever writes logs."""
+    waiting = [value]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, list):
+            waiting.extend(reversed(one))
+        else:
+            yield one
 
 
 def roots_of(name: str) -> tuple[str, ...]:

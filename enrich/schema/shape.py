@@ -7,12 +7,15 @@ takes the names from here. A document is a dict as JSON gives it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from enrich.schema.levels import Levels
 from enrich.schema.paths import roots_of, values_at
+
+#: Parts of one text. An array may have any number of them, and each is held against the others.
+MOST_PARTS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +65,11 @@ class Shape:
         is none, or None."""
         if self.plain_text:
             return source.get(self.text_fields[0])
-        stray = None
-        parts = []
-        for name in self.text_fields:
-            for value in values_at(source, name):
-                if (text := _text(value)) is not None:
-                    parts.append(text)
-                elif stray is None:
-                    stray = value
-        return joined(parts) if parts else stray
+        values = [value for name in self.text_fields for value in values_at(source, name)]
+        parts = [text for value in values if (text := _text(value)) is not None]
+        if parts or not values:
+            return joined(parts[:MOST_PARTS]) if parts else None
+        return values[0]
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,13 @@ class Schema:
         if len(self.shapes) == 1:
             return self.shapes[0]
         return max(self.shapes, key=lambda shape: _fit(shape, source))
+
+    def has_fields_of(self, other: Schema) -> bool:
+        """Whether both have the same fields, whatever levels are wanted."""
+        return len(self.shapes) == len(other.shapes) and all(
+            replace(mine, levels=theirs.levels) == theirs
+            for mine, theirs in zip(self.shapes, other.shapes, strict=True)
+        )
 
     @property
     def first(self) -> Shape:
@@ -198,10 +204,10 @@ def _text(value: Any) -> str | None:
     return None
 
 
-def _fit(shape: Shape, source: Mapping[str, Any]) -> tuple[bool, bool, bool]:
+def _fit(shape: Shape, source: Mapping[str, Any]) -> tuple[bool, ...]:
     has_text = isinstance(shape.message(source), str)
     wanted = shape.is_wanted(source)
-    return wanted and has_text, has_text and bool(shape.levels_in(source)), wanted
+    return wanted and has_text, has_text and bool(shape.levels_in(source)), wanted, has_text
 
 
 def _first(source: Mapping[str, Any], names: Iterable[str]) -> Any:

@@ -13,6 +13,7 @@ from enrich.errors import SettingsError, TextUnusable
 from enrich.log_store.level_faults import unreadable_levels
 from enrich.log_store.queries import FieldCaps, Queries
 from enrich.schema import LOGLENS, PRESETS, Schema, schema_of
+from enrich.schema.shape import MOST_PARTS
 from enrich.settings import load_settings
 from enrich.text.extract import text_of
 
@@ -191,6 +192,21 @@ TRACE = "java.lang.IllegalStateException: no stock\n\tat shop.Cart.take(Cart.jav
 )  # fmt: skip
 def test_texts_are_joined(source: dict[str, Any], text: str) -> None:
     assert text_of({"message": ECS.message(source)}) == text
+
+
+def test_hostile_documents_take_no_more_than_their_length() -> None:
+    deep: Any = "boom"
+    for _ in range(100_000):
+        deep = [deep]
+    many = [{"type": f"type {n}"} for n in range(100_000)]
+    wide = {"message": "m", "error": many, "log": {"level": [deep, "error"]}}
+    assert 1 < ECS.message(wide).count("\n") < MOST_PARTS
+    assert ECS.is_wanted(wide) and not OTEL.is_wanted({"severity": {"number": deep}})
+    assert ECS.is_wanted({"log": [[[{"level": "error"}]]]})
+    assert ECS.message({"message": ["line"] * 100_000}).count("\n") == 99_999
+    for schema in (ECS, AUTO):
+        assert schema.message({"error": deep, "message": "m"}) == "m"
+        assert schema.is_wanted({"log": {"level": [["error"]]}}) is True
 
 
 @pytest.mark.parametrize(
