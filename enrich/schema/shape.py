@@ -76,8 +76,8 @@ class Shape:
 class Schema:
     """The shapes that logs may have: one, or with ENRICH_SCHEMA=auto all that are known.
 
-    Where several are possible, a document has the first whose level and text it has; those of a
-    level that is wanted go before.
+    Where several are possible, a document has the first of those whose text it has: before others
+    those whose level is wanted, then those whose level it has.
     """
 
     shapes: tuple[Shape, ...]
@@ -206,8 +206,7 @@ def _text(value: Any) -> str | None:
 
 def _fit(shape: Shape, source: Mapping[str, Any]) -> tuple[bool, ...]:
     has_text = isinstance(shape.message(source), str)
-    wanted = shape.is_wanted(source)
-    return wanted and has_text, has_text and bool(shape.levels_in(source)), wanted, has_text
+    return has_text, shape.is_wanted(source), bool(shape.levels_in(source))
 
 
 def _first(source: Mapping[str, Any], names: Iterable[str]) -> Any:

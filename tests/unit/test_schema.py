@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from enrich.errors import SettingsError, TextUnusable
+from enrich.log_store import index_template
 from enrich.log_store.level_faults import unreadable_levels
 from enrich.log_store.queries import FieldCaps, Queries
 from enrich.schema import LOGLENS, PRESETS, Schema, schema_of
@@ -235,6 +236,8 @@ def test_auto_takes_the_shape_whose_level_is_wanted() -> None:
     mixed = {"log": {"level": "info"}, "level": "error", "message": "boom", "error.type": "X"}
     assert AUTO.of(mixed).name == "loglens" and AUTO.message(mixed) == "boom"
     assert AUTO.of({"log": {"level": "error"}, "level": "warn", "message": "m"}).name == "ecs"
+    # A text without the level of its shape is better than none.
+    assert AUTO.message({"level": "error", "body": "boom"}) == "boom"
 
 
 def test_fields_of_ones_own_stand_in_place_of_the_presets() -> None:
@@ -311,6 +314,16 @@ def test_level_that_cannot_be_searched_is_said(
 def test_unknown_schema_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(SettingsError, match="auto, ecs, fluent, loglens, otel"):
         load_settings(openai_api_key="k", enrich_schema="elastic")
+
+
+def test_template_maps_the_fields_of_the_schema() -> None:
+    fields = index_template(4, ["*_*"], OTEL)["template"]["mappings"]["properties"]
+    assert fields["severity.text"] == {"type": "keyword"}
+    assert fields["severity.number"] == {"type": "long"}
+    assert fields["body"] == {"type": "text"} and fields["@timestamp"] == {"type": "date"}
+    assert fields["log_vector"]["dimension"] == 4 and "level" not in fields
+    anything = index_template(4, ["*_*"], AUTO)["template"]["mappings"]["properties"]
+    assert all(name.startswith(("ai_", "log_vector")) for name in anything)
 
 
 # -- docs/shapes.md
