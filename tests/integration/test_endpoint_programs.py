@@ -217,8 +217,7 @@ def test_litellm_before_others(
                 assert [body["input_type"] for body in asked if "input_type" in body] == purposes
 
             # Without what the table says, Titan is asked for bits: nothing is written.
-            search("DELETE", f"/{INDEX}")
-            filled(1024)
+            search.index(INDEX, [{"level": "ERROR", "message": "not in the cache"}])
             record = pipeline(**{**values, "enrich_encoding_format": "auto"}).run()
             assert (record.state, record.vectors_written) == ("halted", 0)
             assert "binary vectors" in record.halt_reason

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from io import StringIO
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from dev.http_proxy import Alter, Answered, Asked, Forward, HttpProxy
-from enrich.cli.check import endpoint_lines
+from enrich import wiring
+from enrich.cli.check import Check, endpoint_lines
+from enrich.cli.search import show
 from enrich.embedding.batching import Batching, Caller, requests_of
 from enrich.embedding.cache import space
 from enrich.embedding.client import OpenAIEmbedder
@@ -522,3 +526,51 @@ def test_a_prefix_counts_among_the_bytes_of_a_request() -> None:
     texts = [(str(n), "x" * 10) for n in range(4)]
     assert [len(batch) for batch in requests_of(texts, 40)] == [4]
     assert [len(batch) for batch in requests_of(texts, 40, prefix_bytes=10)] == [2, 2]
+
+
+# -- commands
+
+
+def looked_at(recorder: Recorder, **values: Any) -> tuple[Check, str]:
+    console = Console(file=StringIO(), width=300)
+    wanted = settings_with(openai_base_url=f"{recorder.url}/v1", embedding_dimensions=2, **values)
+    check = Check(wanted, console)
+    check._look_at_embeddings()
+    assert isinstance(console.file, StringIO)
+    return check, console.file.getvalue()
+
+
+def test_check_tries_a_query_where_it_is_sent_otherwise(recorder: Recorder) -> None:
+    check, told = looked_at(recorder, enrich_query_prefix='"query: "')
+    assert "OpenAI's form" in told and 'queries are sent with "query: " before each' in told
+    assert "a query, sent as `search` sends it: 2 dimensions" in told
+    assert recorder.bodies[-1]["input"] == ["query: connection refused by upstream"]
+    assert check.status == 0
+    asked = len(recorder.asked)
+    _, told = looked_at(recorder)
+    assert "a query" not in told
+    assert len(recorder.asked) == 2 * asked - 1
+
+
+def test_check_names_the_settings_of_a_query_that_is_refused(recorder: Recorder) -> None:
+    recorder.refuse = {"input_type": (422, '{"detail": "input_type is not permitted"}')}
+    check, told = looked_at(recorder, enrich_query_extra_body='{"input_type": "query"}')
+    assert "check ENRICH_QUERY_PREFIX and ENRICH_QUERY_EXTRA_BODY" in told
+    assert check.status == 1
+
+
+def test_search_asks_as_queries_do(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Asked(Exception):
+        """Far enough."""
+
+    def no_store(_: Settings) -> Any:
+        raise Asked
+
+    monkeypatch.setattr(wiring, "build_store", no_store)
+    wanted = settings_with(
+        openai_base_url=f"{recorder.url}/v1", embedding_dimensions=2,
+        enrich_document_prefix="passage: ", enrich_query_prefix="query: ",
+    )  # fmt: skip
+    with pytest.raises(Asked):
+        show(wanted, "disk full", None, 3, as_json=True)
+    assert recorder.bodies[-1]["input"] == ["query: disk full"]
