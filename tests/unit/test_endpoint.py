@@ -25,6 +25,7 @@ from enrich.errors import Halt, ServerUnavailable, TransientError
 from enrich.ledger.deployment import Configuration
 from enrich.setting_forms.embeddings_api import Address, prefix
 from enrich.settings import Settings, load_settings
+from tests.memory_pipeline import MemoryPipeline, logs
 
 KEY = "sk-test"
 SECRET = "hunter2"
@@ -496,15 +497,18 @@ def test_path_that_answers_a_web_page_names_the_setting(
 
 
 @pytest.mark.parametrize(
-    ("most", "sizes"),
+    ("most", "prefix_bytes", "sizes"),
     [
-        (EndpointLimits(), [7]),
-        (EndpointLimits(inputs=3), [3, 3, 1]),
-        (EndpointLimits(request_bytes=250), [2, 2, 2, 1]),
-        (EndpointLimits(inputs=1, request_bytes=250), [1] * 7),
+        (EndpointLimits(), 0, [7]),
+        (EndpointLimits(inputs=3), 0, [3, 3, 1]),
+        (EndpointLimits(request_bytes=250), 0, [2, 2, 2, 1]),
+        (EndpointLimits(request_bytes=250), 50, [1] * 7),
+        (EndpointLimits(inputs=1, request_bytes=250), 0, [1] * 7),
     ],
 )
-def test_a_request_has_no_more_than_is_set(most: EndpointLimits, sizes: list[int]) -> None:
+def test_a_request_has_no_more_than_is_set(
+    most: EndpointLimits, prefix_bytes: int, sizes: list[int]
+) -> None:
     class Counting(InMemoryEmbedder):
         def embed(self, texts: Any) -> Any:
             counted.append(len(texts))
@@ -515,11 +519,27 @@ def test_a_request_has_no_more_than_is_set(most: EndpointLimits, sizes: list[int
             """Nothing is billed."""
 
     counted: list[int] = []
-    batching = Batching(Counting(8), InMemoryQuota(), most=most)
+    batching = Batching(Counting(8), InMemoryQuota(), most=most, prefix_bytes=prefix_bytes)
     texts = {str(n): f"{n}" * 100 for n in range(7)}
     results = batching.embed(texts, Caller(occasion="x", meter=Nobody()), lambda vectors: None)
     assert results.vectors.keys() == texts.keys()
     assert counted == sizes
+
+
+@pytest.mark.parametrize(
+    ("values", "requests"),
+    [
+        ({}, 1),
+        ({"enrich_max_request_inputs": 2}, 4),
+        ({"enrich_max_request_bytes": 100}, 4),
+        ({"enrich_max_request_bytes": 100, "enrich_document_prefix": "x" * 30}, 7),
+    ],
+)
+def test_a_run_asks_within_what_is_set(values: dict[str, Any], requests: int) -> None:
+    one = MemoryPipeline(**values)
+    one.put("p_2026_11", logs(7, 7))
+    record = one.run()
+    assert (record.embedded, record.api_requests) == (7, requests)
 
 
 def test_a_prefix_counts_among_the_bytes_of_a_request() -> None:
