@@ -7,11 +7,12 @@ as a cut or silent connection, there is `tcp_proxy`.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Self
+from typing import Any, Self
 
 import httpx2
 
@@ -111,6 +112,11 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
     block_on_close = False
     proxy: HttpProxy
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that was killed resets its connection.
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
