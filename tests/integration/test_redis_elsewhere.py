@@ -104,9 +104,9 @@ def test_a_run_and_its_broker_over_a_unix_socket(
             code = (
                 "from enrich.worker.app import app\n"
                 "with app.connection_for_write() as broker:\n"
-                "    queue = broker.SimpleQueue('try')\n"
-                "    queue.put({'a': 1}); print(broker.as_uri(), queue.qsize())\n"
-                "    queue.close()"
+                "    with broker.Producer() as producer:\n"
+                "        producer.publish({'a': 1}, routing_key='try', exchange='')\n"
+                "    print(broker.as_uri(), broker.default_channel.client.llen('try'))"
             )
             done = subprocess.run(
                 [sys.executable, "-c", code],
