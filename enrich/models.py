@@ -25,6 +25,9 @@ MAX_CHUNK_BYTES = 16 * 1024 * 1024
 METHOD = "periodic_scheduler"
 
 _MONTH = re.compile(r"_\d{4}_\d{2}$")
+#: What `reindex` puts into the name of a copy: at its end, or before a rollover's number.
+COPY_MARK = "-enrich-knn"
+_COPY = re.compile(rf"{COPY_MARK}(?=-\d+$|$)")
 #: How OpenSearch names the indices behind a data stream.
 _GENERATION = re.compile(r"^\.ds-(.+)-\d{6,}$")
 
@@ -240,8 +243,9 @@ def stream_of(index: str) -> str:
 @lru_cache(maxsize=10_000)
 def project_of(index: str) -> str:
     """The index name without its month: `{project}_{YYYY}_{MM}` → `{project}`. Of an index behind a
-    data stream: the stream's, without a month as well."""
-    return _MONTH.sub("", stream_of(index))
+    data stream: the stream's, without a month as well. Of a copy that `reindex` made: that of the
+    index which it was made of."""
+    return _MONTH.sub("", stream_of(_COPY.sub("", index)))
 
 
 def outcome_line(outcomes: Mapping[str, int]) -> str:

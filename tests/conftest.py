@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -345,6 +346,25 @@ def pipeline(settings: Callable[..., Settings]) -> Iterator[Callable[..., Pipeli
     yield build
     for each in built:
         each.close()
+
+
+@pytest.fixture
+def enrich(settings: Any) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Calls `python -m enrich …`; keyword arguments are environment variables."""
+
+    def call(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+        told = subprocess.run(
+            [sys.executable, "-m", "enrich", *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert "Traceback" not in told.stderr, told.stderr
+        return told
+
+    return call
 
 
 @pytest.fixture(scope="session")

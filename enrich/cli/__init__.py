@@ -212,38 +212,55 @@ def search(
 def template(
     apply: Annotated[bool, typer.Option("--apply", help="Put it into OpenSearch.")] = False,
     name: Annotated[str, typer.Option(help="Its name there.")] = "enrich-logs",
+    data_streams: Annotated[
+        bool, typer.Option("--data-streams", help="Print the one for data streams instead.")
+    ] = False,
 ) -> None:
     """The index template that gives new indices a right log_vector."""
-    from enrich import wiring
-    from enrich.log_store import RequestRefused, index_template
+    from enrich.cli.template import put, show
 
-    settings = load_settings()
-    made = index_template(
-        settings.embedding_dimensions, settings.enrich_index_pattern, settings.log_schema
-    )
-    if not apply:
-        screen.print_json(made)
-        return
     if not name.replace("-", "").replace("_", "").replace(".", "").isalnum():
         raise typer.BadParameter("use letters, digits, '-', '_' and '.'", param_hint="--name")
-    store = wiring.build_store(settings)
-    patterns = ", ".join(made["index_patterns"])
-    if other := store.templates.other(name, made["index_patterns"], store.stats.names()):
-        theirs, held = other
-        raise EnrichError(
-            f"nothing was changed: the template {theirs} holds for indices such as {held}, and "
-            "OpenSearch applies only one to each: add to it what `python -m enrich template` prints"
+    settings = load_settings()
+    if apply:
+        put(settings, name)
+    else:
+        show(settings, data_streams=data_streams)
+
+
+@app.command(epilog="Example: python -m enrich reindex --index shop_2026_11 --dry-run")
+def reindex(
+    index: Annotated[str, typer.Option(help="These indices, by their names, separated by commas.")],
+    to: Annotated[str, typer.Option(help="The name of the copy, where one index is given.")] = "",
+    remove_old: Annotated[
+        bool,
+        typer.Option(
+            "--remove-old", help="Then delete the old index; its name becomes an alias of the copy."
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
+    """Replace indices that take no vectors by copies that do; goes on where it was cut off."""
+    from enrich.cli.reindex import replace
+
+    names = [name.strip() for name in index.split(",") if name.strip()]
+    _index_names(index)
+    if any("*" in name for name in names):
+        raise typer.BadParameter("give names, no patterns", param_hint="--index")
+    if to and len(names) != 1:
+        raise typer.BadParameter("give one index with it", param_hint="--to")
+    raise typer.Exit(
+        replace(
+            load_settings(),
+            names,
+            to,
+            remove_old=remove_old,
+            dry_run=dry_run,
+            confirmed=lambda question: yes or _confirmed(question),
         )
-    try:
-        store.templates.put(name, made)
-    except RequestRefused as error:
-        raise EnrichError(
-            f"OpenSearch refused the template ({error.error_type}): check ENRICH_INDEX_PATTERN"
-        ) from None
-    screen.line(
-        screen.out(),
-        "ok",
-        f"{name} is there: it holds for indices made from now on that match {patterns}",
     )
 
 

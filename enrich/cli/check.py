@@ -19,6 +19,7 @@ from rich.console import Console
 from enrich import wiring
 from enrich.cli import screen
 from enrich.cli.screen import plural
+from enrich.cli.template import outlook_lines
 from enrich.embedding.batching import HARMLESS_TEXT, embed_one
 from enrich.embedding.client import Embedder
 from enrich.embedding.endpoint import Endpoint, Purpose
@@ -375,6 +376,8 @@ class Check:
             # Each of these indices has its ✗ above.
             self._warn(f"{told}; {gaps.sentence()}")
         self._look_at_shapes(store)
+        for mark, sentence in outlook_lines(store, self._indices):
+            (self._ok if mark == "ok" else self._warn)(sentence)
         if others := sum(counted.of_other_models.values()):
             told_of = store.stats.other_models(list(counted.of_other_models))
             models = ", ".join(told_of.value) + ("" if told_of.gaps.whole else " and maybe others")

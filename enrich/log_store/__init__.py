@@ -5,7 +5,8 @@ with and `refusals` what an answer other than 2xx means. `paths` names indices t
 searches what is pending, `documents` reads and writes by reference, `stored_vectors` reads what
 others reuse, `preflight` decides which indices may be written, `engines` whether their k-NN engine
 runs, `wholeness` whether a document would be written back whole, `write_probe` whether a vector
-would be taken, `templates` is for indices to come, `stats` counts and searches for people,
+would be taken, `templates` and `new_indices` are for indices to come (`series` knows how they will
+be called), `stats` counts and searches for people,
 `recognition` tells which shapes their logs have, `scope` is what both searchers mean by all
 indices, `coverage` what an answer left out, `version` tells which OpenSearch it is. The rest sees
 `LogStore` only.
@@ -30,6 +31,7 @@ from enrich.log_store.documents import (
 )
 from enrich.log_store.engines import Engines
 from enrich.log_store.mapping import Mappings
+from enrich.log_store.new_indices import NewIndices
 from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.pages import Finder, Hit, IndexPage, Target
 from enrich.log_store.preflight import APPEND_ONLY, Preflight, Readiness
@@ -97,6 +99,9 @@ class LogStore:
             self.connection, self.finder, self.reusable, self.documents, settings
         )
         self.templates = Templates(self.connection)
+        self.new_indices = NewIndices(
+            self.connection, self.templates, settings.embedding_dimensions
+        )
 
     def close(self) -> None:
         self.connection.close()

@@ -48,6 +48,38 @@ def holds(pattern: str, name: str) -> bool:
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name) is not None
 
 
+def common_name(one: str, other: str) -> str | None:
+    """A name that two patterns both take in; None where there is no such name. Pure."""
+    # What is left of both patterns, from their ends on: the shortest name that both take in.
+    rest: dict[tuple[int, int], str | None] = {(len(one), len(other)): ""}
+    for i in range(len(one), -1, -1):
+        for j in range(len(other), -1, -1):
+            if (i, j) in rest:
+                continue
+            a, b = one[i : i + 1], other[j : j + 1]
+            found: list[str | None] = []
+            if a == "*":
+                found.append(rest[i + 1, j])
+                if b and b != "*":
+                    found.append(_before(b, rest[i, j + 1]))
+            if b == "*":
+                found.append(rest[i, j + 1])
+                if a and a != "*":
+                    found.append(_before(a, rest[i + 1, j]))
+            if a == b == "*":
+                # A star is shown as a letter, so that the name looks like one.
+                found = [_before("x", each) for each in found]
+            elif a and a == b:
+                found.append(_before(a, rest[i + 1, j + 1]))
+            names = [each for each in found if each is not None]
+            rest[i, j] = min(names, key=lambda name: (len(name), name)) if names else None
+    return rest[0, 0]
+
+
+def _before(letter: str, rest: str | None) -> str | None:
+    return None if rest is None else letter + rest
+
+
 def _encoded(expression: str) -> str:
     # A percent sign may be part of a name, and would else make it that of another index.
     return quote(expression, safe="*,")

@@ -145,7 +145,7 @@ class Scope:
         ones that were asked for by name. A closed index that a wildcard would take in is left out
         on purpose."""
         target = index or self._all
-        kept_out = {n: why for n, why in self.left_out.items() if _named_by(target, n)}
+        kept_out = {n: why for n, why in self.left_out.items() if takes_in(target, n)}
         by_name = [part for part in target.split(",") if part and not set(part) & set("*-:")]
         if by_name:
             # Without the right to see it, such an index is one that is not there.
@@ -185,7 +185,7 @@ def _without(expression: str, names: Collection[str]) -> str:
     return ",".join((*parts, *(f"-{name}" for name in names)))
 
 
-def _named_by(expression: str, name: str) -> bool:
+def takes_in(expression: str, name: str) -> bool:
     """Whether an expression takes an index in; the last part that says anything holds."""
     taken = False
     for part in expression.split(","):

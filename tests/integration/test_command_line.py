@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +22,6 @@ INDEX = "proj_2026_11"
 OTHER = "proj_2026_10"
 
 WORDS = ("connection refused", "disk is full", "certificate expired", "deadlock in database")
-
-
-@pytest.fixture
-def enrich(settings: Any) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Calls `python -m enrich …`; keyword arguments are environment variables."""
-
-    def call(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
-        told = subprocess.run(
-            [sys.executable, "-m", "enrich", *arguments],
-            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert "Traceback" not in told.stderr, told.stderr
-        return told
-
-    return call
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from typing import Any
 
 from dev.embedding_model import Model
 from tests.conftest import Pipeline, Search
@@ -82,3 +84,55 @@ def test_more_blocked_indices_than_a_request_can_leave_out_are_named_in_one_sent
         for name in LONG:
             search("PUT", f"/{name}/_settings", {"index.blocks.read": None})
     assert_right_vectors(search, "a_b_2026_11", model)
+
+
+# -- names to come
+
+
+def test_new_indices_of_any_series_are_given_what_they_need(search: Search, enrich: Any) -> None:
+    """A rollover, days, an alias and a data stream, as the patterns find them."""
+    search.create("shop_logs-000001", settings={"index.knn": True})
+    search("PUT", "/shop_logs-000001/_alias/shop_write", {})
+    search.create("shop_app-2026.11.28", settings={"index.knn": True})
+    search.create("plain-000001", aliases={"current": {}}, settings={"index.knn": True})
+    own = {"ENRICH_INDEX_PATTERN": "*_*,-.*,current,.ds-pay_*", "ENRICH_SCHEMA": "ecs"}
+    checked = enrich("check", **own).stdout
+    for name in ("plain-000002", "shop_app-2026.11.29", "shop_logs-000002"):
+        assert re.search(rf"! next: .*{name}.* stays out, since index.knn is not set", checked)
+    told = enrich("template", "--apply", **own)
+    assert told.returncode == 0, told.stderr
+    assert "stays out" not in told.stdout and "stay out whose names begin with a dot" in told.stdout
+    assert "✓ next: plain-000002, shop_app-2026.11.29, shop_logs-000002 will have" in told.stdout
+    search("PUT", "/_data_stream/pay_core")
+    search("POST", "/shop_write/_rollover")
+    search("PUT", "/shop_app-2026.11.29")
+    search("PUT", "/plain-000002")
+    search("PUT", "/.hidden_1")
+    try:
+        made = search("GET", "/*/_settings?expand_wildcards=all&flat_settings=true")
+        knn = {name for name, of in made.items() if of["settings"].get("index.knn") == "true"}
+        assert {"shop_logs-000002", "shop_app-2026.11.29", "plain-000002"} <= knn
+        assert ".ds-pay_core-000001" in knn and ".hidden_1" not in knn
+        assert "next: pay_core will have index.knn, and log_vector" in enrich("check", **own).stdout
+        # A template of more weight, which has not what is needed.
+        search("PUT", "/_index_template/theirs", {"index_patterns": ["shop_*"], "priority": 50})
+        checked = enrich("check", **own).stdout
+        assert re.search(r"! next: shop_app-2026.11.30.*the template theirs holds for", checked)
+        told = enrich("template", "--apply", **own)
+        assert told.returncode == 0
+        assert "shop_logs-000003 stays out, since index.knn is not set: the template theirs" in (
+            told.stdout
+        )
+    finally:
+        search("DELETE", "/_data_stream/pay_core")
+        search("DELETE", "/.hidden_1")
+
+
+def test_names_that_are_streams_already_are_not_taken_from_them(
+    search: Search, enrich: Any
+) -> None:
+    search("PUT", "/_index_template/theirs", {"index_patterns": ["acme_*"], "data_stream": {}})
+    refused = enrich("template", "--apply")
+    assert refused.returncode == 3
+    assert "the template theirs makes data streams of names such as acme_" in refused.stderr
+    assert search("GET", "/_index_template/enrich-logs", ok=False).get("status") == 404

@@ -80,8 +80,18 @@ FLOORS = {
         "ratelimit",
         "redis_client",
     },
+    "reindexing": {"log_store"},
     "flower": {"status"},
-    "cli": {"embedding", "ledger", "log_store", "redis_client", "status", "wiring", "worker"},
+    "cli": {
+        "embedding",
+        "ledger",
+        "log_store",
+        "reindexing",
+        "redis_client",
+        "status",
+        "wiring",
+        "worker",
+    },
     "worker": {"flower", "ledger", "redis_client", "wiring"},
 }
 

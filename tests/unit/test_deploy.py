@@ -486,5 +486,7 @@ def test_the_right_to_put_a_template_is_a_role_of_its_own() -> None:
     assert cluster == {
         "indices:admin/index_template/get",
         "indices:admin/index_template/put",
+        "indices:admin/index_template/simulate",
+        "indices:admin/index_template/simulate_index",
         "indices:admin/template/get",
     }

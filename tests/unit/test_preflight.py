@@ -172,7 +172,7 @@ def test_disk_of_unknown_size_is_not_full() -> None:
 
 def test_template_gives_new_indices_what_the_preflight_asks_for() -> None:
     template = index_template(4, ["*_*", "-.*", "logs-*", "-skipped_*"])
-    assert template["index_patterns"] == ["*_20*_*", "logs-*"]
+    assert {"a*_*", "9*_*", "logs-*"} <= {*template["index_patterns"]}
     body = template["template"]
     settings = {name: str(value).lower() for name, value in body["settings"].items()}
     assert blocker(body["mappings"], settings, 4) == ""
