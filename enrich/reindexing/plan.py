@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from enrich.errors import EnrichError
-from enrich.log_store.mapping import FIELD_TYPES, index_mapping, wrong_field
+from enrich.log_store.mapping import FIELD_TYPES, index_mapping, limit_reached, wrong_field
 from enrich.log_store.preflight import blocker
 from enrich.models import COPY_MARK, project_of
 
@@ -83,6 +83,8 @@ def refusal(source: Source, dimensions: int) -> str:
         return "it is a searchable snapshot: restore it as an index first"
     made = body(source, dimensions, {})
     settings = {name: str(value).lower() for name, value in made["settings"].items()}
+    if why := limit_reached(dict(source.mapping), settings, dimensions):
+        return why
     if why := blocker(made["mappings"], settings, dimensions):
         return f"its copy would take no vectors either: {why}"
     return ""

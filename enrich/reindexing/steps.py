@@ -337,6 +337,15 @@ class Reindex:
                 digest_of(self._connection, index, source.shards, without=without, seen=seen)
             )
         old, new = found
+        if plan.logs and "nested" not in str(source.mapping):
+            _, there = self._extent(source.name)
+            if there > old.logs:
+                self._unblock(plan, note)
+                raise Refused(
+                    f"OPENSEARCH_USER sees {old.logs:,} of {there:,} logs of {source.name}, and "
+                    "would copy no more: give it a role without dls, fls and masked_fields; "
+                    f"nothing was swapped; delete {target}, then run it again"
+                )
         if old != new:
             self._unblock(plan, note)
             counts = f"{old.logs:,} and {new.logs:,}" if old.logs != new.logs else "other contents"

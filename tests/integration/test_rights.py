@@ -6,6 +6,7 @@ Whatever is not allowed is known before a text is bought, and said with what to 
 from __future__ import annotations
 
 import io
+import json
 import re
 from typing import Any
 
@@ -13,9 +14,10 @@ import pytest
 from rich.console import Console
 
 from enrich.cli.check import Check
-from enrich.errors import AccessRefused, Halt
+from enrich.errors import AccessRefused, EnrichError, Halt
 from enrich.log_store import LogStore
 from enrich.log_store.connection import RightMissing
+from enrich.reindexing.steps import Reindex
 from tests.conftest import ROOT
 from tests.secured import PASSWORD, SecuredCluster, User, least_rights
 
@@ -157,6 +159,51 @@ def test_check_names_each_right_that_is_missing(
         if not re.search(rf"[✗!].*OPENSEARCH_USER.*{right.rstrip('*')}.*deploy/opensearch-r", told):
             unnamed[right] = told
     assert not unnamed, "\n".join(f"{right}:\n{told}" for right, told in unnamed.items())
+
+
+def test_the_role_for_reindex_suffices_and_a_part_is_never_taken_for_the_whole(
+    secured: SecuredCluster,
+) -> None:
+    def replace(remove_old: bool = False) -> str:
+        store = LogStore(secured.settings(user))
+        told: list[str] = []
+        work = Reindex(
+            store.connection,
+            secured.settings(user),
+            say=lambda mark, text: told.append(text),
+            show=lambda progress: None,
+        )
+        try:
+            work.run(work.plan(INDEX, remove_old=remove_old))
+        finally:
+            store.close()
+        return " ".join(told)
+
+    mapped = {"level": {"type": "keyword"}, "message": {"type": "text"}}
+    secured.search.create(INDEX, mappings={"properties": mapped})
+    secured.search.index(INDEX, logs(5))
+    user = secured.user()
+    with pytest.raises(RightMissing):
+        replace()
+    more = json.loads((ROOT / "deploy" / "opensearch-role-reindex.json").read_text())
+    secured.api("PUT", "roles/reindexer", more)
+    secured.api("PUT", "rolesmapping/reindexer", {"users": [user.name]})
+    hiding = {"dls": '{"bool": {"must_not": {"match": {"message": "3"}}}}'}
+    for permission in more["index_permissions"]:
+        permission |= hiding
+    secured.api("PUT", "roles/reindexer", more)
+    secured.role(user.name, **hiding)
+    with pytest.raises(EnrichError):
+        replace()
+    assert secured.search.count(INDEX, {"match_all": {}}) == 5
+    secured.search("DELETE", f"/{INDEX}-enrich-knn", ok=False)
+    for permission in more["index_permissions"]:
+        permission["dls"] = ""
+    secured.api("PUT", "roles/reindexer", more)
+    secured.role(user.name)
+    assert "5 logs compared" in replace(remove_old=True)
+    assert secured.search.count(INDEX, {"match_all": {}}) == 5
+    assert secured.pipeline(user).run().vectors_written == 5
 
 
 # -- logins
