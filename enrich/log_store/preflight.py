@@ -224,7 +224,7 @@ def blocker(mapping: dict[str, Any], settings: dict[str, Any], dimensions: int) 
     if not _is_true(settings, "index.knn"):
         return (
             "index.knn is not set, and cannot be on an open index: create its next month from "
-            "`python -m enrich template --apply`, or reindex"
+            "`python -m enrich template --apply`, or make it anew by `python -m enrich reindex`"
         )
     return wrong_field(mapping.get("properties", {}), dimensions) or limit_reached(
         mapping, settings, dimensions
