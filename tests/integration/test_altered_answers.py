@@ -50,7 +50,7 @@ def altered(path: str, change: Change) -> Callable[[Asked, Forward], Answered]:
 
 
 def nobody_owed(answer: Any, **shards: Any) -> Any:
-    answer["aggregations"]["owed"]["buckets"] = []
+    answer["aggregations"]["pending"]["buckets"] = []
     answer["_shards"] |= shards
     return answer
 
@@ -87,10 +87,10 @@ def test_an_index_whose_shard_failed_to_count_is_named(
     search.index(BAD, logs(3, 3))
 
     def change(answer: Any) -> Any:
-        if "owed" not in answer.get("aggregations", {}):
+        if "pending" not in answer.get("aggregations", {}):
             return answer
-        buckets = answer["aggregations"]["owed"]["buckets"]
-        answer["aggregations"]["owed"]["buckets"] = [b for b in buckets if b["key"] != BAD]
+        buckets = answer["aggregations"]["pending"]["buckets"]
+        answer["aggregations"]["pending"]["buckets"] = [b for b in buckets if b["key"] != BAD]
         failure = {"shard": 0, "index": BAD, "reason": {"type": "circuit_breaking_exception"}}
         answer["_shards"] |= {"successful": 1, "failed": 1, "failures": [failure]}
         return answer

@@ -61,7 +61,7 @@ def test_a_run_goes_on_over_a_fail_over_and_loses_nothing(
         before = sentinels.kill_primary()
         assert embeddings.seen["inputs"] < 300, "the primary went in the middle of the run"
         told = first.communicate(timeout=180)
-        assert sentinels.primary() != before
+        sentinels.until(lambda: sentinels.primary() != before, "another is the primary")
         for _ in range(3):
             pending = search.count(
                 INDEX, {"bool": {"must_not": {"exists": {"field": "log_vector"}}}}

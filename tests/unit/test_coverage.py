@@ -13,7 +13,7 @@ from enrich.log_store import LogStore
 from enrich.log_store.connection import Connection, NoShardAnswers, RightMissing, decode
 from enrich.log_store.coverage import CLOSED, NO_SHARD, WHOLE, Gaps, gaps_of
 from enrich.log_store.queries import HitsAnswer, Searched
-from enrich.log_store.scope import _named_by, _without
+from enrich.log_store.scope import _without, takes_in
 from enrich.log_store.stats import Stats
 from enrich.settings import load_settings
 
@@ -110,7 +110,7 @@ def test_what_is_left_out_of_an_expression(expression: str, names: list[str], le
     [("*_*,-.*", True), ("a_1", True), ("a_*,-a_1", False), ("b_*", False), ("-a_1,a_*", True)],
 )
 def test_whether_an_expression_takes_an_index_in(expression: str, *, taken: bool) -> None:
-    assert _named_by(expression, "a_1") is taken
+    assert takes_in(expression, "a_1") is taken
 
 
 # -- each number of Stats

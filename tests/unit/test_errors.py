@@ -18,6 +18,7 @@ from enrich.log_store.connection import (
     TooDeep,
 )
 from enrich.log_store.nodes import OtherCluster
+from enrich.reindexing.plan import Refused
 from enrich.worker import remote as workers
 
 SAMPLES: list[errors.EnrichError] = [
@@ -43,6 +44,7 @@ SAMPLES: list[errors.EnrichError] = [
     NoShardAnswers("a sentence"),
     NoAnswerInTime("a sentence"),
     OtherCluster("a sentence"),
+    Refused("a sentence"),
     writer.IndexSilent("a sentence"),
     RightMissing("not allowed"),
     RightMissing("not allowed", ("indices:data/write/index",)),

@@ -26,7 +26,7 @@ INDEX = "a_2026_11"
 
 NAMES = """
 _shards total successful skipped failures index reason type hits _index _id _seq_no _source
-_score _routing sort fields message ai_text_sha256 responses error aggregations owed
+_score _routing sort fields message ai_text_sha256 responses error aggregations pending
 by_index oldest value buckets key doc_count with_vector failed timed_out indices status
 level timestamp log_vector mappings settings properties dimension defaults persistent
 transient nodes fs total_in_bytes available_in_bytes version number data_streams name
