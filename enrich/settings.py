@@ -303,7 +303,7 @@ class Settings(BaseSettings):
             )
         return SecretStr(url)
 
-    @field_validator("openai_extra_headers")
+    @field_validator("openai_extra_headers", "opensearch_headers")
     @classmethod
     def _headers(cls, value: SecretStr) -> SecretStr:
         embeddings_api.headers_object(value.get_secret_value())
@@ -380,12 +380,6 @@ class Settings(BaseSettings):
         if not re.fullmatch(r"[!-~]*", token):
             raise ValueError("must consist of printable ASCII characters, without spaces")
         return SecretStr(token)
-
-    @field_validator("opensearch_headers")
-    @classmethod
-    def _header_fields(cls, value: SecretStr) -> SecretStr:
-        embeddings_api.headers_object(value.get_secret_value())
-        return value
 
     @model_validator(mode="after")
     def _one_address(self) -> Self:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from enrich import wiring
 from enrich.cli import screen
-from enrich.cli.screen import plural
+from enrich.cli.screen import MAX_NAMED, few, plural
 from enrich.cli.template import outlook_lines
 from enrich.embedding.batching import HARMLESS_TEXT, embed_one
 from enrich.embedding.client import Embedder
@@ -27,8 +27,9 @@ from enrich.errors import AccessRefused, InputRefused, TextUnusable
 from enrich.ledger import Ledger, server
 from enrich.ledger.deployment import Configuration, disagreements, place_of
 from enrich.log_store import LogStore, Readiness, RequestRefused, text_probe, write_probe
-from enrich.log_store.connection import RightMissing, role_advice
+from enrich.log_store.cluster import settings_of
 from enrich.log_store.coverage import WHOLE
+from enrich.log_store.refusals import RightMissing, role_advice
 from enrich.redis_client import connect
 from enrich.schema import AUTO
 from enrich.settings import (
@@ -50,9 +51,6 @@ PHRASES = (
     "java.lang.OutOfMemoryError: Java heap space",
     "disk is full, cannot write checkpoint",
 )
-
-#: Indices of one fault named one by one; beyond, they share a line.
-MAX_NAMED = 5
 
 #: Healthy indices named one by one; the others are counted.
 MAX_HEALTHY = 10
@@ -277,13 +275,7 @@ class Check:
             else:
                 self._bad("the k-NN plugin is not installed: vectors need opensearch-knn")
         with self._or_unseen("action.auto_create_index"):
-            answer = store.connection.ask(
-                dict[str, dict[str, Any]],
-                "GET",
-                "/_cluster/settings",
-                params={"include_defaults": "true", "flat_settings": "true"},
-            )
-            merged = answer["defaults"] | answer["persistent"] | answer["transient"]
+            merged = settings_of(store.connection)
             if str(merged.get("action.auto_create_index", "true")).lower() != "false":
                 self._warn(
                     "action.auto_create_index is on: a late write to an index that was just "
@@ -435,11 +427,10 @@ class Check:
             )
 
     def _say_closed(self, closed: Sequence[str]) -> None:
-        more = f" and {len(closed) - MAX_NAMED:,} more" if len(closed) > MAX_NAMED else ""
         self._warn(
             f"{plural(len(closed), 'index')} that would match "
             f"{'is' if len(closed) == 1 else 'are'} closed, and left out of every number here: "
-            f"{', '.join(closed[:MAX_NAMED])}{more}"
+            f"{few(closed)}"
         )
 
     def _look_at_embeddings(self) -> None:
@@ -589,9 +580,3 @@ def named(indices: Sequence[str]) -> list[str]:
         return list(indices)
     first = ", ".join(indices[:MAX_NAMED])
     return [f"{len(indices):,} indices ({first} and {len(indices) - MAX_NAMED:,} more)"]
-
-
-def few(names: Sequence[str]) -> str:
-    """The first of some names, and how many more there are. Pure."""
-    more = f" and {len(names) - MAX_NAMED:,} more" if len(names) > MAX_NAMED else ""
-    return f"{', '.join(names[:MAX_NAMED])}{more}"

@@ -17,8 +17,8 @@ from enrich import wiring
 from enrich.cli import screen
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore
-from enrich.log_store.connection import RightMissing
 from enrich.log_store.coverage import MOST_NAMED, Counted, Gaps
+from enrich.log_store.refusals import RightMissing
 from enrich.models import LogLocation
 from enrich.settings import Settings
 

@@ -9,16 +9,14 @@ from rich.console import Console
 
 from enrich import wiring
 from enrich.cli import screen
+from enrich.cli.progress import LINE_SECONDS
 from enrich.errors import EnrichError
-from enrich.log_store.connection import RightMissing
+from enrich.log_store.refusals import RightMissing
 from enrich.reindexing.steps import Progress, Reindex
 from enrich.settings import Settings
 
 #: What is over sooner needs no line of its own.
 QUIET_SECONDS = 2.0
-
-#: Between two lines.
-LINE_SECONDS = 5.0
 
 
 def replace(

@@ -185,6 +185,16 @@ def dollars(amount: float) -> str:
     return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"
 
 
+#: Names of one kind that a line holds.
+MAX_NAMED = 5
+
+
+def few(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are. Pure."""
+    more = f" and {len(names) - MAX_NAMED:,} more" if len(names) > MAX_NAMED else ""
+    return f"{', '.join(names[:MAX_NAMED])}{more}"
+
+
 def plural(count: int, noun: str) -> str:
     """A count and its noun: "1 index", "2,000 logs"."""
     many = {"index": "indices", "process": "processes"}.get(noun, f"{noun}s")

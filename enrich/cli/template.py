@@ -13,14 +13,11 @@ from enrich import wiring
 from enrich.cli import screen
 from enrich.errors import EnrichError
 from enrich.log_store import LogStore, RequestRefused, index_template
-from enrich.log_store.connection import RightMissing
 from enrich.log_store.new_indices import Outlook
+from enrich.log_store.refusals import RightMissing
 from enrich.log_store.templates import left_out, objection, stream_template, taken_over
 from enrich.models import stream_of
 from enrich.settings import Settings
-
-#: Names of one kind that a line holds.
-MAX_NAMED = 5
 
 
 def show(settings: Settings, *, data_streams: bool) -> None:
@@ -99,9 +96,7 @@ def outlook_lines(store: LogStore, indices: Sequence[str]) -> Iterator[tuple[str
 
 
 def _told(outlook: Outlook) -> tuple[str, str]:
-    names = ", ".join(outlook.names[:MAX_NAMED])
-    if len(outlook.names) > MAX_NAMED:
-        names += f" and {len(outlook.names) - MAX_NAMED:,} more"
+    names = screen.few(outlook.names)
     if not outlook.fault:
         vector = "log_vector" if outlook.has_vector else "the first run adds log_vector"
         return "ok", f"next: {names} will have index.knn, and {vector}"

@@ -6,16 +6,16 @@ searches what is pending, `documents` reads and writes by reference, `stored_vec
 others reuse, `preflight` decides which indices may be written, `engines` whether their k-NN engine
 runs, `wholeness` whether a document would be written back whole, `write_probe` whether a vector
 would be taken, `templates` and `new_indices` are for indices to come (`series` knows how they will
-be called), `stats` counts and searches for people,
-`recognition` tells which shapes their logs have, `scope` is what both searchers mean by all
-indices, `coverage` what an answer left out, `version` tells which OpenSearch it is. The rest sees
-`LogStore` only.
+be called), `stats` counts and searches for people, `recognition` tells which shapes their logs
+have, `scope` is what both searchers mean by all indices, `coverage` what an answer left out,
+`cluster` what holds for all nodes, `version` tells which OpenSearch it is. The rest sees `LogStore`
+only.
 """
 
 from __future__ import annotations
 
 from enrich.log_store.backlog import Backlog, BacklogCounter
-from enrich.log_store.connection import Connection, NoAnswerInTime, RequestRefused
+from enrich.log_store.connection import Connection
 from enrich.log_store.documents import (
     DROPPED,
     MAPPING_FULL,
@@ -37,6 +37,7 @@ from enrich.log_store.pages import Finder, Hit, IndexPage, Target
 from enrich.log_store.preflight import APPEND_ONLY, Preflight, Readiness
 from enrich.log_store.queries import Queries
 from enrich.log_store.recognition import Recognition
+from enrich.log_store.refusals import NoAnswerInTime, RequestRefused
 from enrich.log_store.reusable import ReusableVectors
 from enrich.log_store.scope import Scope
 from enrich.log_store.stats import Stats
@@ -85,13 +86,13 @@ class LogStore:
         queries = Queries(settings.log_schema, settings.enrich_max_age_days)
         self.backlog = BacklogCounter(scope, queries)
         self.finder = Finder(self.connection, scope, queries)
-        self.reusable = ReusableVectors(scope, settings)
+        self.reusable = ReusableVectors(scope, queries, settings)
         self.documents = Documents(self.connection)
         self.stored_vectors = StoredVectors(
-            self.connection, settings.embedding_dimensions, settings.log_schema
+            self.connection, settings.embedding_dimensions, queries.schema
         )
-        self.stats = Stats(self.connection, scope, self.stored_vectors, settings)
-        self.recognition = Recognition(scope, settings)
+        self.stats = Stats(self.connection, scope, queries, self.stored_vectors, settings)
+        self.recognition = Recognition(scope, queries, settings.enrich_levels)
         self.engines = Engines(self.connection)
         self.preflight = Preflight(self.connection, settings)
         self.mappings = Mappings(self.connection, settings.embedding_dimensions)

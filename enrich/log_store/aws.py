@@ -89,7 +89,7 @@ class Signing:
         return frozen
 
     def renew(self) -> bool:
-        """Look for credentials anew, as after a file of them was replaced; whether they differ."""
+        """Look for credentials again, as after a file of them was replaced; whether they differ."""
         before = self._key
         self._session, self._credentials = _session(), None
         self.get_frozen_credentials()

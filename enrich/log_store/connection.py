@@ -52,33 +52,11 @@ from enrich.log_store.refusals import (
     CLIENT_CERTIFICATE,
     PASSWORD,
     NoAnswerInTime,
-    NoShardAnswers,
-    RequestRefused,
-    RightMissing,
     TooDeep,
-    error_type,
     is_the_nodes_own,
-    rights_in,
-    role_advice,
     translated,
 )
 from enrich.settings import Settings
-
-__all__ = [
-    "LENIENT",
-    "Connection",
-    "NoAnswerInTime",
-    "NoShardAnswers",
-    "RequestRefused",
-    "RightMissing",
-    "TooDeep",
-    "decode",
-    "error_type",
-    "loads_leniently",
-    "ndjson",
-    "rights_in",
-    "role_advice",
-]
 
 T = TypeVar("T")
 

@@ -21,14 +21,9 @@ import orjson
 from more_itertools import constrained_batches, sliced
 
 from enrich.errors import TransientError
-from enrich.log_store.connection import (
-    Connection,
-    RequestRefused,
-    loads_leniently,
-    rights_in,
-    role_advice,
-)
+from enrich.log_store.connection import Connection, loads_leniently
 from enrich.log_store.paths import in_path, parts
+from enrich.log_store.refusals import RequestRefused, rights_in, role_advice
 from enrich.models import LogLocation, Reference
 from enrich.vectors import Vector
 

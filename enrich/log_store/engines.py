@@ -13,9 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 from enrich.errors import EnrichError, ServerUnavailable
-from enrich.log_store.connection import Connection, NoAnswerInTime, RequestRefused
+from enrich.log_store.connection import Connection
 from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.paths import in_path
+from enrich.log_store.refusals import NoAnswerInTime, RequestRefused
 
 _LOOK_AGAIN_SECONDS = 600.0
 

@@ -19,7 +19,6 @@ import numpy as np
 import orjson
 
 from enrich.log_store.backlog import Backlog
-from enrich.log_store.connection import NoAnswerInTime
 from enrich.log_store.coverage import Counted
 from enrich.log_store.documents import Document, Presence, Verdict, Write, encode_write
 from enrich.log_store.interfaces import (
@@ -38,6 +37,7 @@ from enrich.log_store.interfaces import (
 from enrich.log_store.pages import Hit, IndexPage, Target
 from enrich.log_store.paths import holds
 from enrich.log_store.preflight import Nodes, Readiness
+from enrich.log_store.refusals import NoAnswerInTime
 from enrich.log_store.stored_vectors import StoredVector
 from enrich.log_store.version import Version
 from enrich.models import LogLocation, Reference

@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from enrich.errors import AccessRefused
-from enrich.log_store.connection import Connection, RequestRefused
+from enrich.log_store.connection import Connection
 from enrich.log_store.paths import in_path
+from enrich.log_store.refusals import RequestRefused
 
 #: How the vector is mapped where it is not mapped yet. Lucene's engine needs no native library.
 KNN_METHOD = {"name": "hnsw", "engine": "lucene", "space_type": "cosinesimil"}

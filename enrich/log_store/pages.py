@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from enrich.errors import place_of
-from enrich.log_store.connection import Connection, TooDeep, error_type
+from enrich.log_store.connection import Connection
 from enrich.log_store.coverage import NO_SHARD, cannot_search
 from enrich.log_store.odd_answers import MISSHAPEN, translates_odd_answers
 from enrich.log_store.queries import (
@@ -24,6 +24,7 @@ from enrich.log_store.queries import (
     RawHit,
     SearchAnswer,
 )
+from enrich.log_store.refusals import TooDeep, error_type
 from enrich.log_store.scope import Scope
 from enrich.models import MAX_CHUNK_BYTES, Reference
 from enrich.schema import Schema
@@ -40,50 +41,10 @@ PAGE_WITHOUT_SCRIPTS = 50
 #: Of a log whose size nobody told, in characters: enough that a chunk of small ones is still one.
 UNKNOWN_SIZE = MAX_CHUNK_BYTES // 64
 
-#: Gives the length of the whole source, about, and the message, shortened so that `text.text_of` of
-#: it equals `text.text_of` of the whole: stripped, everything up to where its tail may begin, and
-#: that tail. Painless knows no escape for a line break, so that one comes as a parameter.
-_MESSAGE_SCRIPT = """
-long size = 0;
-int seen = 0;
-for (def value : params._source.values()) {
-  if (++seen > params.fields) { size = params.huge; break; }
-  if (value != null) { size += value.toString().length(); }
-}
-def m = params._source.message;
-if (!(m instanceof String)) { return [size, null]; }
-int n = m.length();
-if (n <= params.head + params.tail) { return [size, m]; }
-int first = 0;
-int last = n;
-while (first < params.blank && params.white.contains(m.substring(first, first + 1))) { first++; }
-while (n - last < params.blank && params.white.contains(m.substring(last - 1, last))) { last--; }
-if (last - first <= params.head + params.tail) { return [size, m.substring(first, last)]; }
-int cause = m.lastIndexOf('Caused by');
-int from = cause - first > params.head - params.tail ? cause : last - params.tail;
-int to = (int) Math.min(last, from + params.tail);
-return [size, m.substring(first, first + params.head) + params.gap + m.substring(from, to)];
-"""
-
-#: The same for a shape whose text is in several fields, or not at the top: one value for each name
-#: of `params.names`. A string is shortened, an array of strings is one with line breaks; numbers
-#: are levels, which tell shapes apart; anything else is no text.
-_FIELDS_SCRIPT = """
-void collect(def at, String name, List found) {
-  if (at instanceof List) {
-    for (def one : at) { if (one instanceof Map) { collect(one, name, found); } }
-    return;
-  }
-  if (!(at instanceof Map) || found.size() >= 16) { return; }
-  def value = at.get(name);
-  if (value != null) { found.add(value); }
-  int dot = name.indexOf('.');
-  while (dot > 0) {
-    def inside = at.get(name.substring(0, dot));
-    if (inside != null) { collect(inside, name.substring(dot + 1), found); }
-    dot = name.indexOf('.', dot + 1);
-  }
-}
+#: In both scripts. Shortens a text so that `text.text_of` of it equals `text.text_of` of the whole:
+#: stripped, everything up to where its tail may begin, and that tail. Painless knows no escape for
+#: a line break, so that one comes as a parameter.
+_SHORTENED = """
 String shortened(String m, Map p) {
   int head = p.head;
   int tail = p.tail;
@@ -101,6 +62,45 @@ String shortened(String m, Map p) {
   int to = (int) Math.min(last, from + tail);
   return m.substring(first, first + head) + p.gap + m.substring(from, to);
 }
+"""
+
+#: In both scripts: the length of the whole source, about.
+_SIZE = """
+long size = 0;
+int seen = 0;
+for (def value : params._source.values()) {
+  if (++seen > params.fields) { size = params.huge; break; }
+  if (value != null) { size += value.toString().length(); }
+}
+"""
+
+#: Gives that length and the message, shortened.
+_MESSAGE_SCRIPT = f"""{_SHORTENED}{_SIZE}
+def m = params._source.message;
+return [size, m instanceof String ? shortened(m, params) : null];
+"""
+
+#: The same for a shape whose text is in several fields, or not at the top: one value for each name
+#: of `params.names`. A string is shortened, an array of strings is one with line breaks; numbers
+#: are levels, which tell shapes apart; anything else is no text.
+_FIELDS_SCRIPT = (
+    _SHORTENED
+    + """
+void collect(def at, String name, List found) {
+  if (at instanceof List) {
+    for (def one : at) { if (one instanceof Map) { collect(one, name, found); } }
+    return;
+  }
+  if (!(at instanceof Map) || found.size() >= 16) { return; }
+  def value = at.get(name);
+  if (value != null) { found.add(value); }
+  int dot = name.indexOf('.');
+  while (dot > 0) {
+    def inside = at.get(name.substring(0, dot));
+    if (inside != null) { collect(inside, name.substring(dot + 1), found); }
+    dot = name.indexOf('.', dot + 1);
+  }
+}
 def told(def value, Map p) {
   if (value instanceof String) { return shortened(value, p); }
   if (value instanceof Number) { return value; }
@@ -113,12 +113,9 @@ def told(def value, Map p) {
   }
   return shortened(lines.toString(), p);
 }
-long size = 0;
-int seen = 0;
-for (def value : params._source.values()) {
-  if (++seen > params.fields) { size = params.huge; break; }
-  if (value != null) { size += value.toString().length(); }
-}
+"""
+    + _SIZE
+    + """
 List answer = new ArrayList();
 answer.add(size);
 for (String name : params.names) {
@@ -130,6 +127,7 @@ for (String name : params.names) {
 }
 return answer;
 """
+)
 _MESSAGE_PARAMS = {
     "head": MAX_TEXT_BYTES + TAIL_BYTES,
     "tail": TAIL_BYTES,
@@ -340,7 +338,7 @@ class Finder:
 
 
 def _script_of(schema: Schema) -> dict[str, Any]:
-    if schema.is_plain and schema.text_fields == ("message",):
+    if schema.is_message_alone:
         return {"source": _MESSAGE_SCRIPT, "params": _MESSAGE_PARAMS}
     return {
         "source": _FIELDS_SCRIPT,

@@ -11,10 +11,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from enrich.errors import AccessRefused
-from enrich.log_store.connection import Connection, RequestRefused, RightMissing
+from enrich.log_store.cluster import (
+    disks_of,
+    heeds_watermarks,
+    high_watermark,
+    settings_of,
+)
+from enrich.log_store.connection import Connection
 from enrich.log_store.mapping import limit_reached, missing_mapping, number, wrong_field
 from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.paths import holds, in_path, parts
+from enrich.log_store.refusals import RequestRefused, RightMissing
 from enrich.models import stream_of
 from enrich.schema import Schema
 from enrich.settings import Settings, without_exclusions
@@ -177,22 +184,11 @@ class Preflight:
 
     def seen_nodes(self) -> Nodes:
         """As `nodes`. Raises RightMissing where they may not be seen."""
-        prefix = "cluster.routing.allocation.disk."
-        answer = self._connection.ask(
-            dict[str, dict[str, Any]],
-            "GET",
-            "/_cluster/settings",
-            params={"include_defaults": "true", "flat_settings": "true"},
-        )
-        merged = answer["defaults"] | answer["persistent"] | answer["transient"]
-        nodes = self._connection.ask(dict[str, Any], "GET", "/_nodes/data:true/stats/fs")
-        watermark = str(merged.get(prefix + "watermark.high", "90%"))
-        disks = [node["fs"]["total"] for node in nodes["nodes"].values()]
-        full = any(
-            above_watermark(watermark, int(disk["total_in_bytes"]), int(disk["available_in_bytes"]))
-            for disk in disks
-        )
-        heeded = str(merged.get(prefix + "threshold_enabled", "true")) != "false"
+        settings = settings_of(self._connection)
+        disks = disks_of(self._connection)
+        watermark = high_watermark(settings)
+        full = any(above_watermark(watermark, total, available) for total, available in disks)
+        heeded = heeds_watermarks(settings)
         blocker = (
             f"a disk of OpenSearch is above its high watermark ({watermark}): "
             "vectors would push it into flood stage; free or add disk"

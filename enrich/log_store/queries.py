@@ -62,6 +62,15 @@ class Queries:
         ]
 
 
+def spelt(names: Sequence[str], words: Sequence[str]) -> list[dict[str, Any]]:
+    """Logs that have one of the words in one of the fields, as it is spelt."""
+    return [
+        {"match": {name: {"query": word, "analyzer": "keyword", "lenient": True}}}
+        for name in names
+        for word in words
+    ]
+
+
 def by_level(shape: Shape) -> list[dict[str, Any]]:
     """Logs of a wanted level, as clauses of which one has to match."""
     # Untemplated indices map a level to text with a `.keyword` beside it. Only that has it as it is
@@ -69,11 +78,7 @@ def by_level(shape: Shape) -> list[dict[str, Any]]:
     # all can be asked for everywhere. `lenient`, because a word is an error where the level is a
     # number.
     names = (shape.level_field, *((f"{shape.level_field}.keyword",) if shape.exact_level else ()))
-    clauses: list[dict[str, Any]] = [
-        {"match": {name: {"query": level, "analyzer": "keyword", "lenient": True}}}
-        for name in names
-        for level in shape.levels.words
-    ]
+    clauses = spelt(names, shape.levels.words)
     clauses += [
         {"match": {shape.number_of: {"query": number, "lenient": True}}}
         for number in shape.levels.numbers

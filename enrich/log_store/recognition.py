@@ -10,10 +10,9 @@ import msgspec
 
 from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.paths import parts
-from enrich.log_store.queries import FieldCaps, Queries, Searched, by_level
+from enrich.log_store.queries import FieldCaps, Queries, Searched, by_level, spelt
 from enrich.log_store.scope import Scope
 from enrich.schema import PRESETS, Shape, schema_of
-from enrich.settings import Settings
 
 #: Names that fields of levels mostly have, as OpenSearch's patterns.
 _LIKE_LEVELS = ("*level*", "*severity*", "*lvl*", "*priority*")
@@ -60,12 +59,12 @@ class _Answer(Searched):
 class Recognition:
     """Looks at mappings and counts; changes nothing."""
 
-    def __init__(self, scope: Scope, settings: Settings) -> None:
+    def __init__(self, scope: Scope, queries: Queries, levels: Sequence[str]) -> None:
         self._scope = scope
-        self._schema = settings.log_schema
-        self._queries = Queries(settings.log_schema, settings.enrich_max_age_days)
+        self._schema = queries.schema
+        self._queries = queries
         self._presets = [
-            schema_of(name, settings.enrich_levels).first
+            schema_of(name, levels).first
             for name in PRESETS
             if name not in {shape.name for shape in self._schema.shapes}
         ]
@@ -112,10 +111,11 @@ class Recognition:
         words = shape.levels.words
         spellings = {s for word in words for s in (word.upper(), word.lower(), word.capitalize())}
         indices = _looks_like(caps, shape)
+        names = shape.level_field, f"{shape.level_field}.keyword"
         found: list[str] = []
         count = 0
         for word in sorted(spellings.difference(words)):
-            if logs := self._count(indices, _spelt(shape, word), by_level(shape)):
+            if logs := self._count(indices, spelt(names, [word]), by_level(shape)):
                 found.append(word)
                 count += sum(logs.values())
         return found, count
@@ -154,13 +154,6 @@ class Recognition:
             buckets = counted.value.aggregations.get("by_index", {}).get("buckets", [])
             found |= {str(bucket["key"]): int(bucket["doc_count"]) for bucket in buckets}
         return found
-
-
-def _spelt(shape: Shape, word: str) -> list[dict[str, Any]]:
-    return [
-        {"match": {name: {"query": word, "analyzer": "keyword", "lenient": True}}}
-        for name in (shape.level_field, f"{shape.level_field}.keyword")
-    ]
 
 
 def _with_any(caps: FieldCaps, names: Sequence[str]) -> set[str]:

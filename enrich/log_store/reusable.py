@@ -7,10 +7,10 @@ from typing import Any
 
 from more_itertools import sliced
 
-from enrich.log_store.connection import error_type
 from enrich.log_store.coverage import NO_SHARD, Counted, Gaps, cannot_search
 from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.queries import HAS_VECTOR, LENIENT_ROW, NO_PIPELINE, Queries
+from enrich.log_store.refusals import error_type
 from enrich.log_store.scope import Scope
 from enrich.models import LogLocation
 from enrich.settings import Settings
@@ -20,9 +20,9 @@ from enrich.settings import Settings
 class ReusableVectors:
     """Searches for vectors; reads none of them."""
 
-    def __init__(self, scope: Scope, settings: Settings) -> None:
+    def __init__(self, scope: Scope, queries: Queries, settings: Settings) -> None:
         self._scope = scope
-        self._queries = Queries(settings.log_schema, settings.enrich_max_age_days)
+        self._queries = queries
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
         self._reuse_scope = settings.reuse_scope

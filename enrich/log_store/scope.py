@@ -12,17 +12,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from enrich.errors import TransientError
-from enrich.log_store.connection import (
-    LENIENT,
-    Connection,
-    NoShardAnswers,
-    RequestRefused,
-    RightMissing,
-    ndjson,
-)
+from enrich.log_store.connection import LENIENT, Connection, ndjson
 from enrich.log_store.coverage import CLOSED, NO_SHARD, Counted, Gaps, gaps_of
 from enrich.log_store.paths import holds, in_path
 from enrich.log_store.queries import NO_PIPELINE, MsearchAnswer, SearchAnswer, Searched
+from enrich.log_store.refusals import NoShardAnswers, RequestRefused, RightMissing
 
 T = TypeVar("T")
 S = TypeVar("S", bound=Searched)

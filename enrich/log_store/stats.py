@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from enrich.errors import TextUnusable
-from enrich.log_store.connection import LENIENT, Connection, RequestRefused
+from enrich.log_store.connection import LENIENT, Connection
 from enrich.log_store.coverage import WHOLE, Counted, Gaps
 from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.paths import in_path, parts
@@ -30,6 +30,7 @@ from enrich.log_store.queries import (
     of_other_models,
     vector_of_model,
 )
+from enrich.log_store.refusals import RequestRefused
 from enrich.log_store.scope import Scope
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.models import LogLocation
@@ -100,19 +101,24 @@ class Stats:
     """Searches whose answers are shown; changes nothing."""
 
     def __init__(
-        self, connection: Connection, scope: Scope, stored: StoredVectors, settings: Settings
+        self,
+        connection: Connection,
+        scope: Scope,
+        queries: Queries,
+        stored: StoredVectors,
+        settings: Settings,
     ) -> None:
         self._connection = connection
         self._scope = scope
         self._stored = stored
-        self._queries = Queries(settings.log_schema, settings.enrich_max_age_days)
+        self._queries = queries
         # No stream begins with a dot; an index that does, such as the security plugin's own, may be
         # forbidden to look at, and would get the whole question refused.
         self._patterns = ",".join([*without_exclusions(settings.enrich_index_pattern), "-.*"])
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
         self._rewrite = rewrite_of(settings)
-        self._schema = settings.log_schema
+        self._schema = queries.schema
         #: Any field: what is asked for is which indices there are.
         self._some_field = {"fields": self._schema.level_fields[0]}
 

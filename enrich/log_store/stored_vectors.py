@@ -62,7 +62,7 @@ class _Texts:
         self.got: type[Any] = _Got
         self.answer: type[Any] = _Answer
         self._roots: dict[str, str] = {}
-        if schema.is_plain and schema.text_fields == ("message",):
+        if schema.is_message_alone:
             return
         # Names of attributes, which keys of JSON need not be.
         roots = [root for root in schema.message_roots if root not in _Marked.__struct_fields__]

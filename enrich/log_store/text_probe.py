@@ -11,7 +11,8 @@ from enrich.errors import TextUnusable
 from enrich.log_store import Readiness, Target
 from enrich.log_store.interfaces import PageReader
 from enrich.text.extract import fingerprint, text_of
-from enrich.text.normalizing import ALL, Normalizer
+from enrich.text.kinds import ALL
+from enrich.text.normalizing import Normalizer
 from enrich.text.rewriting import Rewrite
 
 #: Waiting logs of each index whose text is looked at, and in how many indices.

@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from enrich.log_store.connection import Connection, RequestRefused, RightMissing
+from enrich.log_store.connection import Connection
+from enrich.log_store.refusals import RequestRefused, RightMissing
 
 #: Before, k-NN's Lucene engine takes vectors of 1,024 dimensions at most.
 #: https://github.com/opensearch-project/k-NN/pull/1346

@@ -26,13 +26,7 @@ import numpy as np
 from more_itertools import constrained_batches, sliced
 
 from enrich.errors import TransientError
-from enrich.log_store.connection import (
-    Connection,
-    RequestRefused,
-    RightMissing,
-    rights_in,
-    role_advice,
-)
+from enrich.log_store.connection import Connection
 from enrich.log_store.documents import (
     Addition,
     Document,
@@ -47,6 +41,7 @@ from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.pages import Finder, Hit
 from enrich.log_store.paths import in_path
 from enrich.log_store.preflight import APPEND_ONLY, Readiness
+from enrich.log_store.refusals import RequestRefused, RightMissing, rights_in, role_advice
 from enrich.log_store.reusable import ReusableVectors
 from enrich.models import METHOD, Outcome, Reference
 from enrich.settings import Settings

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from enrich.log_store import LogStore, Presence, RequestRefused, Trial
-from enrich.log_store.connection import RightMissing, ndjson, role_advice
+from enrich.log_store.connection import ndjson
 from enrich.log_store.paths import in_path
 from enrich.log_store.queries import NO_PIPELINE
+from enrich.log_store.refusals import RightMissing, role_advice
 from enrich.models import Reference
 
 #: Indices tried: a role or a block usually concerns all of one pattern.

@@ -12,15 +12,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from enrich.errors import TransientError
-from enrich.log_store.connection import Connection, RequestRefused, RightMissing
+from enrich.log_store.cluster import disks_of, high_watermark, settings_of
+from enrich.log_store.connection import Connection
 from enrich.log_store.mapping import FIELD_TYPES
 from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.paths import in_path
 from enrich.log_store.preflight import above_watermark
+from enrich.log_store.refusals import RequestRefused, RightMissing
 from enrich.log_store.scope import takes_in
 from enrich.reindexing.digest import digest_of
 from enrich.reindexing.plan import (
@@ -134,12 +136,12 @@ class Reindex:
             logs=logs,
         )
         if note is None and is_fit(source, self._dimensions):
-            return _with_nothing(plan, f"{index} takes vectors as it is: nothing to do")
+            return replace(plan, nothing=f"{index} takes vectors as it is: nothing to do")
         if note is not None and note.get("step") == "done" and not remove_old:
-            return _with_nothing(
+            return replace(
                 plan,
-                f"{target} stands in the place of {index} already, which is kept and hidden: "
-                "--remove-old deletes it and gives its name to the copy",
+                nothing=f"{target} stands in the place of {index} already, which is kept and "
+                "hidden: --remove-old deletes it and gives its name to the copy",
             )
         if why := name_refusal(index, target) or refusal(source, self._dimensions):
             raise Refused(f"{index} is not copied: {why}")
@@ -422,7 +424,7 @@ class Reindex:
                 plan = Plan(
                     source=source, target=name, remove_old=remove_old, note=note, size=0, logs=0
                 )
-                return _with_nothing(plan, f"{alias} is an alias of its copy {name}: it was done")
+                return replace(plan, nothing=f"{alias} is an alias of its copy {name}: it was done")
         raise Refused(
             f"{alias} is an alias: give the index behind it ({', '.join(sorted(behind))})"
         )
@@ -503,24 +505,9 @@ class Reindex:
 
     def _disk(self, plan: Plan) -> str:
         with suppress(RightMissing):
-            settings = self._connection.ask(
-                dict[str, dict[str, Any]],
-                "GET",
-                "/_cluster/settings",
-                params={"include_defaults": "true", "flat_settings": "true"},
-            )
-            merged = settings["defaults"] | settings["persistent"] | settings["transient"]
-            mark = str(merged.get("cluster.routing.allocation.disk.watermark.high", "90%"))
-            nodes = self._connection.ask(dict[str, Any], "GET", "/_nodes/data:true/stats/fs")
-            disks = [
-                (
-                    int(n["fs"]["total"]["total_in_bytes"]),
-                    int(n["fs"]["total"]["available_in_bytes"]),
-                )
-                for n in nodes["nodes"].values()
-            ]
+            mark = high_watermark(settings_of(self._connection))
             copies = 1 + int(plan.source.settings.get("index.number_of_replicas", 0))
-            return disk_refusal(disks, mark, plan.size, copies)
+            return disk_refusal(disks_of(self._connection), mark, plan.size, copies)
         return ""
 
 
@@ -544,15 +531,3 @@ def disk_refusal(disks: Sequence[tuple[int, int]], mark: str, size: int, copies:
 
 def _own_fields() -> tuple[str, ...]:
     return ("log_vector", *FIELD_TYPES)
-
-
-def _with_nothing(plan: Plan, why: str) -> Plan:
-    return Plan(
-        source=plan.source,
-        target=plan.target,
-        remove_old=plan.remove_old,
-        note=plan.note,
-        size=plan.size,
-        logs=plan.logs,
-        nothing=why,
-    )

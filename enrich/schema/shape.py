@@ -104,6 +104,11 @@ class Schema:
         """Whether a document's text is what one field at its top holds."""
         return len(self.shapes) == 1 and self.shapes[0].plain_text
 
+    @property
+    def is_message_alone(self) -> bool:
+        """Whether that field is `message`."""
+        return self.is_plain and self.text_fields == ("message",)
+
     def is_wanted(self, source: Mapping[str, Any]) -> bool:
         return any(shape.is_wanted(source) for shape in self.shapes)
 

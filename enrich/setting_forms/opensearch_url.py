@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
-from enrich.setting_forms.url_parts import url_parts
+from enrich.setting_forms.url_parts import url_parts, url_without_password
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -107,13 +107,4 @@ def _login(user: str | None, password: str | None) -> tuple[str, str] | None:
 
 def shown(value: str) -> str:
     """OPENSEARCH_URL, fit for a log: a password as `***`."""
-    return ",".join(_shown(part) for part in value.split(","))
-
-
-def _shown(url: str) -> str:
-    parts = urlsplit(url)
-    login, at, host = parts.netloc.rpartition("@")
-    if not at:
-        return url
-    user, colon, _ = login.partition(":")
-    return parts._replace(netloc=f"{user}{':***' if colon else ''}@{host}").geturl()
+    return re.sub(r"[^,\s][^,]*", lambda url: url_without_password(url[0]), value)

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
-from enrich.setting_forms.url_parts import url_parts
+from enrich.setting_forms.url_parts import url_parts, url_without_password, without_passwords
 
 #: Options that both clients can be given (enrich/redis_client.py).
 _OPTIONS = frozenset(
@@ -191,15 +191,5 @@ def without_password(url: str) -> str:
     if url.partition("://")[0].lower() in _SENTINELS:
         before, mark, query = url.partition("?")
         before = re.sub(r"(^|://|[;,])([^:/@;,]*):(?!//)[^@;,]*@", r"\1\2:***@", before)
-        return before + mark + _hide(query)
-    parts = urlsplit(url)
-    parts = parts._replace(query=_hide(parts.query))
-    if parts.password is not None:
-        host = parts.netloc.rpartition("@")[2]
-        parts = parts._replace(netloc=f"{parts.username or ''}:***@{host}")
-    return urlunsplit(parts)
-
-
-def _hide(query: str) -> str:
-    # `password`, `sentinel_password`, and `ssl_password` of a private key.
-    return re.sub(r"(password)=[^&]*", r"\1=***", query)
+        return before + mark + without_passwords(query)
+    return url_without_password(url)

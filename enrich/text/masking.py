@@ -12,40 +12,25 @@ import ipaddress
 import re
 from collections.abc import Callable, Iterable
 
+from enrich.text.kinds import Replacing, Rule, chosen_of
+
 #: In the order in which they are masked: a credential may hold an address, an address a number.
 KINDS = ("credential", "email", "ip", "card", "phone")
-
-ALL = "all"
-
-Rule = Callable[[str], str]
 
 _PLACEHOLDER = re.compile(rf"\[masked (?:{'|'.join(KINDS)})\]")
 
 
-class Masker:
+class Masker(Replacing):
     """Masks the chosen kinds in texts."""
 
     def __init__(self, kinds: Iterable[str]) -> None:
         """Raises ValueError for a kind that is not known."""
-        chosen = expanded(kinds)
-        self._rules = [rule for kind in chosen for rule in _RULES[kind]]
-
-    def __call__(self, text: str) -> str:
-        for rule in self._rules:
-            text = rule(text)
-        return text
+        super().__init__(expanded(kinds), _RULES)
 
 
 def expanded(kinds: Iterable[str]) -> tuple[str, ...]:
-    """The kinds in the order of KINDS, each once; `all` stands for every one.
-
-    Raises:
-        ValueError: a kind is not known; the text names those that are, not the wrong one.
-    """
-    named = {kind.lower() for kind in kinds}
-    if not named <= {*KINDS, ALL}:
-        raise ValueError(f"must be {ALL}, or some of {', '.join(sorted(KINDS))}")
-    return tuple(kind for kind in KINDS if kind in named or ALL in named)
+    """The kinds in the order of KINDS, each once. Raises ValueError, as `chosen_of`."""
+    return chosen_of(kinds, KINDS)
 
 
 def masker_of(kinds: Iterable[str]) -> Masker | None:

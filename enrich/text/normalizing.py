@@ -9,39 +9,25 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+
+from enrich.text.kinds import Replacing, Rule, chosen_of
 
 #: In the order in which they are replaced: a time, an id, a path and an address have numbers.
 KINDS = ("times", "ids", "paths", "addresses", "numbers")
 
-ALL = "all"
 
-Rule = Callable[[str], str]
-
-
-class Normalizer:
+class Normalizer(Replacing):
     """Replaces the chosen kinds in texts."""
 
     def __init__(self, kinds: Iterable[str]) -> None:
         """Raises ValueError for a kind that is not known."""
-        self._rules = [rule for kind in expanded(kinds) for rule in _RULES[kind]]
-
-    def __call__(self, text: str) -> str:
-        for rule in self._rules:
-            text = rule(text)
-        return text
+        super().__init__(expanded(kinds), _RULES)
 
 
 def expanded(kinds: Iterable[str]) -> tuple[str, ...]:
-    """The kinds in the order of KINDS, each once; `all` stands for every one.
-
-    Raises:
-        ValueError: a kind is not known; the text names those that are, not the wrong one.
-    """
-    named = {kind.lower() for kind in kinds}
-    if not named <= {*KINDS, ALL}:
-        raise ValueError(f"must be {ALL}, or some of {', '.join(sorted(KINDS))}")
-    return tuple(kind for kind in KINDS if kind in named or ALL in named)
+    """The kinds in the order of KINDS, each once. Raises ValueError, as `chosen_of`."""
+    return chosen_of(kinds, KINDS)
 
 
 def normalizer_of(kinds: Iterable[str]) -> Normalizer | None:

@@ -1,9 +1,9 @@
 """The sign of life as a file, for probes that must not start a Python each time.
 
 `celery inspect ping` takes a second of a core. This file is looked at by `find`, in a hundredth of
-that. It is there while messages are taken, and its time is set anew every fifteen seconds by the
+that. It is there while messages are taken, and its time is set again every fifteen seconds by the
 worker's event loop, by beat whenever it wakes. A worker that waits for the broker has none: it
-lives, and is not ready. One whose file grows old hangs, and has to be started anew.
+lives, and is not ready. One whose file grows old hangs, and has to be restarted.
 """
 
 from __future__ import annotations

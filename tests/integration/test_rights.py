@@ -16,7 +16,7 @@ from rich.console import Console
 from enrich.cli.check import Check
 from enrich.errors import AccessRefused, EnrichError, Halt
 from enrich.log_store import LogStore
-from enrich.log_store.connection import RightMissing
+from enrich.log_store.refusals import RightMissing
 from enrich.reindexing.steps import Reindex
 from tests.conftest import ROOT
 from tests.secured import PASSWORD, SecuredCluster, User, least_rights

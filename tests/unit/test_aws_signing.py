@@ -21,7 +21,8 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 from enrich.errors import AccessRefused, EnrichError, ServerUnavailable, SettingsError
-from enrich.log_store.connection import Connection, RightMissing
+from enrich.log_store.connection import Connection
+from enrich.log_store.refusals import RightMissing
 from enrich.settings import load_settings
 
 REGION = "eu-west-1"

@@ -131,10 +131,10 @@ SERVERS: dict[str, Callable[[Files], Any]] = {
 }
 
 
-def ask(
+def connection_to(
     port: int, files: Files, certificate: Path | str = "", key: Path | str = "", **values: Any
-) -> str:
-    connection = Connection(
+) -> Connection:
+    return Connection(
         load_settings(
             openai_api_key="sk-1",
             opensearch_url=f"https://localhost:{port}",
@@ -144,6 +144,12 @@ def ask(
             **values,
         )
     )
+
+
+def ask(
+    port: int, files: Files, certificate: Path | str = "", key: Path | str = "", **values: Any
+) -> str:
+    connection = connection_to(port, files, certificate, key, **values)
     try:
         return connection.request("GET", "/")
     finally:
@@ -208,14 +214,7 @@ def test_a_renewed_certificate_is_taken_by_the_next_connection(
     current = tmp_path / "current.pem"
     current.write_bytes(files.stranger.read_bytes() + files.stranger_key.read_bytes())
     with python_tls(files, ssl.TLSVersion.TLSv1_2) as port:
-        connection = Connection(
-            load_settings(
-                openai_api_key="sk-1",
-                opensearch_url=f"https://localhost:{port}",
-                opensearch_ca_certs=str(files.authority),
-                opensearch_client_cert=str(current),
-            )
-        )
+        connection = connection_to(port, files, current)
         with pytest.raises(EnrichError):
             connection.request("GET", "/")
         current.write_bytes(files.both.read_bytes())

@@ -10,9 +10,10 @@ import pytest
 
 from enrich.errors import TransientError
 from enrich.log_store import LogStore
-from enrich.log_store.connection import Connection, NoShardAnswers, RightMissing, decode
+from enrich.log_store.connection import Connection, decode
 from enrich.log_store.coverage import CLOSED, NO_SHARD, WHOLE, Gaps, gaps_of
 from enrich.log_store.queries import HitsAnswer, Searched
+from enrich.log_store.refusals import NoShardAnswers, RightMissing
 from enrich.log_store.scope import _without, takes_in
 from enrich.log_store.stats import Stats
 from enrich.settings import load_settings

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from enrich.errors import TransientError
-from enrich.log_store.connection import RequestRefused, decode
+from enrich.log_store.connection import decode
 from enrich.log_store.documents import (
     DROPPED,
     MAPPING_FULL,
@@ -27,6 +27,7 @@ from enrich.log_store.documents import (
     Verdict,
     Write,
 )
+from enrich.log_store.refusals import RequestRefused
 from enrich.models import Reference
 
 REFERENCE = Reference("p_2026_01", "doc", None, 7, 2)

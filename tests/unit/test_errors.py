@@ -10,14 +10,14 @@ import pytest
 from enrich import errors
 from enrich.backfill import chunk as backfill
 from enrich.enrichment import writer
-from enrich.log_store.connection import (
+from enrich.log_store.nodes import OtherCluster
+from enrich.log_store.refusals import (
     NoAnswerInTime,
     NoShardAnswers,
     RequestRefused,
     RightMissing,
     TooDeep,
 )
-from enrich.log_store.nodes import OtherCluster
 from enrich.reindexing.plan import Refused
 from enrich.worker import remote as workers
 

@@ -9,13 +9,8 @@ import pytest
 from opensearchpy.exceptions import TransportError
 
 from enrich.errors import AccessRefused
-from enrich.log_store.connection import (
-    RightMissing,
-    _login,
-    _translated,
-    rights_in,
-    role_advice,
-)
+from enrich.log_store.connection import _login, _translated
+from enrich.log_store.refusals import RightMissing, rights_in, role_advice
 
 #: As the security plugin 2.19.1 says it.
 NO_RIGHTS = (

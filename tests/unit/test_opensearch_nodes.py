@@ -17,8 +17,9 @@ import pytest
 from enrich.errors import AccessRefused, Halt, ServerUnavailable, TransientError
 from enrich.log_store import LogStore, NoAnswerInTime, RequestRefused, bounded_answers
 from enrich.log_store import connection as connections
-from enrich.log_store.connection import Connection, NoShardAnswers
+from enrich.log_store.connection import Connection
 from enrich.log_store.nodes import OtherCluster
+from enrich.log_store.refusals import NoShardAnswers
 from enrich.settings import load_settings
 
 PAGE = b"<html><title>Welcome</title></html>"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from enrich.log_store.connection import RequestRefused, RightMissing, decode
+from enrich.log_store.connection import decode
+from enrich.log_store.refusals import RequestRefused, RightMissing
 from enrich.log_store.version import Version, read_version
 
 TAGLINE = "The OpenSearch Project: https://opensearch.org/"

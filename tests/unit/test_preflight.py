@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from enrich.errors import AccessRefused
-from enrich.log_store.connection import RequestRefused, decode
+from enrich.log_store.connection import decode
 from enrich.log_store.documents import OUR_FIELDS
 from enrich.log_store.mapping import FIELD_TYPES, Mappings, index_mapping, missing_mapping
 from enrich.log_store.preflight import Preflight, Readiness, above_watermark, blocker
+from enrich.log_store.refusals import RequestRefused
 from enrich.log_store.templates import index_template
 from enrich.settings import load_settings
 

@@ -10,11 +10,12 @@ import msgspec
 import pytest
 
 from enrich.log_store import wholeness
-from enrich.log_store.connection import RequestRefused, RightMissing, decode
+from enrich.log_store.connection import decode
 from enrich.log_store.coverage import NO_SHARD, Counted, Gaps
 from enrich.log_store.documents import Addition, Document, Presence
 from enrich.log_store.pages import Hit, IndexPage
 from enrich.log_store.preflight import Readiness
+from enrich.log_store.refusals import RequestRefused, RightMissing
 from enrich.log_store.wholeness import (
     ALTERED,
     PARTLY_HIDDEN,
