@@ -16,18 +16,19 @@ from difflib import get_close_matches
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 from urllib.parse import parse_qsl
 
 from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from enrich.errors import SettingsError
 from enrich.models import project_of
 from enrich.schema import AUTO, PRESETS, Schema, schema_of
 from enrich.schema.levels import check_levels
 from enrich.setting_forms import embeddings_api, opensearch_url
+from enrich.setting_forms.kafka import CommaSeparated, KafkaSettings
 from enrich.setting_forms.opensearch_url import Node, Nodes, read_nodes
 from enrich.setting_forms.redis_url import read_redis_url
 from enrich.setting_forms.redis_url import without_password as without_password
@@ -61,10 +62,8 @@ _SECRET_WORDS = ("key", "token", "sig", "secret", "passw", "code", "auth")
 #: A name as mappings have them: no wildcard, and no empty part between its dots.
 _FIELD_NAME = re.compile(r"[^\s.*,<>]+(\.[^\s.*,<>]+)*")
 
-CommaSeparated = Annotated[tuple[str, ...], NoDecode]
 
-
-class Settings(BaseSettings):
+class Settings(KafkaSettings, BaseSettings):
     """All settings, validated. Field names are the environment variables in lower case."""
 
     model_config = SettingsConfigDict(
@@ -560,7 +559,9 @@ _SHOWN: Mapping[str, Callable[[str], str]] = {
 
 
 #: Whose names must be ours; what others read under them.
-_OURS = ("ENRICH_", "OPENSEARCH_", "OPENAI_", "EMBEDDING_")
+_OURS = ("ENRICH_", "ENRICHMENT_", "OPENSEARCH_", "OPENAI_", "EMBEDDING_")
+#: Others have many names of this kind; only those that are nearly ours are told.
+_SHARED = ("KAFKA_", "CONSUMER_")
 _OTHERS = re.compile(
     # The images of OpenSearch and its Dashboards, and its own scripts.
     r"OPENSEARCH_(INITIAL_ADMIN_PASSWORD|JAVA_OPTS|JAVA_HOME|HOME|PATH_CONF|TMPDIR|HOSTS)"
@@ -598,18 +599,23 @@ def unknown_names(environment: Mapping[str, str] = os.environ) -> list[str]:
 
 def _is_unknown(name: str) -> bool:
     name = name.upper()
-    return (
-        name.startswith(_OURS)
-        and name.lower() not in Settings.model_fields
-        and not _OTHERS.fullmatch(name)
-    )
+    if name.lower() in Settings.model_fields:
+        return False
+    if name.startswith(_SHARED):
+        return bool(_nearest(name, 0.85))
+    return name.startswith(_OURS) and not _OTHERS.fullmatch(name)
 
 
 def _unknown(name: str) -> str:
-    known = [field.upper() for field in Settings.model_fields]
-    near = get_close_matches(name.upper(), known, n=1, cutoff=0.7)
-    hint = f"did you mean {near[0]}?" if near else ".env.example has all there are"
+    near = _nearest(name, 0.7)
+    hint = f"did you mean {near}?" if near else ".env.example has all there are"
     return f"{name} is no setting: {hint}"
+
+
+def _nearest(name: str, cutoff: float) -> str:
+    """The setting whose name is most like it; "" if none is."""
+    known = [field.upper() for field in Settings.model_fields]
+    return "".join(get_close_matches(name.upper(), known, n=1, cutoff=cutoff))
 
 
 def _env_file() -> dict[str, str | None]:

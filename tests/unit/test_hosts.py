@@ -90,7 +90,7 @@ def test_a_mistyped_setting_is_an_error_in_the_file_and_a_warning_around_it(
     [
         *("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_LOG", "OPENSEARCH_JAVA_OPTS"),
         *("OPENSEARCH_INITIAL_ADMIN_PASSWORD", "OPENSEARCH_SERVICE_HOST", "FLOWER_ADDRESS"),
-        *("OPENSEARCH_PORT_9200_TCP_ADDR", "KAFKA_BROKERS", "ENRICHMENT_BATCH_SIZE"),
+        *("OPENSEARCH_PORT_9200_TCP_ADDR", "KAFKA_BROKERS", "KAFKA_HEAP_OPTS"),
         *("REDIS_PASSWORD", "PATH", "opensearch_host"),
     ],
 )

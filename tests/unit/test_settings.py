@@ -133,6 +133,27 @@ WRONG: dict[str, list[str]] = {
     **{name: ["qqq", "0", "-1", "nan", "inf"] for name in TIMES},
     "ENRICH_OUTAGE_SECONDS": ["qqq", "-1", "3601", "nan", "inf"],
     "ENRICH_LOG_FORMAT": ["qqq", "JSON qqq"],
+    "KAFKA_BOOTSTRAP_SERVERS": ["qqq", "qqq:0", "kafka://qqq:9092", "a:9092,qqq", "u:qqq@a:9092"],
+    "KAFKA_TOPIC": [",", "a qqq", "qqq*", "..", "q" * 250],
+    "CONSUMER_GROUP_ID": ["q" * 250],
+    "KAFKA_GROUP_PROTOCOL": ["qqq"],
+    "KAFKA_AUTO_OFFSET_RESET": ["qqq", "none"],
+    "ENRICHMENT_BATCH_SIZE": ["qqq", "0", "1001"],
+    "ENRICHMENT_BATCH_TIMEOUT": ["qqq", "0", "301", "nan", "inf"],
+    "ENRICH_CONSUMER_MODE": ["qqq"],
+    "ENRICH_DOCUMENT_WAIT_SECONDS": ["qqq", "-1", "601", "nan", "inf"],
+    "KAFKA_ID_FIELDS": [",", " , "],
+    "KAFKA_PROJECT_FIELDS": [",", " , "],
+    "KAFKA_SECURITY_PROTOCOL": ["qqq", "SASL_SSL qqq"],
+    "KAFKA_SASL_MECHANISM": ["qqq", "GSSAPI", "PLAIN"],
+    "KAFKA_SASL_USERNAME": ["qqq"],
+    "KAFKA_SASL_PASSWORD": ["qqq"],
+    "KAFKA_SSL_CA_LOCATION": ["/qqq.pem"],
+    "KAFKA_SSL_CERTIFICATE_LOCATION": ["/qqq.pem"],
+    "KAFKA_SSL_KEY_LOCATION": ["/qqq.pem"],
+    "KAFKA_EXTRA_CONFIG": [
+        "qqq", "[]", '{"sasl.password": "qqq"}', '{"enable.auto.commit": true}', '{"a": ["qqq"]}',
+    ],
 }  # fmt: skip
 
 #: Any text is as good as another.
@@ -147,6 +168,12 @@ FREE = {
     "ENRICH_EXCLUDE_INDICES",
     "ENRICH_LOG_FILE",
     "ENRICH_ALIVE_FILE",
+    # Of no use without a security protocol and a mechanism, which name what they lack.
+    "KAFKA_SSL_KEY_PASSWORD",
+    "KAFKA_OAUTH_TOKEN_URL",
+    "KAFKA_OAUTH_CLIENT_ID",
+    "KAFKA_OAUTH_CLIENT_SECRET",
+    "KAFKA_OAUTH_SCOPE",
 }
 
 
@@ -455,3 +482,31 @@ def test_a_client_certificate_needs_tls() -> None:
     with pytest.raises(SettingsError, match="OPENSEARCH_CLIENT_CERT needs https"):
         load(opensearch_client_cert="/x", opensearch_url="http://a")
     assert load(opensearch_client_cert="/x", opensearch_client_key="/y").opensearch_client_key
+
+
+@pytest.mark.parametrize(
+    ("names", "lacking"),
+    [
+        ({"KAFKA_SECURITY_PROTOCOL": "sasl_ssl"}, "needs KAFKA_SASL_MECHANISM"),
+        (
+            {"KAFKA_SECURITY_PROTOCOL": "SASL_SSL", "KAFKA_SASL_MECHANISM": "plain"},
+            "needs KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+        ),
+        (
+            {
+                "KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+                "KAFKA_SASL_MECHANISM": "OAUTHBEARER",
+                "KAFKA_OAUTH_TOKEN_URL": "https://login/token",
+                "KAFKA_OAUTH_CLIENT_ID": "me",
+            },
+            "needs KAFKA_OAUTH_CLIENT_SECRET",
+        ),
+    ],
+)
+def test_a_login_to_kafka_in_part_says_what_it_lacks(
+    monkeypatch: pytest.MonkeyPatch, names: dict[str, str], lacking: str
+) -> None:
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=lacking):
+        load_settings()
