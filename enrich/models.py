@@ -22,7 +22,11 @@ from pydantic import BaseModel, computed_field
 MAX_CHUNK_DOCUMENTS = 1000
 MAX_CHUNK_BYTES = 16 * 1024 * 1024
 
+#: `ai_enrichment_method` of what a run writes, and of what a consumer of messages does.
 METHOD = "periodic_scheduler"
+REALTIME_METHOD = "realtime_consumer"
+#: What `ai_enrichment_run` of the latter begins with.
+REALTIME_RUN = "realtime-"
 
 _MONTH = re.compile(r"_\d{4}_\d{2}$")
 #: What `reindex` puts into the name of a copy: at its end, or before a rollover's number.

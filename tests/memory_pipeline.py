@@ -21,6 +21,7 @@ from enrich.embedding.in_memory import (
     vector_of,
 )
 from enrich.enrichment.enricher import Enricher
+from enrich.enrichment.journal import RunJournal
 from enrich.enrichment.slow_indices import SlowIndices
 from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import TransientError
@@ -90,6 +91,7 @@ class MemoryPipeline:
         self.enricher = Enricher(
             *(self.settings, self.store, self.resolver, self.ledger, throttle, trials),
             SlowIndices(lambda: self.later),
+            RunJournal(self.ledger),
         )
         self.backfill = Backfill(
             Parts(

@@ -22,6 +22,7 @@ from enrich.backfill.survey import Survey
 from enrich.embedding.resolver import Resolver
 from enrich.enrichment.comparing import Locations
 from enrich.enrichment.enricher import Enricher
+from enrich.enrichment.journal import RunJournal
 from enrich.enrichment.slow_indices import SlowIndices
 from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import Halt, NotHere, RunClosed, TransientError
@@ -86,6 +87,7 @@ class Backfill:
                 parts.throttle,
                 trials,
                 SlowIndices(),
+                RunJournal(parts.ledger),
             ),
             self._progress,
             configuration=self._configuration,

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from enrich.embedding.budget import share_used_up
 from enrich.embedding.resolver import Resolver
 from enrich.enrichment.comparing import Comparing, Locations
+from enrich.enrichment.index_check import check_indices, halt_if_unfit
 from enrich.enrichment.run_usage import RunUsage
-from enrich.enrichment.write_trials import DEAD
 from enrich.errors import Halt, InputRefused
-from enrich.ledger import IndexState, Ledger, Scan
+from enrich.ledger import Ledger, Scan
 from enrich.log_store.interfaces import RunStore
 from enrich.models import project_of
 from enrich.settings import Settings
@@ -48,31 +48,21 @@ class Survey:
             self._ledger.runs.skip(run, index, reason)
         if not backlog.counts:
             return Scan(pending=[], update_only=[], unsorted=[])
-        if objection := self._store.version().objection:
-            raise Halt(objection)
-        nodes = self._store.preflight.nodes()
-        if nodes.blocker:
-            raise Halt(nodes.blocker)
+        nodes = halt_if_unfit(self._store)
         self._ledger.spending.saw({project_of(index) for index in backlog.counts})
         left = self.leave_spent_shares(run, backlog.counts)
         # The smallest backlog first: it is done soon, and the others have their turn anyway.
         indices = sorted(
             backlog.counts.keys() - left, key=lambda index: (backlog.counts[index], index)
         )
-        states = self._ledger.index_states.of(indices)
-        self._skip(run, {i: DEAD for i, state in states.items() if state is IndexState.DEAD})
-        indices = [index for index in indices if states[index] is not IndexState.DEAD]
-        ready = self._store.preflight.inspect(indices)
-        ready = ready.completed(self._store.mappings.complete(ready.lacking))
-        fit = [index for index in indices if index not in ready.skipped]
-        refused = self._store.wholeness.survey(fit, ready, backlog.unsorted)
-        self._skip(run, ready.skipped | refused)
-        pending = [index for index in fit if index not in refused]
+        checked = check_indices(self._store, self._ledger.index_states, indices, backlog.unsorted)
+        self._skip(run, checked.skipped)
+        pending, ready = checked.fit, checked.ready
         return Scan(
             pending=[(index, None) for index in pending],
             update_only=ready.update_only,
             unsorted=sorted(backlog.unsorted.intersection(pending)),
-            nodes=nodes.data,
+            nodes=nodes,
             left={index: backlog.counts[index] for index in pending},
             windows={index: ready.windows[index] for index in pending if index in ready.windows},
         )

@@ -12,8 +12,8 @@ from typing import Any
 
 from enrich.embedding.locations import VectorLocation
 from enrich.embedding.resolver import Resolver, Reusable
+from enrich.enrichment.journal import Journal
 from enrich.enrichment.outcomes import IN_DOUBT, OVERLOADED, UNREADABLE, Judge, Tally
-from enrich.enrichment.run_usage import RunUsage
 from enrich.enrichment.slow_indices import SlowIndices
 from enrich.enrichment.text_groups import TextGroup, text_groups
 from enrich.enrichment.write_trials import DEAD, Sorted, WriteTrials
@@ -60,16 +60,27 @@ class Enricher:
         throttle: WriteThrottle,
         trials: WriteTrials,
         slow_indices: SlowIndices,
+        journal: Journal,
     ) -> None:
         self._store = store
         self._resolver = resolver
-        self._ledger = ledger
+        self._journal = journal
+        self._states = ledger.index_states
         self._trials = trials
         self._scope_of = settings.reuse_scope
         self._rewrite = rewrite_of(settings)
         self._schema = settings.log_schema
         self._judge = Judge(schema=self._schema)
-        self._writer = Writer(settings, store, ledger, throttle, trials, self._judge, slow_indices)
+        self._writer = Writer(
+            settings,
+            store,
+            journal,
+            ledger.refused,
+            throttle,
+            trials,
+            self._judge,
+            slow_indices,
+        )
         #: The indices of the chunk at work.
         self._sorted = Sorted()
         #: Those of them that were in trouble before it.
@@ -83,11 +94,11 @@ class Enricher:
             Halt: nothing can go on.
         """
         indices = {reference.index for reference in chunk.references}
-        self._troubled = self._ledger.index_states.in_trouble(sorted(indices))
+        self._troubled = self._states.in_trouble(sorted(indices))
         with self._trials.sort(indices) as sorted_:
             self._sorted = sorted_
             tally = self._work_on(chunk, lease)
-        self._ledger.index_states.note_trouble(sorted(tally.troubled))
+        self._states.note_trouble(sorted(tally.troubled))
         if tally.overloaded:
             raise IndexInTrouble(OVERLOADED)
         if tally.waiting:
@@ -100,10 +111,7 @@ class Enricher:
             raise TransientError(IN_DOUBT)
         if tally.away:
             raise IndexInTrouble(UNREADABLE)
-        strangers = self._ledger.runs.unknown(tally.by_others)
-        if strangers:
-            count = sum(tally.by_others[run] for run in strangers)
-            self._ledger.counters.add(chunk.run, written_by_others=count)
+        self._journal.note_writers(chunk.run, tally.by_others)
         return tally
 
     def _work_on(self, chunk: Chunk, lease: Lease) -> Tally:
@@ -138,19 +146,19 @@ class Enricher:
             # Each log is also read alone: reading all of them may be what a worker dies of. Should
             # it die of reading this one, the text before is not to blame.
             for reference in references:
-                self._ledger.chunks.note_alone(chunk.id, lease.owner, "")
+                self._journal.note_alone(chunk.id, lease.owner, "")
                 for group in self._texts(chunk, [reference], tally):
                     if group.fingerprint == lease.alone:
                         group.failure = "worker_lost"
                     else:
-                        self._ledger.chunks.note_alone(chunk.id, lease.owner, group.fingerprint)
+                        self._journal.note_alone(chunk.id, lease.owner, group.fingerprint)
                     self._do(chunk, [group], reusable, tally)
 
     def _left_out(self, chunk: Chunk) -> Tally:
         """What became of logs in indices that are not written to now."""
         tally = Tally(waiting=bool(self._sorted.waiting))
         for index in self._sorted.dead:
-            self._ledger.runs.skip(chunk.run, index, DEAD)
+            self._journal.skip(chunk.run, index, DEAD)
         dead = [one for one in chunk.references if one.index in self._sorted.dead]
         if not dead:
             return tally
@@ -189,7 +197,7 @@ class Enricher:
             if written and not self._trials.shown_by_refresh(index):
                 self._sorted.dead.add(index)
             if index in self._sorted.dead:
-                self._ledger.runs.skip(chunk.run, index, DEAD)
+                self._journal.skip(chunk.run, index, DEAD)
                 if of_index:
                     tally.include(self._dead(chunk, of_index))
             else:
@@ -265,7 +273,7 @@ class Enricher:
         pending = self._pending(chunk, zip(found, references, strict=True), tally)
         doubts = self._store.wholeness.doubts(pending)
         for index, reason in doubts.items():
-            self._ledger.runs.skip(chunk.run, index, reason)
+            self._journal.skip(chunk.run, index, reason)
         safe = [document for document in pending if document.reference.index not in doubts]
         for document in pending:
             if why := doubts.get(document.reference.index):
@@ -275,7 +283,7 @@ class Enricher:
     def _pending(self, chunk: Chunk, pairs: Any, tally: Tally) -> list[Document]:
         pending = []
         # An index that refused the run's writes once is bought nothing more.
-        skipped = self._ledger.runs.skipped(chunk.run)
+        skipped = self._journal.skipped(chunk.run)
         for document, reference in pairs:
             if document.presence is Presence.UNREADABLE:
                 tally.unreadable = True
@@ -292,6 +300,8 @@ class Enricher:
             else:
                 tally.add(outcome)
                 tally.note_writer(outcome, document)
+                if document.presence is Presence.GONE:
+                    tally.absent.append(reference)
         return pending
 
     def _do(self, chunk: Chunk, groups: list[TextGroup], reusable: Reusable, tally: Tally) -> None:
@@ -310,12 +320,12 @@ class Enricher:
     def _resolve(self, chunk: Chunk, groups: list[TextGroup], reusable: Reusable) -> None:
         resolution = self._resolver.resolve(
             [group.request() for group in groups],
-            RunUsage(self._ledger, chunk.run),
+            self._journal.usage(chunk.run),
             owner=chunk.id,
             occasion=chunk.run,
             reusable=reusable,
         )
         if resolution.out_of_budget:
-            self._ledger.runs.out_of_budget(chunk.run)
+            self._journal.out_of_budget(chunk.run)
         for group, resolved in zip(groups, resolution.results, strict=True):
             group.take(resolved)

@@ -37,6 +37,10 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     #: Logs that another run had given a vector meanwhile, by that run.
     by_others: Counter[str] = field(default_factory=Counter)
+    #: Logs that were given a vector now, and those that were not found; who waits for single logs
+    #: looks here.
+    written: list[Reference] = field(default_factory=list)
+    absent: list[Reference] = field(default_factory=list)
 
     def add(self, outcome: Outcome, n: int = 1) -> None:
         self.outcomes[outcome.value] += n
@@ -52,6 +56,8 @@ class Tally:
         self.troubled |= other.troubled
         self.reasons.update(other.reasons)
         self.by_others.update(other.by_others)
+        self.written += other.written
+        self.absent += other.absent
 
     def defer(self, why: str, n: int = 1) -> None:
         self.add(Outcome.DEFERRED, n)

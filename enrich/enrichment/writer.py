@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence, Set
 from datetime import UTC, datetime
 from typing import Any
 
+from enrich.enrichment.journal import Journal
 from enrich.enrichment.outcomes import CHANGED, NO_VECTOR, OVERLOADED, UNREADABLE, Judge, Tally
 from enrich.enrichment.slow_indices import SlowIndices
 from enrich.enrichment.text_groups import TextGroup
 from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import TransientError
-from enrich.ledger import Ledger
+from enrich.ledger.refused import RefusedDocuments
 from enrich.log_store import (
     APPEND_ONLY,
     DROPPED,
@@ -27,7 +28,7 @@ from enrich.log_store import (
     encode_vector,
 )
 from enrich.log_store.interfaces import RunStore
-from enrich.models import METHOD, Chunk, Outcome
+from enrich.models import Chunk, Outcome
 from enrich.ratelimit.write_throttle import WriteThrottle
 from enrich.settings import Settings
 
@@ -43,7 +44,8 @@ class Writer:
         self,
         settings: Settings,
         store: RunStore,
-        ledger: Ledger,
+        journal: Journal,
+        refused: RefusedDocuments,
         throttle: WriteThrottle,
         trials: WriteTrials,
         judge: Judge,
@@ -52,7 +54,8 @@ class Writer:
         self._settings = settings
         self._schema = settings.log_schema
         self._documents = store.documents
-        self._ledger = ledger
+        self._journal = journal
+        self._refused = refused
         self._throttle = throttle
         self._trials = trials
         self._judge = judge
@@ -125,7 +128,7 @@ class Writer:
     def _marks(self, run: str, now: str) -> dict[str, Any]:
         return {
             "ai_enriched_at": now,
-            "ai_enrichment_method": METHOD,
+            "ai_enrichment_method": self._journal.method,
             "ai_enrichment_run": run,
         }
 
@@ -148,6 +151,8 @@ class Writer:
             reference = write.document.reference
             if verdict is Verdict.WRITTEN:
                 tally.add(outcome)
+                if write.addition.vector is not None:
+                    tally.written.append(reference)
             elif verdict is Verdict.CONFLICT:
                 changed.append((outcome, write))
             elif verdict is Verdict.GONE:
@@ -155,12 +160,12 @@ class Writer:
             elif verdict is Verdict.BLOCKED:
                 why = _why_blocked(kind)
                 tally.defer(f"{reference.index}: {why}")
-                self._ledger.runs.skip(chunk.run, reference.index, why)
+                self._journal.skip(chunk.run, reference.index, why)
             elif verdict is Verdict.OVERLOADED:
                 if reference.index in refused:
                     why = _why_blocked(kind)
                     tally.defer(f"{reference.index}: {why}")
-                    self._ledger.runs.skip(chunk.run, reference.index, why)
+                    self._journal.skip(chunk.run, reference.index, why)
                 else:
                     tally.defer(OVERLOADED)
                     tally.overloaded = True
@@ -171,7 +176,7 @@ class Writer:
             else:
                 tally.add(Outcome.FAILED)
                 code = str(write.addition.fields.get("ai_enrichment_error", kind))
-                self._ledger.refused.record(reference.index, reference.id, code)
+                self._refused.record(reference.index, reference.id, code)
         return changed
 
     def _answered(self, batch: Sequence[Write]) -> list[tuple[Verdict, str]]:
