@@ -158,5 +158,5 @@ class Chunks:
 def _all_deferred(chunk: Chunk, why: str) -> Tally:
     """What became of a chunk of which nothing can be read."""
     tally = Tally()
-    tally.defer(why, len(chunk.references))
+    tally.defer(why, *chunk.references)
     return tally

@@ -171,11 +171,11 @@ class Enricher:
         try:
             found = self._store.documents.read(references)
         except TransientError:
-            tally.defer(DEAD, len(references))
+            tally.defer(DEAD, *references)
             return tally
         # Such an index is still read, and what it took before its end counts.
         pending = self._pending(chunk, zip(found, references, strict=True), tally)
-        tally.defer(DEAD, len(pending))
+        tally.defer(DEAD, *(document.reference for document in pending))
         tally.unreadable = tally.away = False
         return tally
 
@@ -236,7 +236,7 @@ class Enricher:
                 reference.id, reference.index, type(error).__name__, place_of(error),
             )  # fmt: skip
         tally = Tally(errors=1)
-        tally.defer(f"{what}; please report it")
+        tally.defer(f"{what}; please report it", reference)
         return tally
 
     def _of(self, chunk: Chunk, references: Sequence[Reference], reusable: Reusable) -> Tally:
@@ -261,7 +261,7 @@ class Enricher:
         tally = Tally()
         found = self._store.documents.read(chunk.references)
         pending = self._pending(chunk, zip(found, chunk.references, strict=True), tally)
-        tally.add(Outcome.DEFERRED, len(pending))
+        tally.add(Outcome.DEFERRED, *(document.reference for document in pending))
         return tally
 
     # -- what is still pending
@@ -277,7 +277,7 @@ class Enricher:
         safe = [document for document in pending if document.reference.index not in doubts]
         for document in pending:
             if why := doubts.get(document.reference.index):
-                tally.defer(f"{document.reference.index}: {why}")
+                tally.defer(f"{document.reference.index}: {why}", document.reference)
         return text_groups(safe, self._scope_of, self._rewrite, self._schema)
 
     def _pending(self, chunk: Chunk, pairs: Any, tally: Tally) -> list[Document]:
@@ -292,16 +292,14 @@ class Enricher:
                     tally.troubled.add(reference.index)
             outcome = self._judge.settled(document, reference, chunk.run)
             if outcome is None and (why := skipped.get(reference.index)):
-                tally.defer(why if why == DEAD else f"{reference.index}: {why}")
+                tally.defer(why if why == DEAD else f"{reference.index}: {why}", reference)
             elif outcome is None:
                 pending.append(document)
             elif outcome is Outcome.DEFERRED:
-                tally.defer(UNREADABLE)
+                tally.defer(UNREADABLE, reference)
             else:
-                tally.add(outcome)
+                tally.add(outcome, reference)
                 tally.note_writer(outcome, document)
-                if document.presence is Presence.GONE:
-                    tally.absent.append(reference)
         return pending
 
     def _do(self, chunk: Chunk, groups: list[TextGroup], reusable: Reusable, tally: Tally) -> None:

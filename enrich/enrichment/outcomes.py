@@ -37,13 +37,15 @@ class Tally:
     reasons: Counter[str] = field(default_factory=Counter)
     #: Logs that another run had given a vector meanwhile, by that run.
     by_others: Counter[str] = field(default_factory=Counter)
-    #: Logs that were given a vector now, and those that were not found; who waits for single logs
-    #: looks here.
-    written: list[Reference] = field(default_factory=list)
-    absent: list[Reference] = field(default_factory=list)
+    #: What became of each log, by index and id, with the reason where it was deferred: for who has
+    #: to answer for single ones.
+    ends: dict[tuple[str, str], tuple[Outcome, str]] = field(default_factory=dict)
 
-    def add(self, outcome: Outcome, n: int = 1) -> None:
-        self.outcomes[outcome.value] += n
+    def add(self, outcome: Outcome, *references: Reference, why: str = "") -> None:
+        """Say what became of logs."""
+        self.outcomes[outcome.value] += len(references)
+        for reference in references:
+            self.ends[reference.index, reference.id] = outcome, why
 
     def include(self, other: Tally) -> None:
         """Add what became of other documents."""
@@ -56,12 +58,12 @@ class Tally:
         self.troubled |= other.troubled
         self.reasons.update(other.reasons)
         self.by_others.update(other.by_others)
-        self.written += other.written
-        self.absent += other.absent
+        self.ends.update(other.ends)
 
-    def defer(self, why: str, n: int = 1) -> None:
-        self.add(Outcome.DEFERRED, n)
-        self.reasons[why] += n
+    def defer(self, why: str, *references: Reference) -> None:
+        self.add(Outcome.DEFERRED, *references, why=why)
+        if references:
+            self.reasons[why] += len(references)
 
     def explain(self, why: str) -> None:
         """Say why all that is deferred is."""

@@ -97,7 +97,8 @@ class Writer:
                     for document in group.documents
                 ]
             elif group.vector is None:
-                tally.defer(group.reason or NO_VECTOR, len(group.documents))
+                of_group = [document.reference for document in group.documents]
+                tally.defer(group.reason or NO_VECTOR, *of_group)
             else:
                 vector = encoded.get(id(group.vector)) or encode_vector(group.vector)
                 encoded[id(group.vector)] = vector
@@ -150,31 +151,29 @@ class Writer:
         for (outcome, write), (verdict, kind) in zip(planned, verdicts, strict=True):
             reference = write.document.reference
             if verdict is Verdict.WRITTEN:
-                tally.add(outcome)
-                if write.addition.vector is not None:
-                    tally.written.append(reference)
+                tally.add(outcome, reference)
             elif verdict is Verdict.CONFLICT:
                 changed.append((outcome, write))
             elif verdict is Verdict.GONE:
-                tally.add(Outcome.GONE)
+                tally.add(Outcome.GONE, reference)
             elif verdict is Verdict.BLOCKED:
                 why = _why_blocked(kind)
-                tally.defer(f"{reference.index}: {why}")
+                tally.defer(f"{reference.index}: {why}", reference)
                 self._journal.skip(chunk.run, reference.index, why)
             elif verdict is Verdict.OVERLOADED:
                 if reference.index in refused:
                     why = _why_blocked(kind)
-                    tally.defer(f"{reference.index}: {why}")
+                    tally.defer(f"{reference.index}: {why}", reference)
                     self._journal.skip(chunk.run, reference.index, why)
                 else:
-                    tally.defer(OVERLOADED)
+                    tally.defer(OVERLOADED, reference)
                     tally.overloaded = True
                     tally.troubled.add(reference.index)
             elif write.addition.vector is not None:
                 # The mapping refuses the document with its vector; the mark alone may pass.
                 self._mark_refused(chunk, write, tally)
             else:
-                tally.add(Outcome.FAILED)
+                tally.add(Outcome.FAILED, reference)
                 code = str(write.addition.fields.get("ai_enrichment_error", kind))
                 self._refused.record(reference.index, reference.id, code)
         return changed
@@ -194,8 +193,8 @@ class Writer:
         fields = {name: write.addition.fields[name] for name in kept}
         fields |= {"ai_enrichment_status": "failed", "ai_enrichment_error": "mapping_refused"}
         mark = self._write_of(chunk, write.document, Addition(fields))
-        for _ in self._write_once(chunk, [(Outcome.FAILED, mark)], tally):
-            tally.defer(CHANGED)
+        for _, changed in self._write_once(chunk, [(Outcome.FAILED, mark)], tally):
+            tally.defer(CHANGED, changed.document.reference)
 
     def _write_again(
         self, chunk: Chunk, changed: list[tuple[Outcome, Write]], tally: Tally
@@ -204,25 +203,26 @@ class Writer:
         read = self._documents.read([write.document.reference for _, write in changed])
         planned = []
         for (outcome, write), document in zip(changed, read, strict=True):
+            reference = document.reference
             if document.presence is not Presence.FOUND:
                 if document.presence is Presence.GONE:
-                    tally.add(Outcome.GONE)
+                    tally.add(Outcome.GONE, reference)
                 else:
-                    tally.defer(UNREADABLE)
+                    tally.defer(UNREADABLE, reference)
                     tally.unreadable = True
                     tally.away |= not document.closed
                 continue
             settled = self._judge.judged_anew(document, chunk.run)
             if settled is not None:
-                tally.add(settled)
+                tally.add(settled, reference)
                 tally.note_writer(settled, document)
             elif self._message(document) != self._message(write.document):
                 # Another text now: the next run embeds it.
-                tally.defer(CHANGED)
+                tally.defer(CHANGED, reference)
             else:
                 planned.append((outcome, self._write_of(chunk, document, write.addition)))
-        for _ in self._write_once(chunk, planned, tally):
-            tally.defer(CHANGED)
+        for _, write in self._write_once(chunk, planned, tally):
+            tally.defer(CHANGED, write.document.reference)
 
 
 def _healthy_first(
