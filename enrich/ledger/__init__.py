@@ -1,8 +1,9 @@
 """The ledger: state and counters of runs in Redis, changed by a few atomic moves in Lua.
 
 The ledger decides what counts once: each page is registered once, each chunk settled once, each
-run finished once, however often a message is delivered. It knows nothing of OpenSearch or of
-texts. Losing it costs history and the bookkeeping of one run, never a log.
+run finished once, each message of Kafka counted once, however often a message is delivered. It
+knows nothing of OpenSearch or of texts. Losing it costs history and the bookkeeping of one run,
+never a log.
 
 `Ledger` is what is handed around; each of its parts has a file of its own.
 """
@@ -22,6 +23,7 @@ from enrich.ledger.index_states import IndexState, IndexStates
 from enrich.ledger.keyspace import Keyspace
 from enrich.ledger.lone_failures import KeptLoneFailures
 from enrich.ledger.pages import Pages
+from enrich.ledger.realtime import Realtime
 from enrich.ledger.records import Records
 from enrich.ledger.refused import RefusedDocuments
 from enrich.ledger.runs import Runs
@@ -51,6 +53,8 @@ class Ledger:
         self.counters = Counters(keys)
         self.records = Records(keys)
         self.spending = Spending(connection, prefix)
+        #: What the consumers of Kafka count and do.
+        self.realtime = Realtime(keys)
         #: What outlasts runs.
         self.controls = Controls(keys)
         self.deployment = Deployment(connection, prefix, keys.move)

@@ -24,19 +24,56 @@ local function count(run, name, n)
   if TOTAL_OF[name] then redis.call('HINCRBY', key('totals'), TOTAL_OF[name], n) end
 end
 
--- Count why documents were deferred (kind 'deferred') or work was tried again ('retried'): a field of
--- the run for each sentence, at most twelve of a kind; what else there is counts together.
-local function because(run, kind, sentence, n)
+-- Count a reason of some kind in a hash: a field for each sentence, at most twelve of a kind; what
+-- else there is counts together.
+local function count_reason(hash, kind, sentence, n)
   if sentence == '' or n == 0 then return end
   local field = kind .. '|' .. sentence
-  if redis.call('HEXISTS', run_key(run), field) == 0 then
+  if redis.call('HEXISTS', hash, field) == 0 then
     local known = 0
-    for _, name in ipairs(redis.call('HKEYS', run_key(run))) do
+    for _, name in ipairs(redis.call('HKEYS', hash)) do
       if string.sub(name, 1, #kind + 1) == kind .. '|' then known = known + 1 end
     end
     if known >= 12 then field = kind .. '|other reasons' end
   end
-  if redis.call('HINCRBY', run_key(run), field, n) <= 0 then redis.call('HDEL', run_key(run), field) end
+  if redis.call('HINCRBY', hash, field, n) <= 0 then redis.call('HDEL', hash, field) end
+end
+
+-- Count why documents of a run were deferred (kind 'deferred') or work was tried again ('retried').
+local function because(run, kind, sentence, n) count_reason(run_key(run), kind, sentence, n) end
+
+-- Count money into the day. From `first` on, ARGV are pairs of field and amount, of which `paid|project`
+-- is what a project paid of the micro-dollars; answers with the other pairs.
+local function pay(day, micro_usd, first)
+  local spent = key('spent:' .. day)
+  if number(micro_usd) > 0 then
+    redis.call('INCRBY', spent, micro_usd)
+    redis.call('EXPIRE', spent, 172800)
+  end
+  local others = {}
+  for i = first, #ARGV, 2 do
+    local project = string.match(ARGV[i], '^paid|(.*)$')
+    if project then
+      redis.call('HINCRBY', spent .. ':projects', project, ARGV[i + 1])
+      redis.call('EXPIRE', spent .. ':projects', 172800)
+    else
+      others[#others + 1] = {ARGV[i], ARGV[i + 1]}
+    end
+  end
+  return others
+end
+
+-- Note that a group of consumers is at work. The fifty seen last are kept, so that names which
+-- change at each start do not fill Redis.
+local function saw_group(group)
+  local groups = key('realtime:groups')
+  redis.call('ZADD', groups, now(), group)
+  for _, old in ipairs(redis.call('ZRANGE', groups, 0, -51)) do
+    redis.call('ZREM', groups, old)
+    for _, part in ipairs({'totals', 'consumers', 'partitions'}) do
+      redis.call('DEL', key('realtime:' .. part .. ':' .. old))
+    end
+  end
 end
 
 -- A chunk leaves the open set as deferred; kept aside with its lease, so that work which ends late

@@ -4,20 +4,7 @@
 -- What a project paid of the micro-dollars is such a pair: `paid|project`.
 local run = ARGV[1]
 if not redis.call('SET', key('counted:' .. ARGV[4]), 1, 'NX', 'PX', 120000) then return 0 end
-if number(ARGV[3]) > 0 then
-  redis.call('INCRBY', key('spent:' .. ARGV[2]), ARGV[3])
-  redis.call('EXPIRE', key('spent:' .. ARGV[2]), 172800)
-end
-local amounts = {}
-for i = 5, #ARGV, 2 do
-  local project = string.match(ARGV[i], '^paid|(.*)$')
-  if project then
-    redis.call('HINCRBY', key('spent:' .. ARGV[2] .. ':projects'), project, ARGV[i + 1])
-    redis.call('EXPIRE', key('spent:' .. ARGV[2] .. ':projects'), 172800)
-  else
-    amounts[#amounts + 1] = {ARGV[i], ARGV[i + 1]}
-  end
-end
+local amounts = pay(ARGV[2], ARGV[3], 5)
 if redis.call('EXISTS', run_key(run)) == 0 then return 0 end
 if number(ARGV[3]) > 0 then redis.call('HINCRBY', run_key(run), 'cost_micro_usd', ARGV[3]) end
 for _, pair in ipairs(amounts) do

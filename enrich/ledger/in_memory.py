@@ -3,7 +3,8 @@
 `InMemoryRedis` keeps values under keys as Redis does, as far as the ledger asks for it, and
 `InMemoryKeyspace` makes the moves of the Lua scripts in Python. The parts of the ledger are the
 same. Whatever a script does is done here in the same order: whoever changes one changes both, and
-tests/unit/test_ledger.py holds them to the same rules. For one thread; time is handed in.
+tests/unit/test_ledger.py and test_ledger_realtime.py
+hold them to the same rules. For one thread; time is handed in.
 """
 
 from __future__ import annotations
@@ -17,11 +18,9 @@ from typing import Any, cast
 import redis
 
 from enrich.ledger import Ledger
+from enrich.ledger.in_memory_realtime import RealtimeMoves
 from enrich.ledger.keyspace import Keyspace
 from enrich.models import COUNTERS, VECTOR_OUTCOMES
-
-#: Sentences of a kind that are counted by themselves; what else there is counts together.
-MOST_REASONS = 12
 
 
 def in_memory_ledger(prefix: str = "enrich:", clock: Callable[[], float] = time.time) -> Ledger:
@@ -173,6 +172,15 @@ class InMemoryRedis:
     def zadd(self, key: str, mapping: Mapping[str, float]) -> None:
         self._make(key, {}).update(mapping)
 
+    def zrange(self, key: str, first: int, last: int) -> list[bytes]:
+        scores = self._at(key, {})
+        ordered = sorted(scores, key=lambda name: (scores[name], name))
+        stop = len(ordered) + last + 1 if last < 0 else last + 1
+        return [_bytes(name) for name in ordered[first : max(0, stop)]]
+
+    def zrem(self, key: str, name: str) -> None:
+        self._make(key, {}).pop(name, None)
+
     def zcard(self, key: str) -> int:
         return len(self._at(key, {}))
 
@@ -214,7 +222,7 @@ class _Pipeline:
         return answers
 
 
-class InMemoryKeyspace(Keyspace):
+class InMemoryKeyspace(RealtimeMoves, Keyspace):
     """The moves in Python; arguments and answers are those of the scripts."""
 
     def __init__(self, memory: InMemoryRedis, prefix: str) -> None:
@@ -413,26 +421,19 @@ class InMemoryKeyspace(Keyspace):
     # -- counts
 
     def _count(self, run: str, day: str, micro_usd: int, call: str, *pairs: Any) -> int:
-        memory, spent = self._memory, self.key(f"spent:{day}")
+        memory = self._memory
         if not memory.set(self.key(f"counted:{call}"), 1, nx=True, px=120_000):
             return 0
-        if micro_usd > 0:
-            memory.incrby(spent, micro_usd)
-            memory.expire(spent, 172_800)
-        amounts = list(zip(pairs[::2], pairs[1::2], strict=True))
-        for name, amount in amounts:
-            if name.startswith("paid|"):
-                memory.hincrby(f"{spent}:projects", name.removeprefix("paid|"), amount)
-                memory.expire(f"{spent}:projects", 172_800)
+        amounts = self._pay(day, micro_usd, pairs)
         if not memory.exists(self.run_key(run)):
             return 0
         if micro_usd > 0:
             memory.hincrby(self.run_key(run), "cost_micro_usd", micro_usd)
         for name, amount in amounts:
             kind, bar, sentence = name.partition("|")
-            if bar and kind != "paid":
+            if bar:
                 self._because(run, kind, sentence, amount)
-            elif not bar:
+            else:
                 self._add(run, name, amount)
         return 1
 
@@ -478,15 +479,7 @@ class InMemoryKeyspace(Keyspace):
         return [self._memory.hlen(self.run_key(run, "open")), page, done, self._field(run, "state")]
 
     def _because(self, run: str, kind: str, sentence: str, n: int) -> None:
-        if not sentence or not n:
-            return
-        key, name = self.run_key(run), f"{kind}|{sentence}"
-        if not self._memory.hexists(key, name):
-            known = [each for each in self._memory.hkeys(key) if _text(each).startswith(f"{kind}|")]
-            if len(known) >= MOST_REASONS:
-                name = f"{kind}|other reasons"
-        if self._memory.hincrby(key, name, n) <= 0:
-            self._memory.hdel(key, name)
+        self._count_reason(self.run_key(run), kind, sentence, n)
 
     def _defer(self, run: str, chunk: str, entry: Mapping[str, Any], why: str) -> None:
         self._memory.hdel(self.run_key(run, "open"), chunk)

@@ -17,7 +17,7 @@ from enrich.redis_client import translated
 
 _MOVES = (
     "open", "register", "sent", "begin", "note", "settle", "count", "expire", "halt", "finish",
-    "note_worker",
+    "note_worker", "settle_messages", "count_messages", "note_consumer",
 )  # fmt: skip
 
 
