@@ -1,0 +1,1 @@
+"""From Kafka's topic to vectors, seconds after a log was produced."""
