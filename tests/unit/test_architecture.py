@@ -80,6 +80,7 @@ FLOORS = {
         "ratelimit",
         "redis_client",
     },
+    "realtime": {"embedding", "enrichment", "ledger", "log_store", "ratelimit", "wiring"},
     "reindexing": {"log_store"},
     "flower": {"status"},
     "cli": {
