@@ -86,6 +86,10 @@ class RateLimited(TransientError):
         return str(self.args[0])
 
 
+class NoPermit(RateLimited):
+    """Our own quota has nothing left for now, or others go first; no server was asked."""
+
+
 class Halt(EnrichError):
     """Nothing of this run can go on until someone fixes it: key, quota, model, password."""
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from enrich.log_store import LogStore
     from enrich.log_store.interfaces import RunStore
     from enrich.ratelimit.api_quota import ApiQuota
+    from enrich.ratelimit.gcra import Priority
 
 
 def build_ledger(settings: Settings) -> Ledger:
@@ -102,15 +103,21 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
 
 
 def build_quota(
-    connection: Redis, settings: Settings, sleep: Callable[[float], None] = time.sleep
+    connection: Redis,
+    settings: Settings,
+    sleep: Callable[[float], None] = time.sleep,
+    priority: Priority | None = None,
 ) -> ApiQuota:
+    """Args: priority: of the caller; that of a backlog if None."""
     from enrich.ratelimit.api_quota import ApiQuota
+    from enrich.ratelimit.gcra import Priority
 
     return ApiQuota(
         connection,
         settings.enrich_redis_prefix,
         requests_per_minute=settings.enrich_requests_per_minute,
         tokens_per_minute=settings.enrich_tokens_per_minute,
+        priority=priority or Priority.BACKGROUND,
         sleep=sleep,
     )
 

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from enrich.backfill.chunk import ChunkBusy
-from enrich.errors import EnrichError, NotHere, NotYet, RateLimited, TransientError
+from enrich.errors import EnrichError, NoPermit, NotHere, NotYet, RateLimited, TransientError
 from enrich.worker.last_resort import reason_of
 
 #: Attempts after the first, at least; with backoff up to a minute they take a minute on average.
@@ -20,6 +20,9 @@ MAX_RETRIES = 6
 
 #: Waits for a turn, which are no failures, but have a bound too.
 MAX_SNOOZES = 60
+
+#: Waits for a permit: live logs, which go first, may need all of the quota for hours.
+MAX_SNOOZES_FOR_PERMITS = 600
 
 #: Before work that this worker must not do is looked at again; it stops consuming meanwhile.
 HAND_ON_SECONDS = 5.0
@@ -126,7 +129,8 @@ def decide(
         case RateLimited():
             if reason := too_long(error.pause, now):
                 return HaltRun(reason)
-            return _snoozed(tries, error.pause, GiveUp(str(error)))
+            most = MAX_SNOOZES_FOR_PERMITS if isinstance(error, NoPermit) else MAX_SNOOZES
+            return _snoozed(tries, error.pause, GiveUp(str(error)), most)
         case TransientError():
             # Full jitter may let several tries follow each other at once, so that their number
             # alone would bound no time from below.
@@ -142,8 +146,10 @@ def decide(
             return GiveUp(reason_of(error))
 
 
-def _snoozed(tries: Tries, seconds: float, in_the_end: Decision) -> Decision:
-    return Snooze(seconds) if tries.snoozes < MAX_SNOOZES else in_the_end
+def _snoozed(
+    tries: Tries, seconds: float, in_the_end: Decision, most: int = MAX_SNOOZES
+) -> Decision:
+    return Snooze(seconds) if tries.snoozes < most else in_the_end
 
 
 def backoff(attempts: int, chance: float) -> float:

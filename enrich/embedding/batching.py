@@ -45,6 +45,10 @@ from enrich.vectors import Vector
 #: near then, and no request is larger than what the limit lets through at all.
 REQUEST_SECONDS = 10.0
 
+#: Where live logs have priority, a request of others takes this part of what their reserve leaves:
+#: it may be billed for more tokens than it was reckoned to have.
+PART_OF_ROOM = 2 / 3
+
 #: Bytes a token, roughly; what OpenAI's own check of a request's size assumes.
 BYTES_PER_TOKEN = 4
 
@@ -109,6 +113,11 @@ class Quota(Protocol):
     def pause(self, seconds: float) -> None: ...
     def correct(self, tokens: int, billed: int) -> None: ...
     def limits(self) -> tuple[int, int]: ...
+
+    def room_seconds(self) -> float:
+        """Seconds' worth of the limit of tokens that one request should take at most."""
+        ...
+
     def learn(self, limits: Limits) -> None: ...
 
 
@@ -190,7 +199,8 @@ class Batching:
             return MAX_REQUEST_BYTES
         # With few requests a minute each has to take more, or the tokens would never be used.
         seconds = max(REQUEST_SECONDS, min(2 * REQUEST_SECONDS, 60 / requests if requests else 0))
-        return min(MAX_REQUEST_BYTES, int(tokens * seconds / 60) * BYTES_PER_TOKEN)
+        seconds = min(seconds, PART_OF_ROOM * self._quota.room_seconds())
+        return min(MAX_REQUEST_BYTES, max(1, int(tokens * seconds / 60)) * BYTES_PER_TOKEN)
 
     def request(self, caller: Caller, texts: list[str]) -> Embedded:
         """Send one request; it is counted if it fails."""

@@ -170,6 +170,9 @@ class InMemoryQuota:
     def limits(self) -> tuple[int, int]:
         return 0, 0
 
+    def room_seconds(self) -> float:
+        return math.inf
+
     def learn(self, limits: Limits) -> None:
         """Nothing is bounded."""
 

@@ -1,7 +1,8 @@
 """One quota of requests and tokens a minute, shared by all workers of all hosts through Redis.
 
 Set by ENRICH_REQUESTS_PER_MINUTE and ENRICH_TOKENS_PER_MINUTE; where those are 0, learned from the
-provider's `x-ratelimit-*` headers. A pause that the provider asks for holds everybody.
+provider's `x-ratelimit-*` headers. A pause that the provider asks for holds everybody. Live logs go
+first (`Priority`): a backlog takes what they leave.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 
 import redis
 
-from enrich.ratelimit.gcra import MAX_WAIT_SECONDS, Permits
+from enrich.ratelimit.gcra import MAX_WAIT_SECONDS, Permits, Priority
 from enrich.redis_client import translated
 
 #: What may be taken at once after a rest: a tenth of a minute's worth.
@@ -40,6 +41,7 @@ class ApiQuota:
         *,
         requests_per_minute: int,
         tokens_per_minute: int,
+        priority: Priority = Priority.BACKGROUND,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._redis = connection
@@ -50,9 +52,10 @@ class ApiQuota:
         self._learned = prefix + "learned"
         self._permits = Permits(
             connection,
-            self._keys,
+            [*self._keys, prefix + "priority"],
             "the quota of requests",
             burst_seconds=BURST_SECONDS,
+            priority=priority,
             sleep=sleep,
         )
 
@@ -60,9 +63,19 @@ class ApiQuota:
         """Take a permit for a request of about so many tokens; the seconds that were waited for it.
 
         Raises:
-            RateLimited: no permit within `timeout` seconds; `retry_after` says when.
+            NoPermit: no permit within `timeout` seconds; `retry_after` says when.
         """
         return self._permits.acquire(self.limits, tokens, timeout)
+
+    def announce(self) -> None:
+        """Let others leave room before a caller with priority wants a permit: within the next two
+        minutes, or until it announces itself again."""
+        self._permits.announce(self.limits())
+
+    def room_seconds(self) -> float:
+        """How many seconds' worth of the limit of tokens a request should take at most; infinite
+        while nobody with priority was seen lately, and for these themselves."""
+        return self._permits.room_seconds()
 
     def pause(self, seconds: float) -> None:
         """Hold all workers, as the provider asked; a longer pause is never shortened."""

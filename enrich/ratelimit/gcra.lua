@@ -1,7 +1,8 @@
 -- Two buckets that refill evenly (generic cell rate algorithm), shared by all workers: one permit
 -- of the first and an amount of the second are taken, or neither. Answers 0, or milliseconds to wait.
--- KEYS: first bucket, second bucket, pause. ARGV: the first's limit a minute, the second's, the
--- amount, and how many milliseconds' worth may be taken at once when nothing was taken for long.
+-- KEYS: first bucket, second bucket, pause, notes of callers with priority. ARGV: the first's limit a
+-- minute, the second's, the amount, how many milliseconds' worth may be taken at once when nothing
+-- was taken for long, and 1 if the caller yields to those with priority.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + t[2] / 1000
 local pause = redis.call('PTTL', KEYS[3])
@@ -9,6 +10,11 @@ if pause > 0 then return pause end
 
 local burst = tonumber(ARGV[4])
 local wait = 0
+local reserve = {}
+if ARGV[5] == '1' then
+  reserve = redis.call('HMGET', KEYS[4], 'first', 'second', 'waits')
+  wait = math.max(0, (reserve[3] or now) - now)
+end
 local due = {}
 local costs = {{KEYS[1], tonumber(ARGV[1]), 1}, {KEYS[2], tonumber(ARGV[2]), tonumber(ARGV[3])}}
 for i, cost in ipairs(costs) do
@@ -16,7 +22,7 @@ for i, cost in ipairs(costs) do
     local takes = 60000 * cost[3] / cost[2]
     local at = math.max(tonumber(redis.call('GET', cost[1]) or 0), now)
     -- A request dearer than the burst is let through once the bucket is full.
-    wait = math.max(wait, at - now - math.max(burst - takes, 0))
+    wait = math.max(wait, at - now - math.max(burst - (reserve[i] or 0) - takes, 0))
     due[i] = {cost[1], at + takes}
   end
 end

@@ -13,7 +13,7 @@ from typing import TypeVar
 import redis
 from more_itertools import sliced
 
-from enrich.ratelimit.gcra import MAX_WAIT_SECONDS, Permits
+from enrich.ratelimit.gcra import MAX_WAIT_SECONDS, Permits, Priority
 
 T = TypeVar("T")
 
@@ -30,15 +30,17 @@ class WriteThrottle:
         prefix: str,
         per_second: int,
         sleep: Callable[[float], None] = time.sleep,
+        priority: Priority = Priority.BACKGROUND,
     ) -> None:
         self._per_second = per_second
         # Documents are the second bucket's; the first has no limit.
         keys = [f"{prefix}pace:{name}" for name in ("bodies", "documents")]
         self._permits = Permits(
             connection,
-            [*keys, f"{keys[0]}:pause"],
+            [*keys, f"{keys[0]}:pause", f"{prefix}pace:priority"],
             "the write throttle",
             burst_seconds=0,
+            priority=priority,
             sleep=sleep,
         )
 
@@ -46,7 +48,7 @@ class WriteThrottle:
         """Cut writes into batches, and give each when its permit is there.
 
         Raises:
-            RateLimited: all of them together would have been waited for longer than ten seconds;
+            NoPermit: all of them together would have been waited for longer than ten seconds;
                 what was given before stays done.
         """
         if not self._per_second:

@@ -79,6 +79,7 @@ class Budget:
         #: How long each turn is waited for.
         self.seconds = 0.0
         self.limit = 0, 0
+        self.room = math.inf
         self.pauses: list[float] = []
         self.learned: list[Limits] = []
         self.corrections: list[tuple[int, int]] = []
@@ -91,6 +92,9 @@ class Budget:
 
     def limits(self) -> tuple[int, int]:
         return self.limit
+
+    def room_seconds(self) -> float:
+        return self.room
 
     def pause(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -223,6 +227,23 @@ def test_a_request_takes_some_seconds_of_the_token_limit(
     desk.ask(texts)
     sizes = [sum(map(len, request)) for request in desk.embedder.requests]
     longest = max(map(len, texts))
+    assert all(most - longest < size <= max(most, longest) for size in sizes[:-1])
+
+
+@pytest.mark.parametrize(
+    ("tokens", "room", "most"),
+    # Two thirds of the room's worth, of four bytes a token; never more than without it.
+    [(60_000, 3.0, 8_000), (60_000, 0.5, 1_332), (60_000, 100.0, 40_000), (60, 0.5, 4)],
+)
+def test_requests_are_smaller_while_others_go_first(tokens: int, room: float, most: int) -> None:
+    desk = Desk()
+    desk.budget.limit = 0, tokens
+    desk.budget.room = room
+    texts = texts_of(60, 700)
+    desk.ask(texts)
+    assert {text for request in desk.embedder.requests for text in request} == set(texts)
+    longest = max(map(len, texts))
+    sizes = [sum(map(len, request)) for request in desk.embedder.requests]
     assert all(most - longest < size <= max(most, longest) for size in sizes[:-1])
 
 

@@ -20,6 +20,7 @@ from enrich.errors import (
     DEFAULT_PAUSE_SECONDS,
     AccessRefused,
     Halt,
+    NoPermit,
     NotHere,
     NotYet,
     RateLimited,
@@ -34,6 +35,7 @@ from tasks.retry import (
     MAX_PAUSE_SECONDS,
     MAX_RETRIES,
     MAX_SNOOZES,
+    MAX_SNOOZES_FOR_PERMITS,
     WAIT_HEADER,
     Decision,
     Drop,
@@ -100,6 +102,9 @@ TABLE: list[tuple[Exception, Tries, Decision]] = [
     (RateLimited("pause", 0.0), NONE, Snooze(0.0)),
     (RateLimited("pause"), NONE, Snooze(DEFAULT_PAUSE_SECONDS)),
     (RateLimited("pause", 12.0), SLEPT, GiveUp("pause")),
+    # Live logs may take all permits for hours: the run neither halts nor gives logs up meanwhile.
+    (NoPermit("none left", 12.0), SLEPT, Snooze(12.0)),
+    (NoPermit("none left", 12.0), Tries(snoozes=MAX_SNOOZES_FOR_PERMITS), GiveUp("none left")),
     (RateLimited("pause", 61.0), SLEPT, HaltRun("rate limited until 2026-11-01 12:01:01 UTC")),
     # What a worker can not hold or finish, it could not the next time.
     (WorkerLimit("it ran into MemoryError"), NONE, GiveUp("it ran into MemoryError")),
