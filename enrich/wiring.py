@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from enrich.log_store.interfaces import RunStore
     from enrich.ratelimit.api_quota import ApiQuota
     from enrich.ratelimit.gcra import Priority
+    from enrich.realtime.consumer import Consumer
 
 
 def build_ledger(settings: Settings) -> Ledger:
@@ -100,6 +101,61 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
             connections=(store, embedder, cache, ledger),
         )
     )
+
+
+def build_consumer(settings: Settings, alive: Callable[[], None]) -> Consumer:
+    """A consumer of messages, without its connection to Kafka.
+
+    Args:
+        alive: called again and again while it goes on.
+    """
+    from enrich.backfill.lease import this_process
+    from enrich.embedding.cache import VectorCache
+    from enrich.embedding.locations import VectorLocations
+    from enrich.enrichment.comparing import Comparing
+    from enrich.enrichment.enricher import Enricher
+    from enrich.enrichment.slow_indices import SlowIndices
+    from enrich.enrichment.write_trials import WriteTrials
+    from enrich.ledger import Ledger
+    from enrich.ratelimit.gcra import Priority
+    from enrich.ratelimit.write_throttle import WriteThrottle
+    from enrich.realtime.batch_work import BatchWork
+    from enrich.realtime.consumer import Consumer
+    from enrich.realtime.journal import ConsumerJournal
+    from enrich.realtime.messages import MessageReader
+    from enrich.redis_client import connect
+
+    redis = connect(settings.redis_url.get_secret_value())
+    cached = connect(settings.vector_cache_url)
+    store = build_store(settings)
+    ledger = Ledger(redis, settings.enrich_redis_prefix)
+    locations = VectorLocations(cached, settings)
+    quota = build_quota(redis, settings, priority=Priority.REALTIME)
+    resolver = resolver_of(
+        *(settings, store, ledger, quota, build_embedder(settings)),
+        VectorCache(cached, settings),
+        locations,
+    )
+    enricher = Enricher(
+        *(settings, store, resolver, ledger),
+        WriteThrottle(
+            redis,
+            settings.enrich_redis_prefix,
+            settings.enrich_write_pace,
+            priority=Priority.REALTIME,
+        ),
+        WriteTrials(store.engines, ledger.index_states, this_process()),
+        SlowIndices(),
+        ConsumerJournal(ledger, settings.consumer_group_id),
+    )
+    reader = MessageReader(
+        settings.log_schema,
+        id_fields=settings.kafka_id_fields,
+        project_fields=settings.kafka_project_fields,
+    )
+    comparing = Comparing(settings, store, locations, ledger, resolver)
+    work = BatchWork(settings, store, ledger, enricher, comparing)
+    return Consumer(settings, reader, work, ledger, quota.announce, alive)
 
 
 def build_quota(

@@ -264,6 +264,14 @@ def reindex(
     )
 
 
+@app.command(epilog="Example: python -m enrich consume")
+def consume() -> None:
+    """Give logs of a Kafka topic their vectors as they are produced, until it is stopped."""
+    from enrich.cli.consume import consume as begin
+
+    raise typer.Exit(begin(load_settings()))
+
+
 def _confirmed(question: str) -> bool:
     if not sys.stdin.isatty():
         screen.line(screen.err(), "bad", "there is no terminal to ask on: give --yes")

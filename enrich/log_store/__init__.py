@@ -2,7 +2,8 @@
 
 `connection` speaks to the server, `nodes` says which of several, `aws` what a request is signed
 with and `refusals` what an answer other than 2xx means. `paths` names indices to it, `pages`
-searches what is pending, `documents` reads and writes by reference, `stored_vectors` reads what
+searches what is pending, `documents` reads and writes by reference, `whereabouts` tells in which
+index a log is, `arrivals` puts logs in where no shipper does, `stored_vectors` reads what
 others reuse, `preflight` decides which indices may be written, `engines` whether their k-NN engine
 runs, `wholeness` whether a document would be written back whole, `write_probe` whether a vector
 would be taken, `templates` and `new_indices` are for indices to come (`series` knows how they will
@@ -14,6 +15,7 @@ only.
 
 from __future__ import annotations
 
+from enrich.log_store.arrivals import Arrival, Arrivals
 from enrich.log_store.backlog import Backlog, BacklogCounter
 from enrich.log_store.connection import Connection
 from enrich.log_store.documents import (
@@ -44,6 +46,7 @@ from enrich.log_store.stats import Stats
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.log_store.templates import Templates, index_template
 from enrich.log_store.version import SERVERLESS, Version, read_version
+from enrich.log_store.whereabouts import Whereabouts
 from enrich.log_store.wholeness import Trial, Wholeness
 from enrich.settings import Settings
 
@@ -54,6 +57,7 @@ __all__ = [
     "PASSING",
     "PIPELINE_MISSING",
     "Addition",
+    "Arrival",
     "Backlog",
     "Document",
     "Finder",
@@ -88,6 +92,8 @@ class LogStore:
         self.finder = Finder(self.connection, scope, queries)
         self.reusable = ReusableVectors(scope, queries, settings)
         self.documents = Documents(self.connection)
+        self.whereabouts = Whereabouts(self.connection, self.documents)
+        self.arrivals = Arrivals(self.connection, self.documents, settings.embedding_dimensions)
         self.stored_vectors = StoredVectors(
             self.connection, settings.embedding_dimensions, queries.schema
         )

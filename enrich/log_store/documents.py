@@ -199,6 +199,30 @@ class Documents:
         except RecursionError:
             return [self._unread(references[0], "source_too_deep")]
 
+    def present(self, places: Sequence[LogLocation]) -> list[bool]:
+        """Whether there is a document at each address, seen by a refresh or not."""
+        if not places:
+            return []
+        wanted = {"docs": [{**address(place), "_source": False} for place in places]}
+        got = self._connection.ask(_Mget, "POST", "/_mget", wanted).docs
+        if len(got) != len(places):
+            raise TransientError("OpenSearch's answer has another number of documents")
+        return [one.found and one.error is None for one in got]
+
+    def create(self, rows: Sequence[bytes]) -> list[str]:
+        """Create documents that are not there, from the lines of a bulk; for each "" if it is there
+        now, else the type of its error."""
+        answer = self._connection.ask(
+            _Bulk, "POST", "/_bulk", b"\n".join(rows) + b"\n", self._bulk_params
+        )
+        if 2 * len(answer.items) != len(rows):
+            raise TransientError("OpenSearch's bulk answer has another number of items")
+        items = [item for each in answer.items for item in each.values()]
+        return [
+            "" if item.status in (200, 201, 409) else str((item.error or {}).get("type", "unknown"))
+            for item in items
+        ]
+
     def _unread(self, reference: Reference, failure: str) -> Document:
         """A document whose source cannot be read: where it is, at which version, and why not."""
         wanted = {"docs": [{**address(reference), "_source": False}]}

@@ -1,0 +1,381 @@
+"""Kafka as the consumer sees it: the only importer of confluent_kafka.
+
+The client's options are decided here, and its errors become ours.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Protocol, cast
+
+from enrich.errors import AccessRefused, EnrichError, Halt, ServerUnavailable, SettingsError
+from enrich.ledger.realtime import Partition
+from enrich.realtime.consumer import Message
+from enrich.realtime.settling import Place
+from enrich.settings import Settings
+
+try:
+    from confluent_kafka import (
+        Consumer,
+        KafkaError,
+        KafkaException,
+        TopicCollection,
+        TopicPartition,
+    )
+    from confluent_kafka.admin import AdminClient
+except ImportError:
+    raise SettingsError(
+        "confluent-kafka is not installed: `pip install 'enrich-logs[kafka]'`, or in a checkout "
+        "`pip install -r requirements-extras.lock`"
+    ) from None
+
+log = logging.getLogger(__name__)
+
+#: Seconds for one question to the brokers.
+TIMEOUT_SECONDS = 10.0
+
+#: Seconds between two polls after which a consumer counts as hanging. Polling goes on whatever a
+#: batch waits for, so that only a batch which is waited for when a partition is given up counts.
+MAX_POLL_SECONDS = 300
+
+#: Bounds of what the client has read ahead, in all, in kilobytes.
+QUEUED_KILOBYTES = 32 * 1024
+
+_UNREACHABLE = frozenset(
+    {
+        *(KafkaError._ALL_BROKERS_DOWN, KafkaError._TRANSPORT, KafkaError._RESOLVE),
+        *(KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError.REQUEST_TIMED_OUT),
+        *(KafkaError.BROKER_NOT_AVAILABLE, KafkaError.LEADER_NOT_AVAILABLE),
+        *(KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS),
+    }
+)
+_LOGIN = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED})
+_RIGHTS = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "may not read the topic: give it Read and Describe",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: (
+        "may not use the group CONSUMER_GROUP_ID: give it Read on the group"
+    ),
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "may not use the cluster",
+}
+_NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
+#: The group has changed meanwhile; the next assignment says what this consumer has.
+_REBALANCING = frozenset(
+    {
+        *(KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID),
+        *(KafkaError.REBALANCE_IN_PROGRESS, KafkaError._ASSIGNMENT_LOST, KafkaError._STATE),
+        *(KafkaError.FENCED_INSTANCE_ID, KafkaError._NO_OFFSET, KafkaError.STALE_MEMBER_EPOCH),
+        KafkaError.FENCED_MEMBER_EPOCH,
+    }
+)
+
+
+class Group(Protocol):
+    """What is told when partitions come and go; called while `Broker.consume` is."""
+
+    def assigned(self, partitions: Mapping[Partition, int | None]) -> None:
+        """These are ours from now on, each with the offset that is committed, if any."""
+        ...
+
+    def revoked(self, places: Collection[Place]) -> None:
+        """These are to be given up; what is committed until this returns still counts."""
+        ...
+
+    def lost(self, places: Collection[Place]) -> None:
+        """These belong to others already; nothing may be committed."""
+        ...
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """The options that all clients of these settings share: brokers and security.
+
+    Raises SettingsError: no brokers are named.
+    """
+    if not settings.kafka_bootstrap_servers:
+        raise SettingsError(
+            "KAFKA_BOOTSTRAP_SERVERS is not set: name the brokers, host:port, in the environment "
+            "or in .env"
+        )
+    options: dict[str, Any] = {
+        "bootstrap.servers": settings.kafka_bootstrap_servers,
+        "security.protocol": settings.kafka_security_protocol,
+        "client.id": "enrich",
+        "allow.auto.create.topics": False,
+        # Topics and partitions that are made later are found within this time.
+        "topic.metadata.refresh.interval.ms": 30_000,
+        "reconnect.backoff.max.ms": 5_000,
+        # What it has to say comes by error_cb.
+        "log_level": 2,
+    }
+    given = {
+        "ssl.ca.location": settings.kafka_ssl_ca_location,
+        "ssl.certificate.location": settings.kafka_ssl_certificate_location,
+        "ssl.key.location": settings.kafka_ssl_key_location,
+        "ssl.key.password": settings.kafka_ssl_key_password.get_secret_value(),
+        "sasl.mechanism": settings.kafka_sasl_mechanism,
+        "sasl.username": settings.kafka_sasl_username,
+        "sasl.password": settings.kafka_sasl_password.get_secret_value(),
+    }
+    if settings.kafka_sasl_mechanism == "OAUTHBEARER":
+        given |= {
+            "sasl.oauthbearer.method": "oidc",
+            "sasl.oauthbearer.token.endpoint.url": settings.kafka_oauth_token_url,
+            "sasl.oauthbearer.client.id": settings.kafka_oauth_client_id,
+            "sasl.oauthbearer.client.secret": settings.kafka_oauth_client_secret.get_secret_value(),
+            "sasl.oauthbearer.scope": settings.kafka_oauth_scope,
+            "https.ca.location": settings.kafka_ssl_ca_location,
+        }
+    return options | {name: value for name, value in given.items() if value}
+
+
+def consumer_options(settings: Settings) -> dict[str, Any]:
+    """The options of the consumer: nothing is committed by itself, nothing is taken for done."""
+    options = client_options(settings) | {
+        "group.id": settings.consumer_group_id,
+        "group.protocol": settings.kafka_group_protocol,
+        "auto.offset.reset": settings.kafka_auto_offset_reset,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "max.poll.interval.ms": MAX_POLL_SECONDS * 1000,
+        "isolation.level": "read_committed",
+        "queued.max.messages.kbytes": QUEUED_KILOBYTES,
+        "fetch.queue.backoff.ms": 50,
+    }
+    if settings.kafka_group_protocol == "classic":
+        options["partition.assignment.strategy"] = "cooperative-sticky"
+    return options | dict(settings.kafka_options)
+
+
+class Broker:
+    """A consumer of a group; used by one thread."""
+
+    def __init__(self, settings: Settings, group: Group) -> None:
+        """Raises SettingsError: the client does not take its options."""
+        self._settings = settings
+        self._group = group
+        self._who = (
+            f"KAFKA_SASL_USERNAME {settings.kafka_sasl_username}"
+            if settings.kafka_sasl_username
+            else "this client"
+        )
+        self._topics = list(settings.kafka_topic)
+        #: The last trouble with the connection that was told; "" while there is none.
+        self.trouble = ""
+        self._refusal: EnrichError | None = None
+        self._lock = threading.Lock()
+        try:
+            self._client = Consumer(
+                consumer_options(settings) | {"error_cb": self._note_trouble}, logger=_Silent()
+            )
+            self._admin = AdminClient(client_options(settings) | {"error_cb": self._note_trouble})
+        except (KafkaException, ValueError, TypeError) as error:
+            raise SettingsError(
+                f"the client of Kafka refuses its options: {_told(error)}"
+            ) from None
+
+    # -- at the start
+
+    def look(self) -> list[str]:
+        """See that the brokers answer and the topics are there; the topics that are not.
+
+        Raises:
+            ServerUnavailable: no broker answers.
+            AccessRefused: login, certificate or rights are refused.
+        """
+        try:
+            known = self._admin.list_topics(timeout=TIMEOUT_SECONDS).topics
+            missing = []
+            for topic in self._topics:
+                found = known.get(topic) or self._admin.list_topics(
+                    topic, timeout=TIMEOUT_SECONDS
+                ).topics.get(topic)
+                if found is None or found.error is not None:
+                    error = found.error if found is not None else None
+                    if error is not None and error.code() not in _NO_TOPIC:
+                        raise self.named(error)
+                    missing.append(topic)
+        except KafkaException as error:
+            raise self._refusal or self.named(error.args[0]) from None
+        return missing
+
+    def join(self) -> None:
+        """Become a member of the group."""
+        self._client.subscribe(
+            self._topics,
+            on_assign=self._on_assign,
+            on_revoke=self._on_revoke,
+            on_lost=self._on_lost,
+        )
+
+    # -- polling
+
+    def consume(self, most: int, seconds: float) -> Sequence[Message]:
+        """Messages, and errors in their place; calls the group's methods on the way.
+
+        Raises Halt, AccessRefused: Kafka refuses this consumer.
+        """
+        if (refusal := self._refusal) is not None:
+            self._refusal = None
+            raise refusal
+        try:
+            return cast(Sequence[Message], self._client.consume(most, seconds))
+        except KafkaException as error:
+            raise self.named(error.args[0]) from None
+
+    def pause(self, places: Iterable[Place]) -> None:
+        self._client.pause([TopicPartition(*place) for place in places])
+
+    def resume(self, places: Iterable[Place]) -> None:
+        self._client.resume([TopicPartition(*place) for place in places])
+
+    def commit(self, offsets: Mapping[Place, int]) -> bool:
+        """Commit offsets; whether that was done. It is not while partitions change hands."""
+        wanted = [TopicPartition(*place, offset) for place, offset in offsets.items()]
+        try:
+            answered = self._client.commit(offsets=wanted, asynchronous=False)
+        except KafkaException as error:
+            code = error.args[0].code()
+            if code not in _REBALANCING and code not in _UNREACHABLE:
+                raise self.named(error.args[0]) from None
+            log.info("offsets were not committed: %s", error.args[0].name())
+            return False
+        return all(one.error is None for one in answered or ())
+
+    def end_of(self, place: Place) -> int | None:
+        """The offset that the partition's next message will have, as far as it was told."""
+        try:
+            _, high = self._client.get_watermark_offsets(TopicPartition(*place), cached=True)
+        except KafkaException:
+            return None
+        return high if high >= 0 else None
+
+    def begin_of(self, place: Place) -> int | None:
+        """The partition's oldest offset, as far as it was told."""
+        try:
+            low, _ = self._client.get_watermark_offsets(TopicPartition(*place), cached=True)
+        except KafkaException:
+            return None
+        return low if low >= 0 else None
+
+    def topic_id(self, topic: str) -> str:
+        """Kafka's own id of a topic, "" where it is not told."""
+        return self._topic_ids([topic])[topic]
+
+    def note(self, error: Any) -> None:
+        """An error that came in place of a message.
+
+        Raises Halt, AccessRefused: nothing can go on.
+        """
+        named = self.named(error)
+        if error.fatal() or isinstance(named, AccessRefused):
+            raise named
+        self._note_trouble(error)
+
+    def try_again(self) -> None:
+        """See whether trouble is over."""
+        try:
+            self._admin.list_topics(timeout=1.0)
+        except KafkaException:
+            return
+        self.trouble = ""
+
+    def close(self) -> None:
+        """Give up all partitions and leave the group."""
+        self._client.close()
+
+    # -- the group
+
+    def _on_assign(self, client: Any, partitions: Sequence[Any]) -> None:
+        committed: dict[Place, int | None] = {}
+        try:
+            for one in client.committed(partitions, timeout=TIMEOUT_SECONDS):
+                committed[one.topic, one.partition] = one.offset if one.offset >= 0 else None
+        except KafkaException as error:
+            log.info("committed offsets are not known yet: %s", error.args[0].name())
+        ids = self._topic_ids(sorted({one.topic for one in partitions}))
+        self._group.assigned(
+            {
+                Partition(one.topic, ids[one.topic], one.partition): committed.get(
+                    (one.topic, one.partition)
+                )
+                for one in partitions
+            }
+        )
+
+    def _on_revoke(self, client: Any, partitions: Sequence[Any]) -> None:
+        self._group.revoked([(one.topic, one.partition) for one in partitions])
+
+    def _on_lost(self, client: Any, partitions: Sequence[Any]) -> None:
+        self._group.lost([(one.topic, one.partition) for one in partitions])
+
+    def _topic_ids(self, topics: Sequence[str]) -> dict[str, str]:
+        """Kafka's own ids, which tell a topic that was made anew from the old one; "" where they
+        are not told."""
+        found = dict.fromkeys(topics, "")
+        try:
+            answers = self._admin.describe_topics(
+                TopicCollection(list(topics)), request_timeout=TIMEOUT_SECONDS
+            )
+        except (KafkaException, ValueError):
+            return found
+        for topic, answer in answers.items():
+            try:
+                found[topic] = str(answer.result().topic_id)
+            except KafkaException as error:
+                log.info("the id of topic %s is not known: %s", topic, error.args[0].name())
+        return found
+
+    # -- errors
+
+    def named(self, error: Any) -> EnrichError:
+        """An error of the client in our words."""
+        code, servers = error.code(), self._settings.kafka_bootstrap_servers
+        where = f"Kafka at {servers}"
+        if code in _RIGHTS:
+            return AccessRefused(f"{where}: {self._who} {_RIGHTS[code]}")
+        if code in _LOGIN:
+            return AccessRefused(
+                f"{where} refused the login: check KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and "
+                "KAFKA_SASL_PASSWORD, or the KAFKA_OAUTH_ settings"
+            )
+        if code == KafkaError._SSL:
+            return AccessRefused(
+                f"{where}: the TLS connection was refused; check KAFKA_SSL_CA_LOCATION, the "
+                "brokers' certificate and, where they ask for one, KAFKA_SSL_CERTIFICATE_LOCATION"
+            )
+        if code == KafkaError.UNSUPPORTED_VERSION or code == KafkaError._UNSUPPORTED_FEATURE:
+            return Halt(
+                f"{where} does not know KAFKA_GROUP_PROTOCOL="
+                f"{self._settings.kafka_group_protocol}: brokers of 4.0 know `consumer`"
+            )
+        if code in _NO_TOPIC:
+            return Halt(f"{where} has no topic of KAFKA_TOPIC={','.join(self._topics)}")
+        if code in _UNREACHABLE:
+            return ServerUnavailable(
+                f"{where} cannot be reached: check KAFKA_BOOTSTRAP_SERVERS, "
+                "KAFKA_SECURITY_PROTOCOL and that it runs"
+            )
+        return Halt(f"{where} refuses the consumer ({error.name()})")
+
+    def _note_trouble(self, error: Any) -> None:
+        """Called by the client for what concerns no single message; it goes on by itself."""
+        named = self.named(error)
+        with self._lock:
+            if isinstance(named, AccessRefused) or error.fatal():
+                self._refusal = named
+            known, self.trouble = self.trouble, str(named)
+        if known != str(named):
+            log.warning("%s; waiting for it", named)
+
+
+class _Silent(logging.Logger):
+    """The client's own lines name addresses and say nothing that error_cb does not."""
+
+    def __init__(self) -> None:
+        super().__init__("confluent_kafka", logging.CRITICAL + 1)
+
+
+def _told(error: Exception) -> str:
+    first = error.args[0] if error.args else error
+    return str(first.str() if isinstance(first, KafkaError) else first)

@@ -1,0 +1,155 @@
+"""What was read of each partition, in its order, and how far all of it has an outcome. Pure.
+
+A partition's offset may be committed up to the first message that has none yet, and no further:
+whatever follows is delivered again after a crash.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from enrich.ledger.realtime import Partition, Portion
+from enrich.realtime.messages import WantedLog
+
+
+@dataclass(slots=True, eq=False)
+class Entry:
+    """A wanted log on its way."""
+
+    #: None once it is through, since others of its partition may be waited for.
+    log: WantedLog | None
+    offset: int
+    #: When it was read, by the consumer's clock.
+    read_at: float
+    #: Name of a count in the ledger, "" while it is open; and why, where that is a reason.
+    outcome: str = ""
+    reason: str = ""
+    #: Seconds from the log's time to its vector, if it was given one.
+    latency: float | None = None
+    #: Whether its partition was given up meanwhile.
+    dropped: bool = False
+
+    def end(self, outcome: str, reason: str = "", latency: float | None = None) -> None:
+        self.outcome, self.reason, self.latency = outcome, reason, latency
+        self.log = None
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+        return len(self.log.source) if self.log is not None else 0
+
+    @property
+    def is_open(self) -> bool:
+        return not self.outcome and not self.dropped
+
+    @property
+    def first(self) -> int:
+        return self.offset
+
+    @property
+    def last(self) -> int:
+        return self.offset
+
+
+@dataclass(slots=True, eq=False)
+class Others:
+    """Messages in a row that are no wanted logs and came to the same end."""
+
+    first: int
+    last: int
+    outcome: str
+    reason: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Track:
+    """One partition that is assigned to this consumer."""
+
+    partition: Partition
+    #: The offset that is read next: the committed one at first, None if there is none.
+    next: int | None = None
+    #: Whether a message was read.
+    begun: bool = False
+    #: What was read and is not settled yet.
+    pending: deque[Entry | Others] = field(default_factory=deque)
+    #: What the ledger was found to have counted; see `Portion.expected`.
+    counted: int | None = None
+    #: Whether that was looked up.
+    is_known: bool = False
+    #: Up to which offset everything is settled, and up to which that is committed.
+    settled: int | None = None
+    committed: int | None = None
+
+    def begins_anew(self, offset: int) -> bool:
+        """Whether a message lies before what was read: its topic was made anew, or truncated."""
+        return self.begun and self.next is not None and offset < self.next
+
+    def gap_before(self, offset: int) -> int | None:
+        """The offset from which on messages are missing before the first one, if any are."""
+        if not self.begun and self.next is not None and offset > self.next:
+            return self.next
+        return None
+
+    def read(self, offset: int) -> None:
+        self.next, self.begun = offset + 1, True
+
+    def add_other(self, offset: int, outcome: str, reason: str = "") -> None:
+        last = self.pending[-1] if self.pending else None
+        if (
+            isinstance(last, Others)
+            and last.last + 1 == offset
+            and last.outcome == outcome
+            and last.reason == reason
+        ):
+            last.last = offset
+        else:
+            self.pending.append(Others(offset, offset, outcome, reason))
+
+    def through(self) -> list[Entry | Others]:
+        """What is through, from the first that is not settled on."""
+        done: list[Entry | Others] = []
+        for one in self.pending:
+            if not one.outcome:
+                break
+            done.append(one)
+        return done
+
+    def settle(self, upto: int) -> None:
+        """Forget what lies before an offset."""
+        while self.pending and self.pending[0].last < upto:
+            self.pending.popleft()
+        self.settled = upto
+
+    def drop(self) -> None:
+        """Its partition was given up: nothing of it concerns this consumer any more."""
+        for one in self.pending:
+            if isinstance(one, Entry):
+                one.dropped = True
+        self.pending.clear()
+
+    def has_through(self) -> bool:
+        return bool(self.pending and self.pending[0].outcome)
+
+
+def portion_of(track: Track, done: Sequence[Entry | Others], beyond: int | None) -> Portion:
+    """What is through of a partition, without what lies before an offset; not empty."""
+    counts: Counter[str] = Counter()
+    latencies = []
+    for one in done:
+        first = one.first if beyond is None else max(one.first, beyond)
+        number = one.last + 1 - first
+        if number > 0:
+            counts[one.outcome] += number
+            if one.reason:
+                counts[f"{one.outcome}|{one.reason}"] += number
+            if isinstance(one, Entry) and one.latency is not None:
+                latencies.append(one.latency)
+    return Portion(
+        partition=track.partition,
+        expected=beyond,
+        upto=done[-1].last + 1,
+        counts=counts,
+        latencies=latencies,
+    )
