@@ -186,16 +186,26 @@ def resolver_of(
     embedder: Embedder,
     cache: Cache,
     locations: Locations,
+    priority: Priority | None = None,
 ) -> Resolver:
-    """A resolver that works with these."""
+    """A resolver that works with these.
+
+    Args:
+        priority: of the caller, the same as of `quota`; that of a backlog if None.
+    """
     from enrich.embedding.api_key import ApiKey
     from enrich.embedding.batching import Batching
     from enrich.embedding.budget import Budget
     from enrich.embedding.cache import space
     from enrich.embedding.endpoint import Endpoint
     from enrich.embedding.limits import EndpointLimits, SharedLimits
-    from enrich.embedding.resolver import Resolver
+    from enrich.embedding.resolver import (
+        MAX_REALTIME_WAIT_SECONDS,
+        MAX_WAIT_SECONDS,
+        Resolver,
+    )
     from enrich.enrichment.stored_vectors import VectorsOfLogs
+    from enrich.ratelimit.gcra import Priority
     from enrich.settings import rewrite_of
 
     of_space = space(settings)
@@ -234,4 +244,7 @@ def resolver_of(
         ),
         usd_per_million_tokens=settings.price_per_million_tokens,
         masks=bool(settings.enrich_mask),
+        max_wait_seconds=(
+            MAX_REALTIME_WAIT_SECONDS if priority is Priority.REALTIME else MAX_WAIT_SECONDS
+        ),
     )

@@ -11,7 +11,7 @@ counted, whether it brought anything or not.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -83,6 +83,8 @@ class Results:
     #: Texts for which the API sent numbers that are no vector, or that failed in a way that passes;
     #: another time may bring one.
     invalid: set[str] = field(default_factory=set)
+    #: Of the vectors, those that came from elsewhere while a permit was waited for.
+    known: set[str] = field(default_factory=set)
     #: Why some of these have none, in sentences.
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -162,17 +164,19 @@ class Batching:
         texts: Mapping[str, str],
         caller: Caller,
         keep: Callable[[dict[str, Vector]], None],
+        known: Callable[[Sequence[str]], Mapping[str, Vector]] = lambda fingerprints: {},
     ) -> Results:
         """Get the vectors of texts by fingerprint.
 
         Args:
             keep: called with the vectors of each request at once, before anything else can fail,
                 so that what was paid for is never paid for again.
+            known: asked after a wait for a permit: vectors that somebody else got meanwhile.
 
         Raises:
             Halt, RateLimited, TransientError: from the API; vectors got before were kept.
         """
-        call = _Call(self, caller, keep)
+        call = _Call(self, caller, keep, known)
         call.embed(texts)
         if call.results.invalid:
             caller.meter.count(errors=len(call.results.invalid))
@@ -186,6 +190,10 @@ class Batching:
     def acquire(self, texts: Iterable[str], timeout: float) -> float:
         """Take a permit for a request of these texts; the seconds waited for it."""
         return self._quota.acquire(self._tokens(texts), timeout)
+
+    def give_back(self, texts: Iterable[str]) -> None:
+        """Return the tokens of texts that a permit was taken for and that are not sent."""
+        self._quota.correct(self._tokens(texts), 0)
 
     def _tokens(self, texts: Iterable[str]) -> int:
         """Of a request, roughly."""
@@ -243,9 +251,14 @@ class _Call:
     """One call of `embed`."""
 
     def __init__(
-        self, batching: Batching, caller: Caller, keep: Callable[[dict[str, Vector]], None]
+        self,
+        batching: Batching,
+        caller: Caller,
+        keep: Callable[[dict[str, Vector]], None],
+        known: Callable[[Sequence[str]], Mapping[str, Vector]],
     ) -> None:
         self.results = Results()
+        self._known = known
         self._batching = batching
         self._caller = caller
         self._keep = keep
@@ -326,8 +339,13 @@ class _Call:
 
     def _send(self, batch: Texts) -> EnrichError | None:
         """One request; the error, if one of its texts may be the reason for it."""
+        waited = self._batching.acquire([text for _, text in batch], self._timeout)
+        self._timeout -= waited
+        if waited:
+            self._leave_out_known(batch)
         texts = [text for _, text in batch]
-        self._timeout -= self._batching.acquire(texts, self._timeout)
+        if not texts:
+            return None
         try:
             answer = self._batching.request(self._caller, texts)
         except RateLimited:
@@ -356,6 +374,15 @@ class _Call:
         if len(batch) >= self._batching.suspected_inputs:
             self._batching.suspected_inputs = 0
         return None
+
+    def _leave_out_known(self, batch: Texts) -> None:
+        """Take out of a batch what others, who go first, got while its permit was waited for."""
+        known = self._known([fingerprint for fingerprint, _ in batch])
+        if known:
+            self._batching.give_back([text for fingerprint, text in batch if fingerprint in known])
+            batch[:] = [one for one in batch if one[0] not in known]
+            self.results.vectors.update(known)
+            self.results.known.update(known)
 
     # -- a text by itself
 

@@ -5,7 +5,9 @@ pays, and nothing of runs, documents or tasks. A stored vector is believed withi
 own it is, or where its digest shows that the API gave it; then it may serve everybody.
 
 Two callers that meet the same new text at once agree through a lease in the cache which of them
-asks; the other waits for what it gets, in one place and within a bound.
+asks; the other waits for what it gets, in one place and within a bound. Who has priority waits
+shortly, since the other may be waiting for a permit; it asks itself then, and the other, once it
+has its permit, no longer does.
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 #: How long a text that another caller is embedding is waited for.
 MAX_WAIT_SECONDS = 10.0
+#: The same for callers with priority: the other may be waiting for a permit behind them.
+MAX_REALTIME_WAIT_SECONDS = 0.5
 LEASE_SECONDS = 30.0
 
 #: Between two looks at the cache meanwhile, in seconds: the first and the longest. A caller of the
@@ -142,12 +146,14 @@ class Resolver:
         key: ApiKey,
         usd_per_million_tokens: float,
         masks: bool = False,
+        max_wait_seconds: float = MAX_WAIT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], object] | None = None,
     ) -> None:
         """
         Args:
             masks: whether texts come masked, so that masked places are counted.
+            max_wait_seconds: how long a text that another caller is embedding is waited for.
             clock: seconds.
             wait: waits for so many seconds, or until a caller of this process is through.
         """
@@ -159,6 +165,7 @@ class Resolver:
         self._key = key
         self._price = usd_per_million_tokens
         self._masks = masks
+        self._max_wait = max_wait_seconds
         self._clock = clock
         self._through = threading.Condition()
         self._wait = wait or self._until_another_is_through
@@ -289,7 +296,7 @@ class Resolver:
     ) -> dict[str, Resolved]:
         """Embed texts, except those that another caller is embedding: these are waited for."""
         results: dict[str, Resolved] = {}
-        until = self._clock() + MAX_WAIT_SECONDS
+        until = self._clock() + self._max_wait
         pause = FIRST_PAUSE
         while texts:
             mine = self._cache.lease(sorted(texts), owner, LEASE_SECONDS)
@@ -318,14 +325,17 @@ class Resolver:
 
         try:
             with self._key.in_use():
-                found = self._batching.embed(texts, caller, keep)
+                found = self._batching.embed(texts, caller, keep, self._cache.get)
         finally:
             self._cache.release(texts, owner)
             with self._through:
                 self._through.notify_all()
         return {
             **{
-                each: Resolved(vector=vector, source=Source.EMBEDDED)
+                each: Resolved(
+                    vector=vector,
+                    source=Source.CACHED if each in found.known else Source.EMBEDDED,
+                )
                 for each, vector in found.vectors.items()
             },
             **{each: Resolved(failure=code) for each, code in found.refused.items()},

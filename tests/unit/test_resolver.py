@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enrich.embedding.api_key import ApiKey
-from enrich.embedding.batching import HARMLESS_TEXT, Batching
+from enrich.embedding.batching import BYTES_PER_TOKEN, HARMLESS_TEXT, Batching
 from enrich.embedding.budget import USED_UP, Budget, share_used_up
 from enrich.embedding.client import Embedded
 from enrich.embedding.in_memory import (
@@ -31,6 +31,7 @@ from enrich.embedding.locations import VectorLocation
 from enrich.embedding.resolver import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
+    MAX_REALTIME_WAIT_SECONDS,
     MAX_WAIT_SECONDS,
     Resolution,
     Resolver,
@@ -467,6 +468,49 @@ def test_a_text_that_came_soon_is_seen_soon(came: float) -> None:
     desk.resolver._wait = until
     assert sources(desk.resolve(wanted(TEXTS[0]))) == [Source.CACHED]
     assert desk.now <= min(2 * came, came + LONGEST_PAUSE) + FIRST_PAUSE + 1e-9
+
+
+def test_who_goes_first_waits_shortly_for_one_who_waits_for_a_permit() -> None:
+    desk = Desk(max_wait_seconds=MAX_REALTIME_WAIT_SECONDS)
+    desk.cache.lease([fingerprint(TEXTS[0])], "backlog", 60)
+    assert sources(desk.resolve(wanted(TEXTS[0]))) == [Source.EMBEDDED]
+    assert sum(desk.waits) <= MAX_REALTIME_WAIT_SECONDS + LONGEST_PAUSE
+
+
+def test_what_others_got_while_a_permit_was_waited_for_is_not_sent() -> None:
+    class Behind(InMemoryQuota):
+        """Somebody who goes first embeds the first text meanwhile."""
+
+        corrections: ClassVar[list[tuple[int, int]]] = []
+
+        def acquire(self, tokens: int, timeout: float = 0.0) -> float:
+            desk.cache.put({fingerprint(TEXTS[0]): vector_of(TEXTS[0])})
+            return 3.0
+
+        def correct(self, tokens: int, billed: int) -> None:
+            self.corrections.append((tokens, billed))
+
+    desk = Desk()
+    desk.resolver._batching = Batching(desk.endpoint, Behind())
+    resolution = desk.resolve(wanted(TEXTS[0]), wanted(TEXTS[1]))
+    assert sources(resolution) == [Source.CACHED, Source.EMBEDDED]
+    assert desk.endpoint.embedded == {TEXTS[1]: 1}
+    assert resolution.paid["api_inputs"] == 1
+    # The permit was for both.
+    assert Behind.corrections[0] == (len(TEXTS[0]) // BYTES_PER_TOKEN + 1, 0)
+    again = desk.resolve(wanted(TEXTS[2]), wanted(TEXTS[0]))
+    assert sources(again) == [Source.EMBEDDED, Source.CACHED]
+
+    # Where all of it is known, nothing is asked for.
+    class Late(Behind):
+        def acquire(self, tokens: int, timeout: float = 0.0) -> float:
+            desk.cache.put({fingerprint(each): vector_of(each) for each in ("d", "e")})
+            return 3.0
+
+    desk.resolver._batching = Batching(desk.endpoint, Late())
+    before = desk.endpoint.requests
+    assert sources(desk.resolve(wanted("d"), wanted("e"))) == [Source.CACHED, Source.CACHED]
+    assert desk.endpoint.requests == before
 
 
 def test_at_the_bound_nobody_waits_any_more() -> None:
