@@ -135,6 +135,7 @@ def build_consumer(settings: Settings, alive: Callable[[], None]) -> Consumer:
         *(settings, store, ledger, quota, build_embedder(settings)),
         VectorCache(cached, settings),
         locations,
+        Priority.REALTIME,
     )
     enricher = Enricher(
         *(settings, store, resolver, ledger),
