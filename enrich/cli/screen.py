@@ -197,5 +197,5 @@ def few(names: Sequence[str]) -> str:
 
 def plural(count: int, noun: str) -> str:
     """A count and its noun: "1 index", "2,000 logs"."""
-    many = {"index": "indices", "process": "processes"}.get(noun, f"{noun}s")
+    many = {"index": "indices", "process": "processes", "batch": "batches"}.get(noun, f"{noun}s")
     return f"{count:,} {noun if count == 1 else many}"

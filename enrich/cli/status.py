@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from rich.console import Console
 
 from enrich import wiring
-from enrich.cli import screen
+from enrich.cli import realtime_section, screen
 from enrich.cli.screen import plural
 from enrich.models import RunRecord
 from enrich.settings import Settings
@@ -85,6 +85,8 @@ def _print(console: Console, status: Status, settings: Settings) -> None:
         for limits in status.endpoint_limits.values():
             screen.facts(console, f"the embeddings API takes {limits.told()}, as was found lately")
         _print_active(console, status)
+        for group in status.realtime:
+            realtime_section.show(console, group)
     if status.backlog is not None:
         _print_backlog(console, status.backlog)
     if status.last_runs:

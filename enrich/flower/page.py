@@ -20,6 +20,7 @@ from tornado import web
 from tornado.template import Loader, Template
 
 from enrich.models import Outcome, RunRecord
+from enrich.status import realtime
 from enrich.status.durations import span
 from enrich.status.health import Health, as_json, health_of, told, unsaid
 from enrich.status.reader import StatusReader
@@ -30,6 +31,7 @@ REFRESH_SECONDS = 10
 
 #: More rows than this help nobody; `python -m enrich status` has all of them.
 INDICES_SHOWN = 100
+PARTITIONS_SHOWN = 50
 
 _threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="enrichment")
 
@@ -39,6 +41,8 @@ class View:
     """The status as the page words it."""
 
     status: Status
+
+    partitions_shown = PARTITIONS_SHOWN
 
     @cached_property
     def health(self) -> Health:
@@ -159,7 +163,9 @@ class EnrichmentPage(_Handler):
             # As a header, since Flower's base template leaves no room in <head> for a <meta>.
             self.set_header("Refresh", str(REFRESH_SECONDS))
         self.set_header("Cache-Control", "no-store")
-        self.render("enrichment.html", view=View(status), status=status, span=span)
+        self.render(
+            "enrichment.html", view=View(status), status=status, span=span, realtime=realtime
+        )
 
 
 class EnrichmentJson(_Handler):

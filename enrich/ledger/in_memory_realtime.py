@@ -85,7 +85,7 @@ class RealtimeMoves:
         for one in json.loads(told):
             stored = text(memory.hget(partitions, one["name"]) or b"")
             _, moved, committed = stored.split(" ", 3)[:3] if stored else ("", "", "")
-            if one["done"] or committed != one["committed"]:
+            if one["done"] or doing == "paused" or committed != one["committed"]:
                 moved = str(now)
             told_of = f"{now} {moved} {one['committed']} {one['note']}"
             memory.hset(partitions, one["name"], told_of)

@@ -20,12 +20,13 @@ redis.call('HSET', consumers, consumer,
   table.concat({time, time + number(ARGV[5]), doing_since, doing, ARGV[3]}, ' '))
 redis.call('PEXPIRE', consumers, number(ARGV[5]) + number(ARGV[6]))
 
--- A partition moves where its committed offset does; one with nothing left needs not move.
+-- A partition moves where its committed offset does. One with nothing left has no reason to, nor one
+-- whose consumer is paused and says why.
 local partitions = key('realtime:partitions:' .. group)
 for _, partition in ipairs(cjson.decode(ARGV[7])) do
   local stored = redis.call('HGET', partitions, partition.name)
   local _, moved, committed = string.match(stored or '', '^(%d+) (%d+) (%S+) ')
-  if partition.done or committed ~= partition.committed then moved = time end
+  if partition.done or doing == 'paused' or committed ~= partition.committed then moved = time end
   redis.call('HSET', partitions, partition.name,
     table.concat({time, moved, partition.committed, partition.note}, ' '))
 end

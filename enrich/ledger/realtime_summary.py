@@ -46,7 +46,7 @@ class PartitionReport(BaseModel):
     #: Whose it was.
     consumer: str = ""
     seen_at: datetime
-    #: When its committed offset last moved, or nothing was left.
+    #: When its committed offset last moved, or had no reason to: nothing left, or paused.
     moved_at: datetime
     #: Whether a consumer that is alive has it.
     held: bool = False

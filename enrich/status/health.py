@@ -8,33 +8,17 @@ and alerts may rely on.
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel
 
 from enrich.models import RunRecord
+from enrich.status import realtime
 from enrich.status.durations import span
+from enrich.status.reasons import CHECK, QUIET_SECONDS, Reason, quoted
+from enrich.status.reasons import Word as Word
+from enrich.status.reasons import told as told
 from enrich.status.report import Status
-
-#: An active run in which nothing has begun for so long does not move.
-QUIET_SECONDS = 120.0
-
-#: Characters of another's words within a sentence.
-MAX_QUOTED = 300
-
-
-class Word(StrEnum):
-    """From worst to best."""
-
-    UNKNOWN = "Unknown"
-    HALTED = "Halted"
-    DEGRADED = "Degraded"
-    PAUSED = "Paused"
-    LATE = "Late"
-    WORKING = "Working"
-    HEALTHY = "Healthy"
-
 
 _ORDER = list(Word)
 
@@ -46,21 +30,8 @@ CODES = (
     "redis_unreachable", "opensearch_unreachable", "counted_in_part", "halted", "no_worker",
     "workers_disagree", "two_deployments", "deferred", "retrying", "stuck", "skipped", "failed",
     "other_models", "paused", "no_tick", "late_tick", "behind", "budget", "cap",
+    *realtime.CODES,
 )  # fmt: skip
-
-_CHECK = "`python -m enrich check` says what to change"
-
-
-class Reason(BaseModel):
-    """One thing that is so."""
-
-    code: str
-    word: Word
-    sentence: str
-    #: The command that helps, or the setting to change; "" where nothing has to be done.
-    remedy: str = ""
-    #: What `status` ends with for this.
-    exit_status: int = 0
 
 
 class Health(BaseModel):
@@ -92,10 +63,6 @@ class Health(BaseModel):
         ]
 
 
-def told(sentence: str, remedy: str) -> str:
-    return f"{sentence}: {remedy}" if remedy else sentence
-
-
 def health_of(status: Status) -> Health:
     """Judge a status."""
     found = [
@@ -104,6 +71,7 @@ def health_of(status: Status) -> Health:
         *_last_run(status),
         *_skipped(status),
         *_ticks(status),
+        *realtime.reasons(status.realtime, paused=status.paused),
     ]
     reasons = sorted(found, key=lambda reason: _ORDER.index(reason.word))
     if reasons and reasons[0].word not in (Word.WORKING, Word.HEALTHY):
@@ -231,7 +199,7 @@ def _last_run(status: Status) -> list[Reason]:
                 code="halted",
                 word=Word.HALTED,
                 sentence=f"{name} stopped: {quoted(run.halt_reason) or 'no reason was given'}",
-                remedy="" if run.halt_reason else _CHECK,
+                remedy="" if run.halt_reason else CHECK,
                 exit_status=3,
             )
         )
@@ -288,7 +256,7 @@ def _deferred(run: RunRecord, name: str) -> list[Reason]:
             word=Word.DEGRADED,
             sentence=f"{name} deferred {run.deferred:,} of {run.found:,} logs"
             + (f": {quoted(why)}" if why else ""),
-            remedy=f"the next run tries again; {_CHECK}",
+            remedy=f"the next run tries again; {CHECK}",
             exit_status=3,
         )
     ]
@@ -353,7 +321,7 @@ def _skipped(status: Status) -> list[Reason]:
             code="skipped",
             word=Word.DEGRADED,
             sentence=f"{sentence}: {such}{quoted(first)}: {quoted(run.skipped_indices[first])}",
-            remedy=_CHECK,
+            remedy=CHECK,
             exit_status=1,
         )
     )
@@ -503,9 +471,3 @@ def _pending_in_skipped(status: Status) -> dict[str, int]:
     }
     waiting = {index: count for index, count in pending.items() if count}
     return dict(sorted(waiting.items(), key=lambda pair: (-pair[1], pair[0])))
-
-
-def quoted(words: str) -> str:
-    """Others' words within a sentence: one line of bounded length."""
-    line = " ".join(words.split())
-    return line if len(line) <= MAX_QUOTED else line[: MAX_QUOTED - 1] + "…"

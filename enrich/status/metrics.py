@@ -14,6 +14,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from enrich.models import COUNTERS, Outcome
+from enrich.status import realtime_metrics
 from enrich.status.health import CODES, Health, Word, health_of
 from enrich.status.reader import Reading
 from enrich.status.report import Backlog, Status
@@ -46,6 +47,7 @@ class EnrichCollector(Collector):
         if reading.redis_up:
             yield from _of_ledger(reading.status)
             yield from _of_health(health_of(reading.status))
+            yield from realtime_metrics.of(reading.status.realtime)
         if reading.status.backlog is not None:
             yield from _of_coverage(reading.status.backlog)
             # In part, a backlog would fall where nothing was done.

@@ -14,6 +14,7 @@ from pydantic import BaseModel, computed_field
 from enrich.errors import EnrichError
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import disagreements, place_of
+from enrich.ledger.realtime_summary import RealtimeSummary
 from enrich.log_store import LogStore
 from enrich.log_store.coverage import Gaps
 from enrich.models import RunRecord
@@ -141,6 +142,8 @@ class Status(BaseModel):
     spent_today_by_project: dict[str, float] = {}
     #: By vector space (model, dimensions and endpoint).
     endpoint_limits: dict[str, EndpointLimitsReport] = {}
+    #: Groups of consumers of Kafka; empty where none ever ran.
+    realtime: list[RealtimeSummary] = []
     #: None when OpenSearch could not be asked.
     backlog: Backlog | None = None
     #: What could not be read, in sentences.
@@ -253,3 +256,4 @@ def _read_ledger(status: Status, ledger: Ledger, runs: int, settings: Settings |
     status.endpoint_limits = {
         space: EndpointLimitsReport(**found) for space, found in ledger.endpoint.limits().items()
     }
+    status.realtime = ledger.realtime.summary()

@@ -256,6 +256,13 @@ def test_status_tells_of_dropped_messages(ledger: Ledger) -> None:
     assert json.loads(call("status", "--json").stdout)["totals"]["messages_dropped"] == 2
 
 
+def test_status_has_a_section_for_consumers_where_there_are_any(ledger: Ledger) -> None:
+    assert "Real time" not in call("status").stdout
+    ledger.realtime.count("group-1", errors=1)
+    assert "Real time: consumers of group group-1" in call("status").stdout
+    assert json.loads(call("status", "--json").stdout)["realtime"][0]["group"] == "group-1"
+
+
 def test_status_shows_redis_when_opensearch_is_down(store: Store, ledger: Ledger) -> None:
     store.down = True
     ledger.runs.open("beat", 600)

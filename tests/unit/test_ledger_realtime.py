@@ -348,9 +348,10 @@ def test_it_is_told_since_when_a_consumer_does_what_it_does_and_a_partition_stan
     assert after(0, (0, 10, 15)) == (0, 0)
     assert after(20, (0, 10, 25)) == (20, 20)
     assert after(20, (0, 12, 25)) == (40, 0)
-    assert after(20, (0, 12, 25), doing="paused", why="a") == (0, 20)
-    assert after(20, (0, 12, 25), doing="paused", why="b") == (20, 40)
-    # Nothing left: nothing has to move, however long that lasts.
+    assert after(20, (0, 12, 25)) == (60, 20)
+    # Paused, or nothing left: nothing has to move, however long that lasts.
+    assert after(20, (0, 12, 25), doing="paused", why="a") == (0, 0)
+    assert after(20, (0, 12, 25), doing="paused", why="b") == (20, 0)
     assert after(20, (0, 25, 25)) == (0, 0)
     assert after(20, (0, 25, 25)) == (20, 0)
     assert after(20, (0, 25, 26)) == (40, 20)
