@@ -1,4 +1,4 @@
-"""The jars and the Java runtime of the embedded OpenSearch nodes.
+"""The jars and the Java runtime of the embedded OpenSearch and Kafka nodes.
 
 The jars come from the public Java registry through `jgo`, once, into `.dev/java` inside the
 checkout; afterwards a list of them on disk answers at once, without any network. The runtime is a
@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from filelock import FileLock
 
 from dev.java_hashes import HashMismatch, recorded, verify
-from dev.opensearch_releases import OPENSEARCH_3, Package, Release
+from dev.opensearch_releases import OPENSEARCH_3, Package
 
 #: Inside the checkout, so that removing the checkout removes everything; ignored by git.
 CACHE = Path(__file__).resolve().parent.parent / ".dev" / "java"
@@ -37,6 +37,35 @@ Say = Callable[[str], None]
 
 class JavaUnavailable(RuntimeError):
     """The jars or the runtime cannot be had; the message is one sentence for a person."""
+
+
+class Bundle(Protocol):
+    """What is downloaded together."""
+
+    @property
+    def key(self) -> str:
+        """Names it on disk."""
+        ...
+
+    @property
+    def title(self) -> str:
+        """As people are told of it."""
+        ...
+
+    @property
+    def runner(self) -> Package:
+        """Resolved with everything it depends on."""
+        ...
+
+    @property
+    def companions(self) -> tuple[Package, ...]:
+        """Taken without their dependencies."""
+        ...
+
+    @property
+    def plugins(self) -> tuple[Package, ...]:
+        """Archives, of which those jars are taken that nothing before them has brought."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,27 +142,25 @@ def _has_vector_module(home: Path) -> bool:
     return any(line.startswith(f"{VECTOR_MODULE}@") for line in listed.stdout.splitlines())
 
 
-def opensearch_jars(
-    say: Say = print, cache: Path = CACHE, release: Release = OPENSEARCH_3
-) -> list[Path]:
-    """The class path of an OpenSearch with its plugins, downloaded the first time.
+def class_path(say: Say = print, cache: Path = CACHE, bundle: Bundle = OPENSEARCH_3) -> list[Path]:
+    """The class path of a server with its plugins, downloaded the first time.
 
     Raises JavaUnavailable when the registry cannot be reached.
     """
-    jars = _read_stamp(cache, release)
+    jars = _read_stamp(cache, bundle)
     if jars is not None:
         return jars
     cache.mkdir(parents=True, exist_ok=True)
     lock = FileLock(cache / "lock")
     if not _try_lock(lock):
-        say("another process is downloading OpenSearch; waiting for it")
+        say("another process is downloading Java packages; waiting for it")
         lock.acquire()
     try:
         # The process that held the lock before may have finished the work.
-        jars = _read_stamp(cache, release)
+        jars = _read_stamp(cache, bundle)
         if jars is None:
-            jars = _download(say, cache, release)
-            _write_stamp(cache, release, jars)
+            jars = _download(say, cache, bundle)
+            _write_stamp(cache, bundle, jars)
         return jars
     finally:
         lock.release()
@@ -154,14 +181,14 @@ def plugin_folder(plugin: Package, cache: Path = CACHE) -> Path:
     return cache / "plugins" / f"{plugin.name}-{plugin.version}"
 
 
-def _stamp(cache: Path, release: Release) -> Path:
+def _stamp(cache: Path, bundle: Bundle) -> Path:
     # The versions are in the name: another version resolves anew beside the old one.
-    return cache / f"{release.key}.json"
+    return cache / f"{bundle.key}.json"
 
 
-def _read_stamp(cache: Path, release: Release) -> list[Path] | None:
+def _read_stamp(cache: Path, bundle: Bundle) -> list[Path] | None:
     try:
-        listed = json.loads(_stamp(cache, release).read_text())
+        listed = json.loads(_stamp(cache, bundle).read_text())
     except (FileNotFoundError, ValueError):
         return None
     # Relative names, so that the checkout can be moved; sizes, so that a cut file is noticed.
@@ -175,15 +202,15 @@ def _read_stamp(cache: Path, release: Release) -> list[Path] | None:
     return jars
 
 
-def _write_stamp(cache: Path, release: Release, jars: list[Path]) -> None:
+def _write_stamp(cache: Path, bundle: Bundle, jars: list[Path]) -> None:
     listed = [(str(jar.relative_to(cache)), jar.stat().st_size) for jar in jars]
-    stamp = _stamp(cache, release)
+    stamp = _stamp(cache, bundle)
     draft = stamp.with_name(f"{stamp.name}.draft")
     draft.write_text(json.dumps(listed, indent=0))
     draft.replace(stamp)
 
 
-def _download(say: Say, cache: Path, release: Release) -> list[Path]:
+def _download(say: Say, cache: Path, bundle: Bundle) -> list[Path]:
     _mute_java_download()
     try:
         import requests
@@ -191,7 +218,7 @@ def _download(say: Say, cache: Path, release: Release) -> list[Path]:
         from jgo.parse import Coordinate
     except ImportError as error:
         raise JavaUnavailable(
-            "OpenSearch cannot be downloaded because the package jgo is missing: install the dev "
+            "Java packages cannot be downloaded because jgo is missing: install the dev "
             "requirements, or use docker-compose."
         ) from error
 
@@ -210,21 +237,21 @@ def _download(say: Say, cache: Path, release: Release) -> list[Path]:
     _discard_unfinished(repository)
     context = MavenContext(resolver=Resolver(), repo_cache=repository, timeout=30)
 
-    title = f"OpenSearch {release.version}"
-    say(f"downloading {title} (about 80 MB, once): reading what it needs")
+    title = bundle.title
+    say(f"downloading {title}, once: reading what it needs")
     try:
-        wanted = context.create_dependency(Coordinate.parse(":".join(release.runner)))
+        wanted = context.create_dependency(Coordinate.parse(":".join(bundle.runner)))
         inputs, transitive = context.resolver.resolve([wanted])
         artifacts = [dependency.artifact for dependency in inputs] + [
             dependency.artifact
             for dependency in transitive
             if dependency.scope in ("compile", "runtime")
         ]
-        for group, name, version in release.companions:
+        for group, name, version in bundle.companions:
             artifacts.append(context.project(group, name).at_version(version).artifact())
         archives = [
             context.project(group, name).at_version(version).artifact(packaging="zip")
-            for group, name, version in release.plugins
+            for group, name, version in bundle.plugins
         ]
         files = _fetch_all([*artifacts, *archives], title, say)
         known = recorded()
@@ -244,12 +271,12 @@ def _download(say: Say, cache: Path, release: Release) -> list[Path]:
             "again, or use docker-compose."
         ) from error
 
-    class_path: dict[str, Path] = {}
+    newest: dict[str, Path] = {}
     for artifact, file in zip(artifacts, files, strict=False):
         # The companions come last: of two versions of one library the newer must be seen.
-        class_path[f"{artifact.groupId}:{artifact.artifactId}"] = file
-    jars = list(class_path.values())
-    for plugin, archive in zip(release.plugins, files[len(artifacts) :], strict=True):
+        newest[f"{artifact.groupId}:{artifact.artifactId}"] = file
+    jars = list(newest.values())
+    for plugin, archive in zip(bundle.plugins, files[len(artifacts) :], strict=True):
         folder = plugin_folder(plugin, cache)
         jars += _unpack_plugin(archive, folder, {jar.name for jar in jars})
     say(f"{title} is downloaded: {len(jars)} jars")
@@ -331,5 +358,5 @@ def _short(error: BaseException) -> str:
 
 if __name__ == "__main__":
     begun = time.monotonic()
-    count = len(opensearch_jars())
+    count = len(class_path())
     print(f"{count} jars in {time.monotonic() - begun:.2f} s, Java from {find_runtime().home}")

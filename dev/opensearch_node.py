@@ -16,7 +16,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from dev.java_packages import JavaUnavailable, find_runtime, opensearch_jars
+from dev.java_packages import JavaUnavailable, class_path, find_runtime
 from dev.opensearch_releases import RELEASES, Release
 from dev.opensearch_security import security_options, security_settings
 
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
     if release.secured and options.certificates is None:
         parser.error(f"--release {options.release} needs --certificates")
     try:
-        jars = opensearch_jars(say=lambda line: print(line, flush=True), release=release)
+        jars = class_path(say=lambda line: print(line, flush=True), bundle=release)
         runtime = find_runtime()
     except JavaUnavailable as error:
         print(error, file=sys.stderr)

@@ -44,6 +44,11 @@ class Release:
         return "-".join(("opensearch", self.runner.version, *plugins))
 
     @property
+    def title(self) -> str:
+        """As people are told of it."""
+        return f"OpenSearch {self.version} (about 80 MB)"
+
+    @property
     def secured(self) -> bool:
         """Whether it brings the security plugin."""
         return any(plugin.name == SECURITY for plugin in self.plugins)

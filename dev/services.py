@@ -1,4 +1,5 @@
-"""Starts and ends OpenSearch, a Redis-compatible server and the embeddings server as one stack.
+"""Starts and ends OpenSearch, a Redis-compatible server, the embeddings server and, where it is
+wanted, Kafka as one stack.
 
 The demo, the integration tests and the benchmarks share it, so that all of them speak to real
 services on free loopback ports. Whatever happens to the process that uses it, an exception, a
@@ -27,7 +28,8 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
-from dev.java_packages import JavaUnavailable, opensearch_jars
+from dev.java_packages import JavaUnavailable, class_path
+from dev.kafka_broker import KAFKA, cluster_id
 from dev.opensearch_releases import OPENSEARCH_3, RELEASES, Release
 from dev.opensearch_security import ADMIN, AUTHORITY, write_node_certificates
 from dev.reaper import STACK_VARIABLE
@@ -55,9 +57,11 @@ class Services:
         opensearch: bool = True,
         redis: bool = True,
         embeddings: bool = True,
+        kafka: bool = False,
         say: Say = print,
         heap: str = "512m",
         opensearch_settings: Mapping[str, str] | None = None,
+        kafka_settings: Mapping[str, str] | None = None,
         release: Release = OPENSEARCH_3,
         fresh: bool = False,
     ) -> None:
@@ -72,11 +76,14 @@ class Services:
         self._wanted = {
             "redis": redis,
             "embeddings": embeddings,
+            "kafka": kafka,
             "opensearch": opensearch,
         }
         self._say = say
         self._heap = heap
         self._opensearch_settings = dict(opensearch_settings or {})
+        self._kafka_settings = dict(kafka_settings or {})
+        self._cluster_id = ""
         self._release = release
         self._api_key = f"sk-dev-{secrets.token_hex(16)}"
         #: Lets `dev.api_control.ApiControl` steer the embeddings server.
@@ -112,6 +119,11 @@ class Services:
     def embeddings(self) -> Service:
         """The embeddings server; its `url` is without `/v1`, so that `/control` can be added."""
         return self._service("embeddings")
+
+    @property
+    def kafka(self) -> Service:
+        """The Kafka broker; its `url` is what KAFKA_BOOTSTRAP_SERVERS takes."""
+        return self._service("kafka")
 
     def __enter__(self) -> Self:
         self.start()
@@ -169,6 +181,8 @@ class Services:
         if "embeddings" in self._services:
             variables["OPENAI_BASE_URL"] = f"{self.embeddings.url}/v1"
             variables["OPENAI_API_KEY"] = self._api_key
+        if "kafka" in self._services:
+            variables["KAFKA_BOOTSTRAP_SERVERS"] = self.kafka.url
         return variables
 
     def spawn(
@@ -207,14 +221,17 @@ class Services:
         build = {
             "redis": self._build_redis,
             "embeddings": self._build_embeddings,
+            "kafka": self._build_kafka,
             "opensearch": self._build_opensearch,
         }
         names = [name for name, wanted in self._wanted.items() if wanted]
         try:
             for name in names:
+                # Here rather than in the node, so that a person sees the download's progress.
+                if name == "kafka":
+                    class_path(self._say, bundle=KAFKA)
                 if name == "opensearch":
-                    # Here rather than in the node, so that a person sees the download's progress.
-                    opensearch_jars(self._say, release=self._release)
+                    class_path(self._say, bundle=self._release)
                     if self._release.secured:
                         write_node_certificates(self._certificates)
                 self._services[name] = build[name]()
@@ -289,6 +306,25 @@ class Services:
             ready=self._embeddings_ready,
         )
 
+    def _build_kafka(self) -> Service:
+        port, controller_port = free_ports(2)
+        data = self.folder / "data" / "kafka"
+        self._cluster_id = cluster_id(data)
+        return self._make(
+            "kafka",
+            argv=[
+                *(sys.executable, "-m", "dev.kafka_broker"),
+                *("--port", str(port), "--controller-port", str(controller_port)),
+                *("--data", str(data), "--cluster-id", self._cluster_id),
+                *(f"--setting={key}={value}" for key, value in self._kafka_settings.items()),
+            ],
+            env={"PYTHONPATH": _python_path(), "MALLOC_ARENA_MAX": "2"},
+            url=f"127.0.0.1:{port}",
+            port=port,
+            ready=self._kafka_ready,
+            patience=60.0,
+        )
+
     def _make(
         self,
         name: str,
@@ -333,6 +369,18 @@ class Services:
         nodes = json.loads(body)["nodes"].values() if status == 200 else ()
         # Another stack's node may have been faster with the port.
         return any(node["attributes"].get("stack") == self._token for node in nodes)
+
+    def _kafka_ready(self, service: Service) -> bool:
+        # Loads a library; most stacks have no Kafka.
+        from confluent_kafka import KafkaException
+        from confluent_kafka.admin import AdminClient
+
+        client = AdminClient({"bootstrap.servers": service.url, "log_level": 0})
+        try:
+            # Another stack's broker may have been faster with the port.
+            return bool(client.list_topics(timeout=1.0).cluster_id == self._cluster_id)
+        except KafkaException:
+            return False
 
     def _embeddings_ready(self, service: Service) -> bool:
         # The key is this stack's own, hence another stack's server refuses it.

@@ -22,7 +22,7 @@ import pytest
 import redis
 
 from dev.embedding_model import Model
-from dev.java_packages import JavaUnavailable, find_runtime, opensearch_jars
+from dev.java_packages import JavaUnavailable, class_path, find_runtime
 from dev.reaper import STACK_VARIABLE
 from dev.service import ServiceFailed, last_meaningful_line
 from dev.services import CHECKOUT, Services
@@ -342,7 +342,7 @@ def test_unreachable_registry_is_one_sentence(
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(JavaUnavailable, match=r"could not be downloaded .*no connection"):
-        opensearch_jars(quiet, tmp_path)
+        class_path(quiet, tmp_path)
 
 
 def test_bundled_java_can_be_insisted_on(monkeypatch: pytest.MonkeyPatch) -> None:
