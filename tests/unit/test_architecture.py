@@ -186,7 +186,7 @@ def test_who_reads_one_or_two_settings_is_handed_these() -> None:
             == "settings"
         }
         handed_on = any(
-            isinstance(value, ast.Name) and value.id == "settings"
+            (getattr(value, "id", "") or getattr(value, "attr", "")).strip("_") == "settings"
             for node in nodes(path)
             if isinstance(node, ast.Call)
             for value in [*node.args, *(keyword.value for keyword in node.keywords)]

@@ -22,7 +22,8 @@ from typer.testing import CliRunner, Result
 
 from enrich import redis_client, wiring
 from enrich.cli import app, runs, screen
-from enrich.cli.check import Check, memory_lines
+from enrich.cli.check import Check
+from enrich.cli.checks.redis_and_workers import look_at_deployment, memory_lines
 from enrich.cli.failures import matches
 from enrich.cli.run_follower import Following, Pace, Paused, Progress, exit_status, sum_of
 from enrich.cli.screen import MAX_SKIPPED
@@ -859,7 +860,11 @@ def deployment_alone(monkeypatch: pytest.MonkeyPatch, ledger: Ledger) -> Deploym
     """The notes in Redis, of which `check` tells and of nothing else."""
     for name in ("_look_at_opensearch", "_look_at_embeddings", "_look_at_writing"):
         monkeypatch.setattr(Check, name, lambda self: None)
-    monkeypatch.setattr(Check, "_look_at_redis", lambda self: self._look_at_deployment(ledger))
+    monkeypatch.setattr(
+        Check,
+        "_look_at_redis",
+        lambda self: look_at_deployment(self._settings, ledger, self._findings),
+    )
     monkeypatch.setenv("ENRICH_MAX_COST_PER_DAY", "5")
     return ledger.deployment
 

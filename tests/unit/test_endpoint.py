@@ -13,7 +13,8 @@ from rich.console import Console
 
 from dev.http_proxy import Alter, Answered, Asked, Forward, HttpProxy
 from enrich import wiring
-from enrich.cli.check import Check, endpoint_lines
+from enrich.cli.check import Check
+from enrich.cli.checks.embeddings import endpoint_lines
 from enrich.cli.search import show
 from enrich.embedding.batching import Batching, Caller, requests_of
 from enrich.embedding.cache import space

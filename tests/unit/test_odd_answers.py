@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from enrich.cli.check import named
+from enrich.cli.checks.indices import named
 from enrich.errors import EnrichError, TransientError
 from enrich.log_store import LogStore, NoAnswerInTime, Target, bounded_answers
 from enrich.log_store.engines import needs_library
