@@ -64,8 +64,7 @@ def text_groups(
         try:
             if document.failure:
                 raise TextUnusable(document.failure)
-            message = schema.message(document.only(schema.message_roots))
-            text = text_of({"message": message}, rewrite)
+            text = text_of({"message": document.message(schema)}, rewrite)
             digest, failure = fingerprint(text), ""
         except TextUnusable as error:
             text, failure = "", error.code

@@ -124,7 +124,7 @@ class Writer:
                 self._write_again(chunk, again, tally)
 
     def _message(self, document: Document) -> Any:
-        return self._schema.message(document.only(self._schema.message_roots))
+        return document.message(self._schema)
 
     def _marks(self, run: str, now: str) -> dict[str, Any]:
         return {

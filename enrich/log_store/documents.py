@@ -25,6 +25,7 @@ from enrich.log_store.connection import Connection, loads_leniently
 from enrich.log_store.paths import in_path, parts
 from enrich.log_store.refusals import RequestRefused, rights_in, role_advice
 from enrich.models import LogLocation, Reference
+from enrich.schema import Schema
 from enrich.vectors import Vector
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,12 @@ class Document(msgspec.Struct, frozen=True, kw_only=True):
             return loads_leniently(bytes(raw))
         except (ValueError, RecursionError):
             return UNREADABLE_VALUE
+
+    def message(self, schema: Schema) -> Any:
+        """Its text before any cut, as `Schema.message` has it."""
+        if field := schema.plain_field:
+            return self.value(field)
+        return schema.message(self.only(schema.message_roots))
 
     def only(self, names: Iterable[str]) -> dict[str, Any]:
         """Those of the top-level fields that it has, decoded."""

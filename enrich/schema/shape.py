@@ -17,6 +17,9 @@ from enrich.schema.paths import roots_of, values_at
 #: Parts of one text. An array may have any number of them, and each is held against the others.
 MOST_PARTS = 16
 
+#: Places at which a part is looked for in another: whoever writes logs decides how many there are.
+MOST_PLACES = 1000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
@@ -104,10 +107,15 @@ class Schema:
         """Whether a document's text is what one field at its top holds."""
         return len(self.shapes) == 1 and self.shapes[0].plain_text
 
+    @cached_property
+    def plain_field(self) -> str:
+        """That field, "" where there is none: who reads many documents need not decode more."""
+        return self.first.text_fields[0] if self.is_plain else ""
+
     @property
     def is_message_alone(self) -> bool:
         """Whether that field is `message`."""
-        return self.is_plain and self.text_fields == ("message",)
+        return self.plain_field == "message"
 
     def is_wanted(self, source: Mapping[str, Any]) -> bool:
         return any(shape.is_wanted(source) for shape in self.shapes)
@@ -189,15 +197,43 @@ class Schema:
 
 
 def joined(parts: Sequence[str]) -> str:
-    """Texts under each other, each once: a part that another holds, or that came before, is not
-    said again. A stack trace mostly begins with its type and message."""
+    """Texts under each other, each once: a part that another says in whole words, or that came
+    before, is not said again. A stack trace mostly begins with its type and message."""
     kept: list[str] = []
     for part in map(str.strip, parts):
-        if not part or any(part in other for other in kept):
+        if not part or any(_says(other, part) for other in kept):
             continue
-        kept = [other for other in kept if other not in part]
+        kept = [other for other in kept if not _says(part, other)]
         kept.append(part)
     return "\n".join(kept)
+
+
+def _says(text: str, part: str) -> bool:
+    """Whether a part stands in a text, and neither of its ends within a word or number there."""
+    at = text.find(part)
+    for _ in range(MOST_PLACES):
+        if at < 0:
+            return False
+        if not (_parts_a_word(text, at) or _parts_a_word(text, at + len(part))):
+            return True
+        at = text.find(part, at + 1)
+    return False
+
+
+def _parts_a_word(text: str, at: int) -> bool:
+    before, after = text[max(0, at - 2) : at], text[at : at + 2]
+    if not before or not after:
+        return False
+    if _is_of_word(before[-1]) and _is_of_word(after[0]):
+        return True
+    # 1.5 is one number.
+    return (before[-1].isdigit() and after[0] in ".," and after[1:].isdigit()) or (
+        before[:-1].isdigit() and before[-1] in ".," and after[0].isdigit()
+    )
+
+
+def _is_of_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
 
 
 def _text(value: Any) -> str | None:

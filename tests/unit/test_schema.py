@@ -7,14 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from enrich.errors import SettingsError, TextUnusable
 from enrich.log_store import index_template
+from enrich.log_store.documents import Document, Presence
 from enrich.log_store.level_faults import unreadable_levels
 from enrich.log_store.queries import FieldCaps, Queries
 from enrich.schema import LOGLENS, PRESETS, Schema, schema_of
-from enrich.schema.shape import MOST_PARTS
+from enrich.schema.shape import MOST_PARTS, joined
+from enrich.models import Reference
 from enrich.settings import load_settings
 from enrich.text.extract import text_of
 
@@ -195,12 +198,48 @@ def test_texts_are_joined(source: dict[str, Any], text: str) -> None:
     assert text_of({"message": ECS.message(source)}) == text
 
 
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        # A part goes only where the other says it in whole words and numbers.
+        (["type 1", "type 14"], "type 1\ntype 14"),
+        (["type 14", "type 1"], "type 14\ntype 1"),
+        (["waited 1", "waited 1.5 s"], "waited 1\nwaited 1.5 s"),
+        (["waited 1.5 s", "5 s"], "waited 1.5 s\n5 s"),
+        (["Error", "KeyError"], "Error\nKeyError"),
+        (["Error", "my_Error", "Error_2"], "Error\nmy_Error\nError_2"),
+        (["Überlauf", "Stapelüberlauf"], "Überlauf\nStapelüberlauf"),
+        (["no stock", "no stock, no stockpile"], "no stock, no stockpile"),
+        # The first place is within a word, a later one is not.
+        (["type 1", "type 14, type 1"], "type 14, type 1"),
+        (["1", "waited 1."], "waited 1."),
+        (["X", "a.b.X: no stock"], "a.b.X: no stock"),
+        (["(a)", "f(a)b"], "f(a)b"),
+        (["no stock", "no stock"], "no stock"),
+    ],
+)
+def test_parts_are_held_against_each_other_by_whole_words(parts: list[str], text: str) -> None:
+    assert joined(parts) == text
+
+
+def test_a_document_is_decoded_no_further_than_its_text() -> None:
+    fields = {name: msgspec.Raw(b'"%d"' % n) for n, name in enumerate(("message", "error", "log"))}
+    fields["x"] = msgspec.Raw(b"no JSON")
+    document = Document(
+        reference=Reference("a_b", "1", None, 1, 1), presence=Presence.FOUND, fields=fields
+    )
+    for schema in (LOGLENS, ECS, schema_of("auto", ("ERROR",))):
+        assert document.message(schema) == schema.message({"message": "0"}) == "0"
+    assert document.message(schema_of("fluent", ("ERROR",))) == "2"
+
+
 def test_hostile_documents_take_no_more_than_their_length() -> None:
     deep: Any = "boom"
     for _ in range(100_000):
         deep = [deep]
     many = [{"type": f"type {n}"} for n in range(100_000)]
     wide = {"message": "m", "error": many, "log": {"level": [deep, "error"]}}
+    assert joined(["a" * 100_000, "aa"]) == "a" * 100_000 + "\naa"
     assert 1 < ECS.message(wide).count("\n") < MOST_PARTS
     assert ECS.is_wanted(wide) and not OTEL.is_wanted({"severity": {"number": deep}})
     assert ECS.is_wanted({"log": [[[{"level": "error"}]]]})
