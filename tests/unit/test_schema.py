@@ -15,9 +15,9 @@ from enrich.log_store import index_template
 from enrich.log_store.documents import Document, Presence
 from enrich.log_store.level_faults import unreadable_levels
 from enrich.log_store.queries import FieldCaps, Queries
+from enrich.models import Reference
 from enrich.schema import LOGLENS, PRESETS, Schema, schema_of
 from enrich.schema.shape import MOST_PARTS, joined
-from enrich.models import Reference
 from enrich.settings import load_settings
 from enrich.text.extract import text_of
 
