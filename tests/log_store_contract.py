@@ -14,6 +14,7 @@ import pytest
 
 from enrich.log_store import (
     Addition,
+    Arrival,
     Document,
     IndexPage,
     Presence,
@@ -26,7 +27,7 @@ from enrich.log_store.coverage import Counted
 from enrich.models import LogLocation, Reference
 from enrich.settings import Settings
 
-INDEX, OTHER = "shop_2026_11", "shop_2026_12"
+INDEX, OTHER, NEW = "shop_2026_11", "shop_2026_12", "shop_2027_01"
 DIMENSIONS = 4
 VECTOR = np.array([0.5, -0.25, 1, 0.1], np.float32)
 FINGERPRINT = "ab" * 32
@@ -41,6 +42,7 @@ class World(Protocol):
     def create(self, index: str, *, refused_fields: frozenset[str] = frozenset()) -> None: ...
     def put(self, index: str, id: str, source: Any, routing: str | None = None) -> Reference: ...
     def delete(self, index: str, id: str) -> None: ...
+    def alias(self, name: str, *indices: str) -> None: ...
     def drop(self, index: str) -> None: ...
     def block_writes(self, index: str) -> None: ...
     def block_reads(self, index: str) -> None: ...
@@ -449,6 +451,48 @@ class LogStoreContract:
         sampled = world.store.stats.enriched()
         assert sorted(index for index, _ in sampled) == [INDEX, INDEX, OTHER]
         assert all(one.vector.tobytes() == VECTOR.tobytes() for _, one in sampled)
+
+    def test_a_log_is_found_before_a_refresh_behind_whatever_names_its_index(
+        self, world: World
+    ) -> None:
+        world.create(OTHER)
+        world.alias("shop_logs", INDEX, OTHER)
+        world.put(INDEX, "a", log_at(1))
+        world.put(OTHER, "b", log_at(2))
+        world.put(OTHER, "routed", log_at(3), "r1")
+        where = world.store.whereabouts
+        assert where.behind(INDEX) == (INDEX,)
+        assert set(where.behind("shop_logs")) == {INDEX, OTHER}
+        assert where.behind("shop_2020_01") == ()
+        both = where.behind("shop_logs")
+        asked = [(both, "a", None), (both, "none", None), (both, "b", None), (both, "routed", "r1")]
+        assert where.holding(asked) == [
+            LogLocation(INDEX, "a", None),
+            None,
+            LogLocation(OTHER, "b", None),
+            LogLocation(OTHER, "routed", "r1"),
+        ]
+        assert where.holding([]) == []
+
+    def test_a_log_is_put_in_once_whatever_is_there(self, world: World) -> None:
+        source = b'{"level": "ERROR",\n "message": "out of\\nmemory", "n": 1.50}'
+        one = Arrival(place=LogLocation(NEW, "a", None), source=source)
+        world.create(NEW, refused_fields=frozenset({"log_vector"}))
+        assert world.store.arrivals.create([one]) == [""]
+        first = read_one(world, "a", NEW)
+        assert first.raw is not None
+        assert json.loads(first.raw) == json.loads(source)
+        again = Arrival(place=one.place, source=b'{"level": "ERROR", "message": "other"}')
+        wrong = Arrival(place=LogLocation(NEW, "b", None), source=b'{"log_vector": "x"}')
+        assert world.store.arrivals.create([again, wrong]) == ["", "mapper_parsing_exception"]
+        assert read_one(world, "a", NEW) == first
+        assert read_one(world, "b", NEW).presence is Presence.GONE
+
+    def test_an_index_is_made_once(self, world: World) -> None:
+        world.store.arrivals.make_index(NEW)
+        world.store.arrivals.make_index(NEW)
+        assert world.store.whereabouts.behind(NEW) == (NEW,)
+        assert world.store.preflight.inspect([NEW]).skipped == {}
 
     def test_an_index_that_nothing_speaks_against(self, world: World) -> None:
         world.put(INDEX, "1", log_at(1))

@@ -18,19 +18,22 @@ import msgspec
 import numpy as np
 import orjson
 
+from enrich.log_store.arrivals import Arrival
 from enrich.log_store.backlog import Backlog
 from enrich.log_store.coverage import Counted
 from enrich.log_store.documents import Document, Presence, Verdict, Write, encode_write
 from enrich.log_store.interfaces import (
+    ArrivalStore,
     DocumentStore,
     EngineProbe,
     EnrichedSample,
     IndexInspector,
+    LiveStore,
+    Locator,
     MappingWriter,
     PageReader,
     PendingCounter,
     ReusableFinder,
-    RunStore,
     VectorReader,
     WholenessCheck,
 )
@@ -127,6 +130,10 @@ class InMemoryLogStore:
         self.mappings = _Mappings()
         self.wholeness = _Wholeness(self)
         self.stats = _Stats(self)
+        self.whereabouts = _Whereabouts(self)
+        self.arrivals = _Arrivals(self)
+        #: Indices behind names that are none, the newest first.
+        self.aliases: dict[str, tuple[str, ...]] = {}
 
     def version(self) -> Version:
         return Version("opensearch", "3.5.0")
@@ -362,6 +369,43 @@ class _StoredVectors(_Room, VectorReader):
         return found
 
 
+class _Whereabouts(_Room, Locator):
+    def behind(self, name: str) -> tuple[str, ...]:
+        return (name,) if name in self.store.indices else self.store.aliases.get(name, ())
+
+    def holding(
+        self, logs: Sequence[tuple[Sequence[str], str, str | None]]
+    ) -> list[LogLocation | None]:
+        return [
+            next(
+                (
+                    LogLocation(index, id_, routing)
+                    for index in indices
+                    if id_ in self.store.indices[index].logs
+                ),
+                None,
+            )
+            for indices, id_, routing in logs
+        ]
+
+
+class _Arrivals(_Room, ArrivalStore):
+    def make_index(self, name: str) -> None:
+        if name not in self.store.indices:
+            self.store.create(name)
+
+    def create(self, arrivals: Sequence[Arrival]) -> list[str]:
+        told = []
+        for arrival in arrivals:
+            index = self.store.indices[arrival.place.index]
+            source = orjson.loads(arrival.source)
+            refused = bool(index.refused_fields & source.keys())
+            if not refused and arrival.place.id not in index.logs:
+                index.put(arrival.place.id, arrival.source, arrival.place.routing)
+            told.append("mapper_parsing_exception" if refused else "")
+        return told
+
+
 class _Engines(_Room, EngineProbe):
     def is_native(self, index: str) -> bool:
         return index in self.store.indices and self.store.indices[index].native
@@ -431,5 +475,5 @@ class _Stats(_Room, EnrichedSample):
 
 if TYPE_CHECKING:
 
-    def _keeps_what_a_run_asks_for(store: InMemoryLogStore) -> RunStore:
+    def _keeps_what_is_asked_for(store: InMemoryLogStore) -> LiveStore:
         return store

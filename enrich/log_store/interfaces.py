@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from enrich.log_store.arrivals import Arrival
 from enrich.log_store.backlog import Backlog
 from enrich.log_store.coverage import Counted
 from enrich.log_store.documents import Document, Verdict, Write
@@ -114,3 +115,28 @@ class RunStore(Protocol):
     def stats(self) -> EnrichedSample: ...
     def version(self) -> Version: ...
     def close(self) -> None: ...
+
+
+class Locator(Protocol):
+    """Tells where logs are that no search has found."""
+
+    def behind(self, name: str) -> tuple[str, ...]: ...
+    def holding(
+        self, logs: Sequence[tuple[Sequence[str], str, str | None]]
+    ) -> list[LogLocation | None]: ...
+
+
+class ArrivalStore(Protocol):
+    """Puts logs in."""
+
+    def make_index(self, name: str) -> None: ...
+    def create(self, arrivals: Sequence[Arrival]) -> list[str]: ...
+
+
+class LiveStore(RunStore, Protocol):
+    """What a consumer of messages asks of a log store besides."""
+
+    @property
+    def whereabouts(self) -> Locator: ...
+    @property
+    def arrivals(self) -> ArrivalStore: ...

@@ -179,6 +179,15 @@ def _without(expression: str, names: Collection[str]) -> str:
     return ",".join((*parts, *(f"-{name}" for name in names)))
 
 
+def finds(expression: str, name: str, index: str) -> bool:
+    """Whether a search of an expression finds what is in an index, by the index's own name or by
+    that of an alias or a data stream before it."""
+    if takes_in(expression, index):
+        return True
+    left_out = [part[1:] for part in expression.split(",") if part.startswith("-")]
+    return takes_in(expression, name) and not any(holds(part, index) for part in left_out)
+
+
 def takes_in(expression: str, name: str) -> bool:
     """Whether an expression takes an index in; the last part that says anything holds."""
     taken = False

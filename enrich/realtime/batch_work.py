@@ -19,8 +19,9 @@ from enrich.enrichment.outcomes import Tally
 from enrich.errors import Halt, TransientError
 from enrich.ledger import Lease, Ledger
 from enrich.ledger.deployment import Configuration
-from enrich.log_store import Arrival, LogStore
-from enrich.log_store.scope import takes_in
+from enrich.log_store import Arrival
+from enrich.log_store.interfaces import LiveStore
+from enrich.log_store.scope import finds
 from enrich.models import (
     REALTIME_RUN,
     VECTOR_OUTCOMES,
@@ -75,7 +76,7 @@ class BatchWork:
     def __init__(
         self,
         settings: Settings,
-        store: LogStore,
+        store: LiveStore,
         ledger: Ledger,
         enricher: Enricher,
         comparing: Comparing,
@@ -170,7 +171,7 @@ class BatchWork:
 
     def _is_ours(self, name: str, indices: Sequence[str]) -> bool:
         """Whether the backfill would find what is there, too."""
-        return any(takes_in(self._expression, one) for one in indices or (name,))
+        return any(finds(self._expression, name, index) for index in indices or (name,))
 
     def _find(
         self,

@@ -224,10 +224,18 @@ class Broker:
             raise self.named(error.args[0]) from None
 
     def pause(self, places: Iterable[Place]) -> None:
-        self._client.pause([TopicPartition(*place) for place in places])
+        """Give no messages of these; they stay assigned."""
+        try:
+            self._client.pause([TopicPartition(*place) for place in places])
+        except KafkaException as error:
+            # Their topic was deleted a moment ago.
+            log.info("partitions were not paused: %s", error.args[0].name())
 
     def resume(self, places: Iterable[Place]) -> None:
-        self._client.resume([TopicPartition(*place) for place in places])
+        try:
+            self._client.resume([TopicPartition(*place) for place in places])
+        except KafkaException as error:
+            log.info("partitions were not resumed: %s", error.args[0].name())
 
     def commit(self, offsets: Mapping[Place, int]) -> bool:
         """Commit offsets; whether that was done. It is not while partitions change hands."""
@@ -236,7 +244,7 @@ class Broker:
             answered = self._client.commit(offsets=wanted, asynchronous=False)
         except KafkaException as error:
             code = error.args[0].code()
-            if code not in _REBALANCING and code not in _UNREACHABLE:
+            if code not in _REBALANCING | _UNREACHABLE | _NO_TOPIC:
                 raise self.named(error.args[0]) from None
             log.info("offsets were not committed: %s", error.args[0].name())
             return False

@@ -362,6 +362,11 @@ class Consumer:
             self._work.prepare_again()
         if str(error) != self._held_why:
             log.warning("%d logs wait: %s", len(batch.entries), error)
+        if batch.give_up and decision.give_up:
+            # Nothing can be found out of them, either.
+            for entry in batch.entries:
+                if entry.is_open:
+                    entry.end("left", str(error))
         batch.error, batch.give_up = None, decision.give_up
         self._held, self._held_until = batch, self._clock() + decision.seconds
         self._held_why = str(error)

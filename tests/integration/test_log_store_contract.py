@@ -45,6 +45,10 @@ class RealWorld:
     def delete(self, index: str, id: str) -> None:
         self._search("DELETE", f"/{index}/_doc/{id}", ok=False)
 
+    def alias(self, name: str, *indices: str) -> None:
+        for index in indices:
+            self._search("PUT", f"/{index}/_alias/{name}")
+
     def drop(self, index: str) -> None:
         self._search("DELETE", f"/{index}")
 

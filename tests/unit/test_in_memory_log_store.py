@@ -28,6 +28,9 @@ class MemoryWorld:
     def delete(self, index: str, id: str) -> None:
         self.store.delete(index, id)
 
+    def alias(self, name: str, *indices: str) -> None:
+        self.store.aliases[name] = tuple(reversed(indices))
+
     def drop(self, index: str) -> None:
         del self.store.indices[index]
 
