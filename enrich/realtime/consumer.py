@@ -167,6 +167,8 @@ class Consumer:
         #: Why nothing is read now; "" while it is.
         self._paused_why = ""
         self._paused: set[Place] = set()
+        #: The last reason that was noted for others to see.
+        self._reported = ""
         self._poison_lines = 0
         self._stopping = threading.Event()
         self._inbox: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
@@ -417,7 +419,8 @@ class Consumer:
             self._paused.clear()
 
     def _why_paused(self) -> str:
-        if self._held is not None:
+        if self._held_why:
+            # Also while the batch is tried again.
             return self._held_why
         if self._ledger_why:
             return self._ledger_why
@@ -437,14 +440,14 @@ class Consumer:
     def _report(self) -> None:
         """Note what this consumer does, and look whether it shall go on."""
         now = self._clock()
-        if now < self._report_due:
+        paused = "" if self._paused_why == _FULL else self._paused_why
+        if now < self._report_due and paused == self._reported:
             return
-        self._report_due = now + REPORT_SECONDS
+        self._report_due, self._reported = now + REPORT_SECONDS, paused
         if now % 60 < REPORT_SECONDS:
             self._poison_lines = 0
         if self._broker.trouble:
             self._broker.try_again()
-        paused = "" if self._paused_why == _FULL else self._paused_why
         try:
             if self._tracks and now >= self._announce_due:
                 self._announce()
