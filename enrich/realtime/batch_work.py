@@ -109,13 +109,14 @@ class BatchWork:
         self._refreshed: Remembered[str, bool] = Remembered(clock)
 
     def work(
-        self, logs: Sequence[WantedLog], *, tried: bool, give_up: bool = False
+        self, logs: Sequence[WantedLog], *, tried: bool, give_up: str = ""
     ) -> list[End | None]:
         """What became of each log; None while its document is not there.
 
         Args:
             tried: these were worked on before, and may have been written.
-            give_up: buy and write nothing more; what has no vector is left to the backfill.
+            give_up: why nothing more is bought and written, if so; what has no vector is left to
+                the backfill.
 
         Raises:
             TransientError: to be tried again; what was written stays written.
@@ -246,7 +247,7 @@ class BatchWork:
         update_only: set[str],
         *,
         tried: bool,
-        give_up: bool,
+        give_up: str,
     ) -> dict[int, End]:
         indices = {location.index for location in found.values()}
         self._saw({project_of(index) for index in indices})
@@ -265,7 +266,7 @@ class BatchWork:
         for place, location in found.items():
             outcome, why = tally.ends[location.index, location.id]
             if outcome is Outcome.DEFERRED:
-                ends[place] = End("left", why)
+                ends[place] = End("left", why or give_up)
             elif outcome in VECTOR_OUTCOMES:
                 ends[place] = End(outcome.value, latency=max(0.0, now - logs[place].log_time))
             elif outcome is not Outcome.GONE:
@@ -273,7 +274,7 @@ class BatchWork:
         self._show({found[place].index for place, end in ends.items() if _is_live(end)})
         return ends
 
-    def _tally(self, chunk: Chunk, *, tried: bool, give_up: bool) -> Tally:
+    def _tally(self, chunk: Chunk, *, tried: bool, give_up: str) -> Tally:
         if give_up:
             return self._enricher.account(chunk)
         return self._enricher.work(chunk, Lease("go", chunk.id, tried=tried))

@@ -98,7 +98,7 @@ class Work(Protocol):
     run: str
 
     def work(
-        self, logs: Sequence[WantedLog], *, tried: bool, give_up: bool = False
+        self, logs: Sequence[WantedLog], *, tried: bool, give_up: str = ""
     ) -> list[End | None]: ...
     def prepare_again(self) -> None: ...
 
@@ -110,7 +110,7 @@ class _Batch:
     entries: list[Entry]
     logs: list[WantedLog] = field(default_factory=list)
     tries: int = 0
-    give_up: bool = False
+    give_up: str = ""
     ends: list[End | None] = field(default_factory=list)
     error: BaseException | None = None
 
@@ -369,7 +369,7 @@ class Consumer:
             for entry in batch.entries:
                 if entry.is_open:
                     entry.end("left", str(error))
-        batch.error, batch.give_up = None, decision.give_up
+        batch.error, batch.give_up = None, str(error) if decision.give_up else ""
         self._held, self._held_until = batch, self._clock() + decision.seconds
         self._held_why = str(error)
 

@@ -47,14 +47,14 @@ class Work:
         self.batches: list[list[str]] = []
         #: What becomes of a log; None while its document is not there; an error is raised.
         self.end: Callable[[str], End | Exception | None] = lambda id: WRITTEN
-        self.given_up: list[bool] = []
+        self.given_up: list[str] = []
         self.looked_again = 0
         #: A batch waits for it.
         self.may_end = threading.Event()
         self.may_end.set()
 
     def work(
-        self, logs: Sequence[WantedLog], *, tried: bool, give_up: bool = False
+        self, logs: Sequence[WantedLog], *, tried: bool, give_up: str = ""
     ) -> list[End | None]:
         self.batches.append([one.id for one in logs])
         self.given_up.append(give_up)
