@@ -36,6 +36,7 @@ from enrich.wiring import build_backfill, build_ledger
 
 if TYPE_CHECKING:
     from tests.secured import SecuredCluster
+    from tests.topics import Topics
 
 # Tests that stand in no test file, since several of those run them.
 pytest.register_assert_rewrite("tests.embedder_contract", "tests.log_store_contract")
@@ -263,6 +264,27 @@ def secured_stack() -> Iterator[Services]:
     finally:
         services.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def kafka_stack() -> Iterator[Services]:
+    """A Kafka broker without logins, started once, by itself: few tests need one."""
+    folder = ROOT / ".dev" / f"tests-kafka-{os.getpid()}"
+    services = Services(folder, opensearch=False, redis=False, embeddings=False, kafka=True)
+    services.start()
+    try:
+        yield services
+    finally:
+        services.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def topics(kafka_stack: Services) -> Topics:
+    """Topics on the broker; tests/topics.py says how to use it."""
+    from tests.topics import Topics
+
+    return Topics(kafka_stack.kafka.url)
 
 
 @pytest.fixture

@@ -1,0 +1,155 @@
+"""Kafka's topics in the hands of a test: made, filled and looked at past the product.
+
+The fixture `topics` (tests/conftest.py) gives a `Topics` on a broker of the tests, which starts with
+the first test that asks for it, in some five seconds. Names are new each time, so that no test
+sees what another left.
+
+    def test_logs(topics: Topics) -> None:
+        topic = topics.create(partitions=3)
+        topics.produce(topic, [{"level": "ERROR", "message": "x"}, b"not json", None], partition=0)
+        ...
+        assert topics.committed("some-group", topic) == topics.ends(topic)
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from functools import partial
+from typing import Any
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
+
+TIMEOUT = 30.0
+
+
+class Topics:
+    """A client with all rights on one broker."""
+
+    def __init__(self, servers: str, **options: Any) -> None:
+        """
+        Args:
+            servers: what KAFKA_BOOTSTRAP_SERVERS takes.
+            options: more of librdkafka's, with `_` for `.`, for a broker that asks for a login.
+        """
+        self.servers = servers
+        self.options = {
+            "bootstrap.servers": servers,
+            # Says on stderr that a broker was ended, which a test may do.
+            "log_level": 0,
+            **{name.replace("_", "."): value for name, value in options.items()},
+        }
+        self.admin = AdminClient(self.options)
+
+    def create(self, name: str = "", *, partitions: int = 1, **config: Any) -> str:
+        """Make a topic and return its name, a new one if none is given.
+
+        Args:
+            config: the topic's settings, with `_` for `.`: `retention_ms=1000`.
+        """
+        name = name or f"logs-{uuid.uuid4().hex[:12]}"
+        settings = {key.replace("_", "."): str(value) for key, value in config.items()}
+        topic = NewTopic(name, partitions, 1, config=settings)
+        self.admin.create_topics([topic])[name].result(TIMEOUT)
+        return name
+
+    def delete(self, topic: str) -> None:
+        self.admin.delete_topics([topic])[topic].result(TIMEOUT)
+
+    def widen(self, topic: str, partitions: int) -> None:
+        """Give a topic more partitions, so many in all."""
+        self.admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(TIMEOUT)
+
+    def produce(
+        self,
+        topic: str,
+        values: Iterable[bytes | str | Mapping[str, Any] | None],
+        *,
+        partition: int | None = None,
+        key: bytes | None = None,
+        headers: list[tuple[str, bytes | None]] | None = None,
+        timestamp: int | None = None,
+        **options: Any,
+    ) -> list[tuple[int, int]]:
+        """Produce messages in this order and return partition and offset of each.
+
+        Args:
+            values: a mapping becomes JSON, None a tombstone, bytes stay as they are.
+            timestamp: milliseconds since 1970, of Kafka's own.
+            options: more of the producer's, with `_` for `.`: `compression_type="zstd"`.
+        """
+        producer = Producer(
+            {
+                **self.options,
+                "acks": "all",
+                "linger.ms": 5,
+                "message.max.bytes": 20_000_000,
+                "partitioner": "consistent_random",
+                # Spreads a handful over all partitions, too.
+                "sticky.partitioning.linger.ms": 0,
+                **{name.replace("_", "."): value for name, value in options.items()},
+            }
+        )
+        places: dict[int, tuple[int, int]] = {}
+        failures: list[str] = []
+        more = {
+            name: value
+            for name, value in (
+                *(("partition", partition), ("key", key)),
+                *(("headers", headers), ("timestamp", timestamp)),
+            )
+            if value is not None
+        }
+        count = 0
+
+        def delivered(n: int, error: Any, message: Any) -> None:
+            if error is not None:
+                failures.append(str(error))
+            else:
+                places[n] = message.partition(), message.offset()
+
+        for n, value in enumerate(values):
+            count += 1
+            encoded = json.dumps(value).encode() if isinstance(value, Mapping) else value
+            done = partial(delivered, n)
+            while True:
+                try:
+                    producer.produce(topic, encoded, on_delivery=done, **more)
+                    break
+                except BufferError:
+                    producer.poll(0.1)
+            producer.poll(0)
+        left = producer.flush(TIMEOUT)
+        assert not left and not failures, (left, failures[:3])
+        return [places[n] for n in range(count)]
+
+    def ends(self, topic: str) -> dict[int, int]:
+        """The offset that the next message of each partition will have."""
+        asker = {**self.options, "group.id": "looks-only", "enable.auto.commit": False}
+        with closing(Consumer(asker)) as reader:
+            found = reader.list_topics(topic, timeout=TIMEOUT).topics[topic].partitions
+            return {
+                number: reader.get_watermark_offsets(
+                    TopicPartition(topic, number), timeout=TIMEOUT
+                )[1]
+                for number in sorted(found)
+            }
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        """The offsets that a group has committed; partitions without one are left out."""
+        asked = ConsumerGroupTopicPartitions(group)
+        answer = self.admin.list_consumer_group_offsets([asked])[group].result(TIMEOUT)
+        return {
+            one.partition: one.offset
+            for one in answer.topic_partitions or ()
+            if one.topic == topic and one.offset >= 0
+        }
+
+    def reset(self, group: str, topic: str, offset: int = 0) -> None:
+        """Set what a group without members has committed, for all partitions of a topic."""
+        wanted = [TopicPartition(topic, number, offset) for number in self.ends(topic)]
+        asked = ConsumerGroupTopicPartitions(group, wanted)
+        self.admin.alter_consumer_group_offsets([asked])[group].result(TIMEOUT)
