@@ -1,8 +1,8 @@
 """Kafka's topics in the hands of a test: made, filled and looked at past the product.
 
-The fixture `topics` (tests/conftest.py) gives a `Topics` on a broker of the tests, which starts with
-the first test that asks for it, in some five seconds. Names are new each time, so that no test
-sees what another left.
+The fixture `topics` (tests/conftest.py) gives a `Topics` on a broker of the tests, which starts
+with the first test that asks for it, in some five seconds. Names are new each time, so that no
+test sees what another left.
 
     def test_logs(topics: Topics) -> None:
         topic = topics.create(partitions=3)
