@@ -9,7 +9,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from enrich.cli import screen
-from enrich.cli.checks import embeddings, opensearch, redis_and_workers, writing
+from enrich.cli.checks import embeddings, kafka, opensearch, redis_and_workers, writing
 from enrich.cli.checks import settings as own_settings
 from enrich.cli.checks.findings import Findings
 from enrich.cli.checks.seen import Seen
@@ -46,12 +46,15 @@ class Check:
 
     def all(self) -> None:
         self._look_at_settings()
-        for title, look in (
+        looks = [
             ("Redis and workers", self._look_at_redis),
             ("OpenSearch", self._look_at_opensearch),
             ("Embeddings API", self._look_at_embeddings),
             ("Writing", self._look_at_writing),
-        ):
+        ]
+        if self._settings.kafka_bootstrap_servers:
+            looks.append(("Kafka", self._look_at_kafka))
+        for title, look in looks:
             screen.heading(self._findings.console, title)
             with self._findings.failing_here():
                 look()
@@ -71,3 +74,6 @@ class Check:
 
     def _look_at_writing(self) -> None:
         writing.look_at(self._settings, self._findings, self._seen)
+
+    def _look_at_kafka(self) -> None:
+        kafka.look_at(self._settings, self._findings)

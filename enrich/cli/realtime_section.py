@@ -28,7 +28,7 @@ def show(console: Console, group: RealtimeSummary) -> None:
         screen.line(console, "warn", f"{alive}: `python -m enrich consume` starts a consumer")
     _print_latency(console, group)
     for consumer in group.consumers[:MAX_CONSUMERS]:
-        at_work = consumer.alive and consumer.doing != "paused"
+        at_work = consumer.alive and consumer.doing != "paused" and not consumer.why
         told = realtime.consumer_line(group, consumer)
         if at_work:
             screen.facts(console, told)

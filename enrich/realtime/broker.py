@@ -33,6 +33,9 @@ except ImportError:
 
 log = logging.getLogger(__name__)
 
+#: How a consumer is called in the lists of its group.
+CLIENT_ID = "enrich"
+
 #: Seconds for one question to the brokers.
 TIMEOUT_SECONDS = 10.0
 
@@ -100,7 +103,7 @@ def client_options(settings: Settings) -> dict[str, Any]:
     options: dict[str, Any] = {
         "bootstrap.servers": settings.kafka_bootstrap_servers,
         "security.protocol": settings.kafka_security_protocol,
-        "client.id": "enrich",
+        "client.id": CLIENT_ID,
         "allow.auto.create.topics": False,
         # Topics and partitions that are made later are found within this time.
         "topic.metadata.refresh.interval.ms": 30_000,
@@ -129,6 +132,11 @@ def client_options(settings: Settings) -> dict[str, Any]:
     return options | {name: value for name, value in given.items() if value}
 
 
+def admin_options(settings: Settings) -> dict[str, Any]:
+    """The options of a client that only asks; it passes over those of consumers."""
+    return client_options(settings) | dict(settings.kafka_options)
+
+
 def consumer_options(settings: Settings) -> dict[str, Any]:
     """The options of the consumer: nothing is committed by itself, nothing is taken for done."""
     options = client_options(settings) | {
@@ -154,11 +162,6 @@ class Broker:
         """Raises SettingsError: the client does not take its options."""
         self._settings = settings
         self._group = group
-        self._who = (
-            f"KAFKA_SASL_USERNAME {settings.kafka_sasl_username}"
-            if settings.kafka_sasl_username
-            else "this client"
-        )
         self._topics = list(settings.kafka_topic)
         #: The last trouble with the connection that was told; "" while there is none.
         self.trouble = ""
@@ -168,7 +171,7 @@ class Broker:
             self._client = Consumer(
                 consumer_options(settings) | {"error_cb": self._note_trouble}, logger=_Silent()
             )
-            self._admin = AdminClient(client_options(settings) | {"error_cb": self._note_trouble})
+            self._admin = AdminClient(admin_options(settings) | {"error_cb": self._note_trouble})
         except (KafkaException, ValueError, TypeError) as error:
             raise SettingsError(
                 f"the client of Kafka refuses its options: {_told(error)}"
@@ -196,6 +199,8 @@ class Broker:
                         raise self.named(error)
                     missing.append(topic)
         except KafkaException as error:
+            # A refused login is told by error_cb alone, which only a poll calls.
+            self._admin.poll(0)
             raise self._refusal or self.named(error.args[0]) from None
         return missing
 
@@ -337,34 +342,7 @@ class Broker:
     # -- errors
 
     def named(self, error: Any) -> EnrichError:
-        """An error of the client in our words."""
-        code, servers = error.code(), self._settings.kafka_bootstrap_servers
-        where = f"Kafka at {servers}"
-        if code in _RIGHTS:
-            return AccessRefused(f"{where}: {self._who} {_RIGHTS[code]}")
-        if code in _LOGIN:
-            return AccessRefused(
-                f"{where} refused the login: check KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and "
-                "KAFKA_SASL_PASSWORD, or the KAFKA_OAUTH_ settings"
-            )
-        if code == KafkaError._SSL:
-            return AccessRefused(
-                f"{where}: the TLS connection was refused; check KAFKA_SSL_CA_LOCATION, the "
-                "brokers' certificate and, where they ask for one, KAFKA_SSL_CERTIFICATE_LOCATION"
-            )
-        if code == KafkaError.UNSUPPORTED_VERSION or code == KafkaError._UNSUPPORTED_FEATURE:
-            return Halt(
-                f"{where} does not know KAFKA_GROUP_PROTOCOL="
-                f"{self._settings.kafka_group_protocol}: brokers of 4.0 know `consumer`"
-            )
-        if code in _NO_TOPIC:
-            return Halt(f"{where} has no topic of KAFKA_TOPIC={','.join(self._topics)}")
-        if code in _UNREACHABLE:
-            return ServerUnavailable(
-                f"{where} cannot be reached: check KAFKA_BOOTSTRAP_SERVERS, "
-                "KAFKA_SECURITY_PROTOCOL and that it runs"
-            )
-        return Halt(f"{where} refuses the consumer ({error.name()})")
+        return named(self._settings, error)
 
     def _note_trouble(self, error: Any) -> None:
         """Called by the client for what concerns no single message; it goes on by itself."""
@@ -375,6 +353,43 @@ class Broker:
             known, self.trouble = self.trouble, str(named)
         if known != str(named):
             log.warning("%s; waiting for it", named)
+
+
+def named(settings: Settings, error: Any) -> EnrichError:
+    """An error of the client in our words."""
+    code = error.code()
+    where = f"Kafka at {settings.kafka_bootstrap_servers}"
+    if code in _RIGHTS:
+        return AccessRefused(f"{where}: {_who(settings)} {_RIGHTS[code]}")
+    if code in _LOGIN:
+        return AccessRefused(
+            f"{where} refused the login: check KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and "
+            "KAFKA_SASL_PASSWORD, or the KAFKA_OAUTH_ settings"
+        )
+    if code == KafkaError._SSL:
+        return AccessRefused(
+            f"{where}: the TLS connection was refused; check KAFKA_SSL_CA_LOCATION, the "
+            "brokers' certificate and, where they ask for one, KAFKA_SSL_CERTIFICATE_LOCATION"
+        )
+    if code == KafkaError.UNSUPPORTED_VERSION or code == KafkaError._UNSUPPORTED_FEATURE:
+        return Halt(
+            f"{where} does not know KAFKA_GROUP_PROTOCOL="
+            f"{settings.kafka_group_protocol}: brokers of 4.0 know `consumer`"
+        )
+    if code in _NO_TOPIC:
+        return Halt(f"{where} has no topic of KAFKA_TOPIC={','.join(settings.kafka_topic)}")
+    if code in _UNREACHABLE:
+        return ServerUnavailable(
+            f"{where} cannot be reached: check KAFKA_BOOTSTRAP_SERVERS, "
+            "KAFKA_SECURITY_PROTOCOL and that it runs"
+        )
+    return Halt(f"{where} refuses the consumer ({error.name()})")
+
+
+def _who(settings: Settings) -> str:
+    if settings.kafka_sasl_username:
+        return f"KAFKA_SASL_USERNAME {settings.kafka_sasl_username}"
+    return "this client"
 
 
 class _Silent(logging.Logger):

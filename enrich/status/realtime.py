@@ -9,7 +9,7 @@ from enrich.ledger.realtime_summary import ConsumerReport, PartitionReport, Real
 from enrich.status.durations import span
 from enrich.status.reasons import CHECK, QUIET_SECONDS, Reason, Word, quoted
 
-CODES = ("no_consumer", "consumer_paused", "consumer_stuck")
+CODES = ("no_consumer", "consumer_paused", "consumer_in_trouble", "consumer_stuck")
 
 _START = "start one with `python -m enrich consume`"
 
@@ -39,6 +39,7 @@ def reasons(summaries: Iterable[RealtimeSummary], *, paused: bool = False) -> li
     for group in summaries:
         found += _nobody(group)
         found += [] if paused else _paused(group)
+        found += _in_trouble(group)
         found += _standing(group)
     return found
 
@@ -101,6 +102,25 @@ def _paused(group: RealtimeSummary) -> list[Reason]:
             )
         )
     return found
+
+
+def _in_trouble(group: RealtimeSummary) -> list[Reason]:
+    """What consumers that are not paused complain of, such as brokers that do not answer."""
+    told: dict[str, int] = {}
+    for consumer in group.consumers:
+        if consumer.alive and consumer.doing != "paused" and consumer.why:
+            told[consumer.why] = told.get(consumer.why, 0) + 1
+    return [
+        Reason(
+            code="consumer_in_trouble",
+            word=Word.DEGRADED,
+            sentence=f"{count:,} consumer{'' if count == 1 else 's'} of group "
+            f"{quoted(group.group)} cannot go on: {quoted(why)}",
+            remedy=CHECK,
+            exit_status=1,
+        )
+        for why, count in told.items()
+    ]
 
 
 def _standing(group: RealtimeSummary) -> list[Reason]:

@@ -129,6 +129,14 @@ def test_a_pause_that_lasts_is_told_with_its_reason() -> None:
     assert scene.reasons(paused=True) == [], "by an operator, on purpose"
 
 
+def test_trouble_with_the_brokers_is_told_at_once() -> None:
+    why = "Kafka at k:9092 cannot be reached"
+    scene = Scene().report((0, 9, 9), doing="waiting", why=why)
+    scene.report((1, 9, 9), name="host/2")
+    told = f"1 consumer of group {GROUP} cannot go on: {why}"
+    assert scene.reasons() == [("consumer_in_trouble", told)]
+
+
 def test_one_that_lives_and_does_nothing_is_told() -> None:
     scene = Scene()
     for _ in range(4):
@@ -159,11 +167,15 @@ def test_a_new_consumer_is_given_time_and_a_marker_is_no_message() -> None:
             "consumer_paused",
         ),
         (
+            lambda scene: scene.report((0, 9, 9), why="Kafka cannot be reached"),
+            "consumer_in_trouble",
+        ),
+        (
             lambda scene: [scene.report((0, 1, 9)).later(50) for _ in range(4)],
             "consumer_stuck",
         ),
     ],
-    ids=["no_consumer", "consumer_paused", "consumer_stuck"],
+    ids=["no_consumer", "consumer_paused", "consumer_in_trouble", "consumer_stuck"],
 )
 def test_the_health_tells_of_consumers_with_a_remedy(prepare: Any, code: str) -> None:
     scene = Scene()
