@@ -25,7 +25,7 @@ from enrich.ledger import Ledger
 from enrich.ledger.realtime import ConsumerState, Partition, PartitionState
 from enrich.log_context import bound
 from enrich.realtime.batch_work import NOT_THERE, End
-from enrich.realtime.gathering import Entry, Track
+from enrich.realtime.gathering import Entry, Others, Track
 from enrich.realtime.messages import MessageReader, Poison, WantedLog
 from enrich.realtime.retrying import FIRST_PAUSE, again
 from enrich.realtime.settling import Place, Settling, commit
@@ -140,7 +140,7 @@ class Consumer:
         self._timeout = settings.enrichment_batch_timeout
         self._patience = settings.enrich_document_wait_seconds
         self._max_age = settings.enrich_max_age_days * 86_400
-        self._read = reader.read
+        self._reader = reader
         self._work = work
         self._ledger = ledger
         self._settling = Settling(ledger.realtime, self._group)
@@ -204,12 +204,8 @@ class Consumer:
     def _turn(self) -> None:
         self._alive()
         busy = self._at_work is not None or self._is_due()
-        for message in self._broker.consume(MESSAGES, SHORT_POLL_SECONDS if busy else POLL_SECONDS):
-            error = message.error()
-            if error is None:
-                self._take(message)
-            else:
-                self._broker.note(error)
+        seconds = SHORT_POLL_SECONDS if busy else POLL_SECONDS
+        self._take(self._broker.consume(MESSAGES, seconds))
         self._collect()
         self._hand_over()
         self._settle()
@@ -218,37 +214,52 @@ class Consumer:
 
     # -- messages
 
-    def _take(self, message: Message) -> None:
-        place = message.topic(), message.partition()
-        track = self._tracks.get(place)
-        if track is None:
-            # Given up meanwhile.
-            return
-        offset = message.offset()
-        if not track.begun:
-            self._see_gap(place, track, offset)
-        elif track.begins_anew(offset):
-            track = self._begin_anew(place)
-        track.read(offset)
+    def _take(self, messages: Sequence[Message]) -> None:
+        # Most messages are of another level: what is done for each of them bounds the speed.
+        tracks, skips = self._tracks, self._reader.skips
+        for message in messages:
+            if (error := message.error()) is not None:
+                self._broker.note(error)
+                continue
+            place = message.topic(), message.partition()
+            track = tracks.get(place)
+            if track is None:
+                # Given up meanwhile.
+                continue
+            offset = message.offset()
+            if not track.begun:
+                self._see_gap(place, track, offset)
+                track.begun = True
+            elif track.next is not None and offset < track.next:
+                track = self._begin_anew(place)
+            track.next = offset + 1
+            if skips(message.value()):
+                track.add_other_level(offset)
+            else:
+                self._take_one(place, track, offset, message)
+
+    def _take_one(self, place: Place, track: Track, offset: int, message: Message) -> None:
         produced = message.timestamp()[1]
-        read = self._read(message.value(), produced_at=produced / 1000 if produced > 0 else None)
+        read = self._reader.read(
+            message.value(), produced_at=produced / 1000 if produced > 0 else None
+        )
         if read is None:
-            track.add_other(offset, "other_level")
+            track.add_other_level(offset)
         elif isinstance(read, Poison):
             self._tell_poison(place, offset, read)
-            track.add_other(offset, "poison", read.value)
+            track.add(Others(offset, offset, "poison", read.value))
         elif self._max_age and read.log_time < time.time() - self._max_age:
-            track.add_other(offset, "excluded")
+            track.add(Others(offset, offset, "excluded"))
         else:
             entry = Entry(read, offset, self._clock())
-            track.pending.append(entry)
+            track.add(entry)
             self._gathered.append(entry)
             self._bytes += entry.size
 
     def _see_gap(self, place: Place, track: Track, offset: int) -> None:
         """Tell what Kafka has removed before it was read."""
-        first, oldest = track.gap_before(offset), self._broker.begin_of(place)
-        if first is not None and oldest is not None and first < oldest:
+        first, oldest = track.next, self._broker.begin_of(place)
+        if first is not None and oldest is not None and first < oldest <= offset:
             log.warning(
                 "messages of %s/%d from offset %d to %d are gone from Kafka (retention): the "
                 "backfill finds their logs", *place, first, oldest - 1,
@@ -258,7 +269,9 @@ class Consumer:
         """A topic was deleted and made anew under its name, or its log was cut off."""
         log.warning("the offsets of %s/%d begin anew: its topic was made anew or cut off", *place)
         self._tracks[place].drop()
-        self._tracks[place] = Track(Partition(place[0], self._broker.topic_id(place[0]), place[1]))
+        self._tracks[place] = Track(
+            Partition(place[0], self._broker.topic_id(place[0]), place[1]), begun=True
+        )
         self._forget_dropped()
         return self._tracks[place]
 

@@ -55,7 +55,7 @@ class Entry:
 
 @dataclass(slots=True, eq=False)
 class Others:
-    """Messages in a row that are no wanted logs and came to the same end."""
+    """Messages in a row that are no wanted logs and came to the same end when they were read."""
 
     first: int
     last: int
@@ -74,6 +74,8 @@ class Track:
     begun: bool = False
     #: What was read and is not settled yet.
     pending: deque[Entry | Others] = field(default_factory=deque)
+    #: The last of it, while it is messages of other levels.
+    others: Others | None = None
     #: What the ledger was found to have counted; see `Portion.expected`.
     counted: int | None = None
     #: Whether that was looked up.
@@ -82,30 +84,18 @@ class Track:
     settled: int | None = None
     committed: int | None = None
 
-    def begins_anew(self, offset: int) -> bool:
-        """Whether a message lies before what was read: its topic was made anew, or truncated."""
-        return self.begun and self.next is not None and offset < self.next
-
-    def gap_before(self, offset: int) -> int | None:
-        """The offset from which on messages are missing before the first one, if any are."""
-        if not self.begun and self.next is not None and offset > self.next:
-            return self.next
-        return None
-
-    def read(self, offset: int) -> None:
-        self.next, self.begun = offset + 1, True
-
-    def add_other(self, offset: int, outcome: str, reason: str = "") -> None:
-        last = self.pending[-1] if self.pending else None
-        if (
-            isinstance(last, Others)
-            and last.last + 1 == offset
-            and last.outcome == outcome
-            and last.reason == reason
-        ):
+    def add_other_level(self, offset: int) -> None:
+        """A message of another level, as most are."""
+        last = self.others
+        if last is not None and last.last + 1 == offset:
             last.last = offset
         else:
-            self.pending.append(Others(offset, offset, outcome, reason))
+            self.others = Others(offset, offset, "other_level")
+            self.pending.append(self.others)
+
+    def add(self, one: Entry | Others) -> None:
+        self.pending.append(one)
+        self.others = None
 
     def through(self) -> list[Entry | Others]:
         """What is through, from the first that is not settled on."""
@@ -120,6 +110,8 @@ class Track:
         """Forget what lies before an offset."""
         while self.pending and self.pending[0].last < upto:
             self.pending.popleft()
+        if not self.pending:
+            self.others = None
         self.settled = upto
 
     def drop(self) -> None:
@@ -128,6 +120,7 @@ class Track:
             if isinstance(one, Entry):
                 one.dropped = True
         self.pending.clear()
+        self.others = None
 
     def has_through(self) -> bool:
         return bool(self.pending and self.pending[0].outcome)

@@ -123,6 +123,14 @@ class MessageReader:
         self._decode_level = msgspec.json.Decoder(_levels_struct(names)).decode
         self._known_levels: dict[msgspec.Struct, bool] = {}
 
+    def skips(self, value: bytes | None) -> bool:
+        """Whether a message is plainly of another level: the quick answer for most. False says
+        nothing; `read` does."""
+        try:
+            return self._known_levels.get(self._decode_level(value)) is False  # type: ignore[arg-type]
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+            return False
+
     def read(self, value: bytes | None, *, produced_at: float | None) -> WantedLog | Poison | None:
         """The log of a message if its level is wanted, None if it has another level or none, or why
         it is neither. Raises nothing but MemoryError.
