@@ -24,9 +24,9 @@ local function count(run, name, n)
   if TOTAL_OF[name] then redis.call('HINCRBY', key('totals'), TOTAL_OF[name], n) end
 end
 
--- Count a reason of some kind in a hash: a field for each sentence, at most twelve of a kind; what
+-- Count a reason of some kind in a hash: a field for each sentence, at most so many of a kind; what
 -- else there is counts together.
-local function count_reason(hash, kind, sentence, n)
+local function count_reason(hash, kind, sentence, n, most)
   if sentence == '' or n == 0 then return end
   local field = kind .. '|' .. sentence
   if redis.call('HEXISTS', hash, field) == 0 then
@@ -34,13 +34,15 @@ local function count_reason(hash, kind, sentence, n)
     for _, name in ipairs(redis.call('HKEYS', hash)) do
       if string.sub(name, 1, #kind + 1) == kind .. '|' then known = known + 1 end
     end
-    if known >= 12 then field = kind .. '|other reasons' end
+    if known >= most then field = kind .. '|other reasons' end
   end
   if redis.call('HINCRBY', hash, field, n) <= 0 then redis.call('HDEL', hash, field) end
 end
 
 -- Count why documents of a run were deferred (kind 'deferred') or work was tried again ('retried').
-local function because(run, kind, sentence, n) count_reason(run_key(run), kind, sentence, n) end
+local function because(run, kind, sentence, n)
+  count_reason(run_key(run), kind, sentence, n, 12)
+end
 
 -- Count money into the day. From `first` on, ARGV are pairs of field and amount, of which `paid|project`
 -- is what a project paid of the micro-dollars; answers with the other pairs.

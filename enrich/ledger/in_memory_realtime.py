@@ -44,8 +44,8 @@ class RealtimeMoves:
             for name, n in portion["counts"].items():
                 memory.hincrby(totals, name, n)
                 memory.hincrby(window, name, n)
-            for kind, why, n in portion["because"]:
-                self._count_reason(totals, kind, why, n)
+            for kind, why, n, most in portion["because"]:
+                self._count_reason(totals, kind, why, n, most)
             answers.append("counted")
         memory.expire(window, 180 * minutes)
         memory.hsetnx(totals, "since", now)
@@ -111,13 +111,15 @@ class RealtimeMoves:
                 others.append((name, amount))
         return others
 
-    def _count_reason(self, key: str, kind: str, sentence: str, n: int) -> None:
+    def _count_reason(
+        self, key: str, kind: str, sentence: str, n: int, most: int = MOST_REASONS
+    ) -> None:
         if not sentence or not n:
             return
         name = f"{kind}|{sentence}"
         if not self._memory.hexists(key, name):
             known = [each for each in self._memory.hkeys(key) if text(each).startswith(f"{kind}|")]
-            if len(known) >= MOST_REASONS:
+            if len(known) >= most:
                 name = f"{kind}|other reasons"
         if self._memory.hincrby(key, name, n) <= 0:
             self._memory.hdel(key, name)

@@ -266,7 +266,7 @@ def _row(group: str, portion: Portion) -> dict[str, Any]:
         "expected": "" if portion.expected is None else str(portion.expected),
         "upto": str(portion.upto),
         "counts": {name: n for name, n in counts.items() if n},
-        "because": [[kind, why, n] for (kind, why), n in because.items() if n],
+        "because": [[kind, why, n, REASONS[kind]] for (kind, why), n in because.items() if n],
     }
 
 

@@ -17,8 +17,9 @@ OUTCOMES = (
 )  # fmt: skip
 #: Those that gave a log its vector.
 WRITTEN = ("embedded", "duplicate", "cached", "reused")
-#: Those that have reasons.
-REASONS = ("left", "poison")
+#: Those that have reasons, and how many different ones are told apart: sentences may name indices,
+#: codes are the program's own.
+REASONS = {"left": 12, "poison": 30}
 
 #: What consumers use of the API, and what they meet.
 USAGE = (

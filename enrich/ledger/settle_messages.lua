@@ -2,8 +2,8 @@
 -- where its caller found it to behind the last message, together with the counts. Who finds it
 -- elsewhere changes nothing, and learns where it is.
 -- ARGV: group, what tells this call from any other (it is asked once more where its answer was
--- lost), portions (JSON: partition, expected, upto, counts, because [[kind, sentence, n]]), batches,
--- milliseconds that a position is kept, minutes of a window.
+-- lost), portions (JSON: partition, expected, upto, counts, because [[kind, sentence, n, most]]),
+-- batches, milliseconds that a position is kept, minutes of a window.
 -- Positions are strings: a double has too few digits for them. "" is none.
 local group, call = ARGV[1], key('counted:' .. ARGV[2])
 local before = redis.call('GET', call)
@@ -22,7 +22,7 @@ for i, portion in ipairs(cjson.decode(ARGV[3])) do
       redis.call('HINCRBY', totals, name, n)
       redis.call('HINCRBY', window, name, n)
     end
-    for _, why in ipairs(portion.because) do count_reason(totals, why[1], why[2], why[3]) end
+    for _, why in ipairs(portion.because) do count_reason(totals, unpack(why)) end
     answers[i] = 'counted'
   else
     answers[i] = found

@@ -186,18 +186,18 @@ def test_messages_that_hold_nothing_for_us_move_the_position_alone(ledger: Ledge
 
 def test_reasons_are_told_with_their_numbers_and_are_bounded(ledger: Ledger) -> None:
     position = None
-    for n in range(20):
+    for n in range(40):
         counts = {"left": 2, f"left|not there  yet\n{n}": 2, "poison": 1, f"poison|code{n}": 1}
         ledger.realtime.settle(GROUP, [portion(position, 3 * n + 3, **counts)])
         position = 3 * n + 3
-    ledger.realtime.settle(GROUP, [portion(position, 99, left=9, **{"left|" + "x" * 999: 9})])
+    ledger.realtime.settle(GROUP, [portion(position, 199, left=9, **{"left|" + "x" * 999: 9})])
     summary = only(ledger)
     assert summary.left_reasons == {
-        "other reasons": 25, **{f"not there yet {n}": 2 for n in range(12)},
+        "other reasons": 65, **{f"not there yet {n}": 2 for n in range(12)},
     }  # fmt: skip
-    assert sum(summary.left_reasons.values()) == summary.outcomes["left"] == 49
-    assert len(summary.poison_codes) == 13
-    assert sum(summary.poison_codes.values()) == summary.outcomes["poison"] == 20
+    assert sum(summary.left_reasons.values()) == summary.outcomes["left"] == 89
+    assert len(summary.poison_codes) == 31
+    assert sum(summary.poison_codes.values()) == summary.outcomes["poison"] == 40
 
 
 def test_use_of_the_api_is_counted_by_group_and_money_by_day(ledger: Ledger) -> None:
