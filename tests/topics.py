@@ -20,7 +20,14 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 TIMEOUT = 30.0
@@ -141,7 +148,13 @@ class Topics:
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """The offsets that a group has committed; partitions without one are left out."""
         asked = ConsumerGroupTopicPartitions(group)
-        answer = self.admin.list_consumer_group_offsets([asked])[group].result(TIMEOUT)
+        try:
+            answer = self.admin.list_consumer_group_offsets([asked])[group].result(TIMEOUT)
+        except KafkaException as error:
+            # The broker has just started.
+            if error.args[0].code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS:
+                raise
+            return {}
         return {
             one.partition: one.offset
             for one in answer.topic_partitions or ()

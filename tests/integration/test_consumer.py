@@ -1,0 +1,300 @@
+"""The consumer as operators run it, as a process on real Kafka, OpenSearch and Redis.
+
+How far it is, Kafka tells; what became of logs, OpenSearch; and the sums must be the topic's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dev.api_control import ApiControl
+from dev.embedding_model import Model
+from dev.service import Service
+from dev.services import Services
+from enrich.ledger.realtime_summary import RealtimeSummary
+from enrich.wiring import build_ledger
+from tests.conftest import PREFIX, ROOT, Pipeline, Search, wait_for
+from tests.topics import Topics
+
+INDEX = f"shop_{datetime.now(UTC):%Y_%m}"
+PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
+WITH_VECTOR = {"exists": {"field": "log_vector"}}
+
+
+def logs(count: int, name: str = "log", distinct: int = 7) -> list[dict[str, Any]]:
+    """Logs as a topic has them, each second one an ERROR."""
+    return [
+        {
+            "log_id": f"{name}{n}",
+            "project_uuid": "shop",
+            "level": "INFO" if n % 2 else "ERROR",
+            "timestamp": datetime.now(UTC).isoformat(),
+            "message": f"the {name} database refused connection number {n % distinct}",
+        }
+        for n in range(count)
+    ]
+
+
+class Desk:
+    """Consumers of one group, and what they read and write."""
+
+    def __init__(
+        self, stack: Services, topics: Topics, search: Search, build: Any, exits: ExitStack
+    ) -> None:
+        self.stack, self.topics, self.search, self._exits = stack, topics, search, exits
+        self._build = build
+        self.group = f"group-{uuid.uuid4().hex[:8]}"
+        self.topic = topics.create(partitions=4)
+        self._number = 0
+        search.create(INDEX)
+
+    def consumer(self, **env: str) -> Service:
+        self._number += 1
+        service = self.stack.spawn(
+            f"{self.group}-{self._number}",
+            [sys.executable, "-m", "enrich", "consume"],
+            env={
+                "PYTHONPATH": str(ROOT),
+                "ENRICH_LOG_FILE": "none",
+                "ENRICH_REDIS_PREFIX": PREFIX,
+                "KAFKA_BOOTSTRAP_SERVERS": self.topics.servers,
+                "KAFKA_TOPIC": self.topic,
+                "CONSUMER_GROUP_ID": self.group,
+                "ENRICHMENT_BATCH_TIMEOUT": "0.5",
+                **env,
+            },
+        )
+        self._exits.callback(service.stop)
+        return service
+
+    def assigned(self, service: Service) -> None:
+        wait_for(lambda: "partitions assigned" in service.log.read_text(), service)
+
+    def ship(self, some: list[dict[str, Any]]) -> None:
+        """Index logs, as a shipper does."""
+        self.search.index(INDEX, [{"_id": one["log_id"], **one} for one in some])
+
+    def committed(self) -> bool:
+        ends = {n: end for n, end in self.topics.ends(self.topic).items() if end}
+        return self.topics.committed(self.group, self.topic) == ends
+
+    def has_read(self, count: int) -> bool:
+        """Whether so many messages were read, whatever became of them."""
+        return sum(one.position or 0 for each in self.summaries for one in each.partitions) >= count
+
+    def wait(self, *services: Service) -> RealtimeSummary:
+        """Until all of the topic is committed; what the ledger has counted."""
+        wait_for(self.committed, services[0] if services else None)
+        return self.summary
+
+    @property
+    def summaries(self) -> list[RealtimeSummary]:
+        ledger = build_ledger(self._build(enrich_redis_prefix=PREFIX))
+        found = [one for one in ledger.realtime.summary() if one.group == self.group]
+        ledger.close()
+        return found
+
+    @property
+    def summary(self) -> RealtimeSummary:
+        (summary,) = self.summaries
+        return summary
+
+
+@pytest.fixture
+def desk(clean: Services, topics: Topics, search: Search, settings: Any) -> Iterator[Desk]:
+    with ExitStack() as exits:
+        yield Desk(clean, topics, search, settings, exits)
+
+
+def assert_right(desk: Desk, model: Model, count: int) -> dict[str, dict[str, Any]]:
+    """Each ERROR log has exactly the vector of its text, and no other log has any."""
+    sources = desk.search.sources(INDEX)
+    with_vector = {id: one for id, one in sources.items() if "log_vector" in one}
+    assert len(with_vector) == count
+    texts = sorted({one["message"] for one in with_vector.values()})
+    right = dict(zip(texts, model.embed(texts), strict=True))
+    for one in with_vector.values():
+        assert one["level"] == "ERROR"
+        assert np.array_equal(np.float32(one["log_vector"]), right[one["message"]])
+    return with_vector
+
+
+@PROTOCOLS
+def test_logs_get_their_vectors_as_they_are_produced(
+    desk: Desk, model: Model, embeddings: ApiControl, protocol: str
+) -> None:
+    some = logs(120)
+    desk.ship(some)
+    desk.topics.produce(desk.topic, [*some, b"not json", None])
+    consumer = desk.consumer(KAFKA_GROUP_PROTOCOL=protocol)
+    summary = desk.wait(consumer)
+    stored = assert_right(desk, model, 60)
+    assert {one["ai_enrichment_method"] for one in stored.values()} == {"realtime_consumer"}
+    counts = {name: n for name, n in summary.outcomes.items() if n}
+    assert sum(counts.values()) == summary.messages == 122
+    assert (counts["other_level"], counts["poison"]) == (60, 2)
+    assert summary.vectors == 60
+    assert summary.usage["api_inputs"] == 7
+    os.kill(consumer.pid, signal.SIGTERM)
+    wait_for(lambda: not consumer.running)
+    assert consumer.returncode == 0
+    assert "has left the group" in consumer.log.read_text()
+    assert desk.summary.consumers == []
+
+
+def test_a_log_is_waited_for_and_left_to_the_backfill_if_it_does_not_come(
+    desk: Desk, model: Model, pipeline: Callable[..., Pipeline]
+) -> None:
+    late, never = logs(20, "late"), logs(20, "never")
+    desk.topics.produce(desk.topic, late)
+    patient = desk.consumer(ENRICH_DOCUMENT_WAIT_SECONDS="300")
+    wait_for(lambda: desk.has_read(20), patient)
+    desk.ship(late)
+    desk.wait(patient)
+    os.kill(patient.pid, signal.SIGTERM)
+    wait_for(lambda: not patient.running)
+    desk.topics.produce(desk.topic, never)
+    summary = desk.wait(desk.consumer(ENRICH_DOCUMENT_WAIT_SECONDS="1"))
+    assert_right(desk, model, 10)
+    assert (summary.vectors, summary.outcomes["left"]) == (10, 10)
+    desk.ship(never)
+    record = pipeline().run()
+    assert (record.found, record.state) == (10, "finished")
+    # What the consumer wrote is no stranger's.
+    assert record.written_by_others == 0
+    assert_right(desk, model, 20)
+
+
+def test_in_mode_index_logs_are_put_in_once(desk: Desk, model: Model) -> None:
+    some = logs(40)
+    there = some[:4]
+    desk.ship(there)
+    desk.search("DELETE", f"/{INDEX}/_doc/{some[2]['log_id']}")
+    desk.topics.produce(desk.topic, [*some, *some])
+    consumer = desk.consumer(ENRICH_CONSUMER_MODE="index")
+    summary = desk.wait(consumer)
+    stored = assert_right(desk, model, 20)
+    for one in some:
+        if one["level"] == "ERROR":
+            kept = stored[one["log_id"]]
+            assert {name: kept[name] for name in one} == one
+    assert summary.messages == 80
+    assert summary.usage["api_inputs"] == 7
+
+
+def test_streams_and_aliases_are_looked_behind(
+    desk: Desk, search: Search, stream: str, model: Model
+) -> None:
+    some = logs(12)
+    month = f"{datetime.now(UTC):%Y_%m}"
+    search("POST", "/_aliases", {"actions": [
+        {"add": {"index": INDEX, "alias": f"alias_{month}"}},
+    ]})  # fmt: skip
+    desk.ship(some)
+    search.create(f"{INDEX}_x")
+    search("POST", "/_aliases", {"actions": [
+        {"add": {"index": f"{INDEX}_x", "alias": f"alias_{month}"}},
+    ]})  # fmt: skip
+    desk.topics.produce(desk.topic, [{**one, "project_uuid": "alias"} for one in some])
+    summary = desk.wait(desk.consumer())
+    assert_right(desk, model, 6)
+    assert summary.vectors == 6
+
+
+@PROTOCOLS
+def test_consumers_share_partitions_and_lose_nothing_when_they_come_and_go(
+    desk: Desk, model: Model, embeddings: ApiControl, protocol: str
+) -> None:
+    some = logs(400, distinct=40)
+    desk.ship(some)
+    quick = {
+        "KAFKA_GROUP_PROTOCOL": protocol,
+        "ENRICHMENT_BATCH_SIZE": "5",
+        **(
+            {"KAFKA_EXTRA_CONFIG": json.dumps({"session.timeout.ms": 6000})}
+            if protocol == "classic"
+            else {}
+        ),
+    }
+    first = desk.consumer(**quick)
+    desk.assigned(first)
+    desk.topics.produce(desk.topic, some[:150])
+    second = desk.consumer(**quick)
+    desk.assigned(second)
+    desk.topics.produce(desk.topic, some[150:300])
+    # One dies without a word, one joins, one leaves as it should.
+    first.kill()
+    third = desk.consumer(**quick)
+    desk.topics.produce(desk.topic, some[300:])
+    os.kill(second.pid, signal.SIGTERM)
+    summary = desk.wait(third)
+    assert_right(desk, model, 200)
+    counts = {name: n for name, n in summary.outcomes.items() if n}
+    assert counts.pop("other_level") == 200
+    assert sum(counts.values()) == 200
+    assert not counts.keys() - {"embedded", "cached", "duplicate", "reused", "already_vectorized"}
+    # Only a request that was under way when one died may be paid for again.
+    assert summary.usage["api_inputs"] <= 80
+
+
+def test_all_again_from_the_beginning_pays_and_writes_nothing(
+    desk: Desk, model: Model, embeddings: ApiControl
+) -> None:
+    some = logs(60)
+    desk.ship(some)
+    desk.topics.produce(desk.topic, some)
+    consumer = desk.consumer()
+    before = desk.wait(consumer)
+    written = assert_right(desk, model, 30)
+    os.kill(consumer.pid, signal.SIGTERM)
+    wait_for(lambda: not consumer.running)
+    desk.topics.reset(desk.group, desk.topic)
+    after = desk.wait(desk.consumer())
+    assert assert_right(desk, model, 30) == written
+    assert after.outcomes == before.outcomes
+    assert after.usage["api_inputs"] == before.usage["api_inputs"]
+
+
+def test_backfill_and_consumer_at_once_write_one_right_vector_each(
+    desk: Desk, model: Model, pipeline: Callable[..., Pipeline]
+) -> None:
+    some = logs(300, distinct=60)
+    desk.ship(some)
+    consumer = desk.consumer(ENRICHMENT_BATCH_SIZE="10")
+    desk.assigned(consumer)
+    backfill = pipeline(enrich_batch_size=20)
+    desk.topics.produce(desk.topic, some)
+    record = backfill.run()
+    summary = desk.wait(consumer)
+    assert_right(desk, model, 150)
+    assert record.found == record.settled
+    assert summary.vectors + record.vectors_written == 150
+    # A text that both met at once is paid for once.
+    assert summary.usage["api_inputs"] + record.api_inputs == 30
+    assert (record.errors, summary.usage["errors"], record.failed) == (0, 0, 0)
+
+
+def test_an_index_without_vectors_is_left_with_its_reason(desk: Desk) -> None:
+    plain = {"mappings": {"properties": {"level": {"type": "keyword"}}}}
+    index = f"bank_{datetime.now(UTC):%Y_%m}"
+    desk.search.create(index, **plain)
+    some = [{**one, "project_uuid": "bank"} for one in logs(10)]
+    desk.search.index(index, [{"_id": one["log_id"], **one} for one in some])
+    desk.topics.produce(desk.topic, some)
+    summary = desk.wait(desk.consumer())
+    assert summary.outcomes["left"] == 5
+    (why,) = summary.left_reasons
+    assert "index.knn" in why
+    assert desk.search.count(index, WITH_VECTOR) == 0
+    assert summary.usage["api_inputs"] == 0
