@@ -127,7 +127,11 @@ def _demonstrate(
     (port,) = free_ports(1)
     processes = stack.spawn(
         "processes",
-        [sys.executable, "-m", "honcho", "start", "-f", str(CHECKOUT / "Procfile")],
+        [
+            *(sys.executable, "-m", "honcho", "start", "-f", str(CHECKOUT / "Procfile")),
+            # The consumer would end at once without a Kafka, and all others with it.
+            *("worker", "beat", "flower"),
+        ],
         env={
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(CHECKOUT),

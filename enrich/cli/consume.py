@@ -31,8 +31,9 @@ def consume(settings: Settings) -> int:
         raise SettingsError(
             f"ENRICH_LOG_FILE: {settings.enrich_log_file} cannot be written ({error.strerror})"
         ) from None
-    end_if_impossible(settings, parts=True)
     alive = AliveFile(settings.enrich_alive_file)
+    alive.begin()
+    end_if_impossible(settings, parts=True)
     consumer = wiring.build_consumer(settings, alive.touch)
     broker = Broker(settings, consumer)
     for topic in broker.look():

@@ -224,8 +224,10 @@ def another(venv: Path, place: Path) -> Path:
 
 
 def procfile() -> dict[str, list[str]]:
+    """Of those that need no Kafka."""
     lines = (ROOT / "Procfile").read_text().splitlines()
-    return {name: shlex.split(rest) for name, _, rest in (line.partition(":") for line in lines)}
+    commands = (line.partition(":") for line in lines)
+    return {name: shlex.split(rest) for name, _, rest in commands if name != "consumer"}
 
 
 def deploy_readme() -> str:

@@ -26,11 +26,12 @@ from redis.retry import Retry
 
 from dev.redis_server import server_argv
 from dev.services import free_ports
+from enrich.realtime.consumer import GRACE_SECONDS
 from enrich.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
-OURS = ("worker", "beat", "flower")
+OURS = ("worker", "beat", "flower", "consumer")
 
 #: What an installation runs.
 SHIPPED = [
@@ -206,7 +207,7 @@ def test_settings_of_compose_are_accepted(
 
 def test_ports_are_open_on_this_machine_only(services: dict[str, Any]) -> None:
     ports = [port for service in services.values() for port in service.get("ports", [])]
-    assert len(ports) == 3
+    assert len(ports) == 4
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
@@ -280,6 +281,7 @@ def patient() -> Retry:
 def test_none_but_ours_reach_redis(compose: dict[str, Any], services: dict[str, Any]) -> None:
     for name, service in services.items():
         inside = "queue" in service["networks"]
+        assert ("kafka" in service["networks"]) is (name in ("kafka", "consumer")), name
         assert inside is (name in (*OURS, "redis", "cache")), name
     assert services["redis"]["networks"] == services["cache"]["networks"] == ["queue"]
     assert compose["networks"]["queue"] == {"internal": True}
@@ -302,6 +304,30 @@ def test_a_worker_gets_the_time_that_its_soft_shutdown_takes(services: dict[str,
     service = unit("worker")["Service"]
     assert int(service["TimeoutStopSec"]) >= 2 * soft
     assert (service["KillSignal"], service["KillMode"]) == ("SIGQUIT", "mixed")
+
+
+def test_who_has_no_kafka_gets_neither_broker_nor_consumer(services: dict[str, Any]) -> None:
+    assert {name for name, service in services.items() if "profiles" in service} == {
+        "kafka",
+        "consumer",
+    }
+    needs = {"opensearch", "redis", "cache"}
+    assert services["worker"]["depends_on"].keys() == needs
+    # The consumer alone may read from a broker that .env names.
+    assert set(services["consumer"]["profiles"]) > set(services["kafka"]["profiles"])
+    assert services["consumer"]["depends_on"].pop("kafka")["required"] is False
+    assert services["consumer"]["depends_on"] == services["worker"]["depends_on"]
+    named = services["consumer"]["environment"]["KAFKA_BOOTSTRAP_SERVERS"]
+    inside = named.partition(":-")[2].rstrip("}")
+    assert f"INSIDE://{inside}" in services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+
+
+def test_a_consumer_gets_the_time_that_its_batch_takes(services: dict[str, Any]) -> None:
+    grace = DURATION.match(services["consumer"]["stop_grace_period"])
+    assert grace is not None and int(grace[1]) >= 2 * GRACE_SECONDS
+    service = unit("consumer")["Service"]
+    assert int(service["TimeoutStopSec"]) >= 2 * GRACE_SECONDS
+    assert service["KillSignal"] == "SIGTERM"
 
 
 # -- Dockerfile
@@ -346,9 +372,12 @@ def locked(name: str) -> dict[str, tuple[str, int]]:
 
 def test_every_package_is_locked_with_its_hashes() -> None:
     production, development = locked("requirements.lock"), locked("requirements-dev.lock")
-    extras = locked("requirements-extras.lock")
-    for lock in (production, development, extras):
+    extras, kafka = locked("requirements-extras.lock"), locked("requirements-kafka.lock")
+    for lock in (production, development, extras, kafka):
         assert all(hashes for _, hashes in lock.values())
+    # What the image has: production, and the consumer's client.
+    assert kafka.keys() - production.keys() == {"confluent-kafka"}
+    assert production.items() <= kafka.items() <= extras.items()
     assert production.items() <= development.items()
     assert production.items() <= extras.items()
     assert all(extras[name] == development[name] for name in extras.keys() & development.keys())

@@ -27,6 +27,7 @@ from kombu.transport.redis import Channel
 
 from enrich import __version__
 from enrich.models import RunRecord
+from enrich.realtime.consumer import GRACE_SECONDS
 from enrich.settings import Settings, load_settings
 from enrich.status.metrics import EnrichCollector
 from enrich.status.reader import Reading
@@ -38,6 +39,9 @@ OVERLAYS = ("fixed", "keda")
 #: The oldest that Kubernetes' own project still mends, about, and the newest of the package.
 VERSIONS = ("1.33", "1.37")
 PROGRAMS = ("worker", "beat", "flower")
+#: With those that an overlay asks for by a component.
+ALL_PROGRAMS = (*PROGRAMS, "consumer")
+COMPONENT = FOLDER / "components" / "consumer"
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
 
@@ -179,14 +183,21 @@ def test_a_mistake_is_found(path: tuple[str | int, ...], value: Any) -> None:
 def environment(program: str) -> dict[str, str]:
     """What a container gets, secrets as `secret`; expanded as Kubernetes does, in order."""
     lines = (FOLDER / "base" / "settings.env").read_text().splitlines()
+    if program == "consumer":
+        made = yaml.safe_load((COMPONENT / "kustomization.yaml").read_text())
+        (settings,) = made["configMapGenerator"]
+        assert (settings["name"], settings["behavior"]) == ("enrich", "merge")
+        lines += settings["literals"]
     found = dict(line.split("=", 1) for line in lines)
     for each in container(program)["env"]:
+        if each.get("valueFrom", {}).get("secretKeyRef", {}).get("optional"):
+            continue
         value = each.get("value", "secret")
         found[each["name"]] = re.sub(r"\$\(([A-Z_]+)\)", lambda name: found[name[1]], value)
     return found
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", ALL_PROGRAMS)
 def test_settings_are_known_and_accepted(
     program: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -201,11 +212,14 @@ def test_settings_are_known_and_accepted(
     settings = load_settings()
     assert settings.redis_url.get_secret_value() == "redis://:secret@redis:6379/0"
     assert settings.vector_cache_url == "redis://:secret@redis-cache:6379/0"
+    if program == "consumer":
+        assert settings.kafka_topic == ("application-logs",)
+        assert settings.kafka_bootstrap_servers == "kafka:9092"
     if program == "flower":
         assert given["FLOWER_BASIC_AUTH"] == "secret:secret"
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", ALL_PROGRAMS)
 def test_the_same_command_as_everywhere(program: str) -> None:
     lines = (ROOT / "Procfile").read_text().splitlines()
     procfile = {name: rest for name, _, rest in (line.partition(":") for line in lines)}
@@ -221,9 +235,9 @@ def test_secrets_are_named_and_not_there() -> None:
     made = set(re.findall(r"--from-literal=([a-z-]+)=", command))
     used = {
         each["valueFrom"]["secretKeyRef"]["key"]
-        for program in PROGRAMS
+        for program in ALL_PROGRAMS
         for each in container(program)["env"]
-        if "valueFrom" in each
+        if "valueFrom" in each and each["valueFrom"]["secretKeyRef"]["name"] == "enrich"
     }
     referred = {
         ref["key"]
@@ -233,12 +247,32 @@ def test_secrets_are_named_and_not_there() -> None:
     }
     assert referred <= used == made
     assert "Secret" not in {thing["kind"] for thing in files()}
-    # Only the worker has the key, since only it pays.
-    for program in PROGRAMS:
-        assert ("openai-api-key" in str(container(program)["env"])) is (program == "worker")
+    # Only they have the key, since only they pay.
+    for program in ALL_PROGRAMS:
+        pays = program in ("worker", "consumer")
+        assert ("openai-api-key" in str(container(program)["env"])) is pays
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_consumers_secrets_are_named_and_may_be_missing() -> None:
+    readme = (FOLDER / "README.md").read_text()
+    (command,) = re.findall(
+        r"^kubectl .* create secret generic enrich-kafka (.*?)(?:^kubectl|^```)",
+        readme,
+        re.M | re.S,
+    )
+    used = [
+        each["valueFrom"]["secretKeyRef"]
+        for each in container("consumer")["env"]
+        if "valueFrom" in each and each["valueFrom"]["secretKeyRef"]["name"] == "enrich-kafka"
+    ]
+    assert {ref["key"] for ref in used} == set(re.findall(r"--from-literal=([a-z-]+)=", command))
+    assert all(ref["optional"] is True for ref in used)
+    (files,) = [v["secret"] for v in pod("consumer")["volumes"] if "secret" in v]
+    assert files["optional"] is True
+    assert f"create secret generic {files['secretName']} --from-file=" in readme
+
+
+@pytest.mark.parametrize("program", ALL_PROGRAMS)
 def test_a_pod_may_little(program: str) -> None:
     spec = pod(program)
     assert spec["securityContext"]["runAsNonRoot"] is True
@@ -253,7 +287,8 @@ def test_a_pod_may_little(program: str) -> None:
         "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
-    assert [mount["mountPath"] for mount in only["volumeMounts"]] == ["/tmp"]
+    written = [m["mountPath"] for m in only["volumeMounts"] if not m.get("readOnly")]
+    assert written == ["/tmp"]
     assert only["resources"]["requests"].keys() == {"cpu", "memory"}
     assert only["resources"]["limits"].keys() == {"memory"}
 
@@ -270,7 +305,9 @@ def test_nobody_reaches_worker_and_beat_and_each_reaches_what_it_asks() -> None:
     assert ports("worker", "egress") == {53, 6379, 9200, 443}
     assert ports("beat", "egress") == {53, 6379}
     assert ports("flower", "egress") == {53, 6379, 9200}
+    assert ports("consumer", "egress") == {53, 6379, 9200, 443, 9092, 9093}
     assert [ports(program, "ingress") for program in PROGRAMS] == [set(), set(), {5555}]
+    assert ports("consumer", "ingress") == set()
 
 
 # -- coming and going
@@ -287,6 +324,10 @@ def test_a_worker_gets_the_time_that_its_soft_shutdown_takes(celery: dict[str, A
     grace = pod("worker")["terminationGracePeriodSeconds"]
     assert grace >= 2 * celery["worker_soft_shutdown_timeout"]
     assert {"name": "REMAP_SIGTERM", "value": "SIGQUIT"} in container("worker")["env"]
+
+
+def test_a_consumer_gets_the_time_that_its_batch_takes() -> None:
+    assert pod("consumer")["terminationGracePeriodSeconds"] >= 2 * GRACE_SECONDS
 
 
 def test_workers_are_counted_by_the_brokers_own_lists(celery: dict[str, Any]) -> None:
@@ -345,12 +386,13 @@ def test_workers_go_to_zero_and_a_tick_wakes_one() -> None:
 
 
 def test_a_drained_node_takes_one_worker_at_a_time() -> None:
-    (budget,) = [thing["spec"] for thing in files() if thing["kind"] == "PodDisruptionBudget"]
-    assert budget["maxUnavailable"] == 1
-    selected = budget["selector"]["matchLabels"]
-    for program in PROGRAMS:
-        labels = deployment(program)["spec"]["template"]["metadata"]["labels"]
-        assert (selected.items() <= labels.items()) is (program == "worker")
+    for several in ("worker", "consumer"):
+        budget = named(files(), "PodDisruptionBudget", f"enrich-{several}")["spec"]
+        assert budget["maxUnavailable"] == 1
+        selected = budget["selector"]["matchLabels"]
+        for program in ALL_PROGRAMS:
+            labels = deployment(program)["spec"]["template"]["metadata"]["labels"]
+            assert (selected.items() <= labels.items()) is (program == several)
 
 
 # -- probes
@@ -366,7 +408,7 @@ def probe(program: str, name: str, folder: Path) -> bool:
     return subprocess.run(command, env={"PATH": os.defpath}, capture_output=True).returncode == 0
 
 
-@pytest.mark.parametrize(("program", "minutes"), [("worker", 2), ("beat", 10)])
+@pytest.mark.parametrize(("program", "minutes"), [("worker", 2), ("beat", 10), ("consumer", 2)])
 def test_only_a_program_that_hangs_is_started_anew(
     program: str, minutes: int, tmp_path: Path
 ) -> None:
