@@ -87,9 +87,11 @@ class RealtimeSummary(BaseModel):
     #: From log time to vector, since the counts began, and in the last minutes.
     latency: Latency
     recent_latency: Latency
-    #: Messages and vectors of the last minutes, and how many seconds those are.
+    #: Messages, vectors, and logs that were left to the backfill, of the last minutes; and how many
+    #: seconds those are.
     recent_messages: int = 0
     recent_vectors: int = 0
+    recent_left: int = 0
     recent_seconds: float = 0.0
     consumers: list[ConsumerReport] = []
     partitions: list[PartitionReport] = []
@@ -175,6 +177,7 @@ def summary_of(
         recent_latency=_latency(recent),
         recent_messages=recent.get("messages", 0),
         recent_vectors=sum(recent.get(name, 0) for name in WRITTEN),
+        recent_left=recent.get("left", 0),
         # Counts that began within it have not been gathering for all of it.
         recent_seconds=round(min(seconds, now - since / 1000) if since else seconds, 1),
         consumers=told,

@@ -9,7 +9,12 @@ from enrich.ledger.realtime_summary import ConsumerReport, PartitionReport, Real
 from enrich.status.durations import span
 from enrich.status.reasons import CHECK, QUIET_SECONDS, Reason, Word, quoted
 
-CODES = ("no_consumer", "consumer_paused", "consumer_in_trouble", "consumer_stuck")
+CODES = (
+    "no_consumer", "consumer_paused", "consumer_in_trouble", "consumer_stuck", "consumer_leaves",
+)  # fmt: skip
+
+#: So few logs that were left lately tell nothing.
+FEW_LEFT = 10
 
 _START = "start one with `python -m enrich consume`"
 
@@ -41,6 +46,7 @@ def reasons(summaries: Iterable[RealtimeSummary], *, paused: bool = False) -> li
         found += [] if paused else _paused(group)
         found += _in_trouble(group)
         found += _standing(group)
+        found += _leaves(group)
     return found
 
 
@@ -141,6 +147,24 @@ def _standing(group: RealtimeSummary) -> list[Reason]:
             sentence=f"the consumers of group {quoted(group.group)} have not moved for "
             f"{span(still[first][0])} in {first}{more}, with {messages(waiting)} left",
             remedy="see their log",
+            exit_status=1,
+        )
+    ]
+
+
+def _leaves(group: RealtimeSummary) -> list[Reason]:
+    """Where most logs are left, real time serves nobody."""
+    if group.recent_left <= max(FEW_LEFT, group.recent_vectors):
+        return []
+    why = next(iter(group.left_reasons), "")
+    return [
+        Reason(
+            code="consumer_leaves",
+            word=Word.DEGRADED,
+            sentence=f"the consumers of group {quoted(group.group)} left {group.recent_left:,} "
+            f"logs to the backfill in the last {span(group.recent_seconds)}, and gave "
+            f"{group.recent_vectors:,} a vector" + (f": {quoted(why)}" if why else ""),
+            remedy='see "What to do when" in docs/realtime.md',
             exit_status=1,
         )
     ]

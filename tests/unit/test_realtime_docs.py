@@ -48,7 +48,7 @@ def test_each_code_of_poison() -> None:
 
 
 def test_each_reason_of_the_health() -> None:
-    shown = quoted([row[0] for row in table("The health knows")])
+    shown = quoted([row[0] for row in table("The health knows five")])
     assert sorted(shown) == sorted(realtime.CODES)
 
 

@@ -156,6 +156,27 @@ def test_a_new_consumer_is_given_time_and_a_marker_is_no_message() -> None:
     assert scene.reasons() == []
 
 
+def leave(ledger: Ledger, left: int, embedded: int = 0) -> None:
+    portion = Portion(
+        partition=Partition("logs", "left", 0), expected=None, upto=left + embedded,
+        counts={"left": left, "embedded": embedded, "left|no index.knn": left},
+    )  # fmt: skip
+    assert ledger.realtime.settle(GROUP, [portion])[0].counted
+
+
+@pytest.mark.parametrize(
+    ("left", "embedded", "is_told"), [(10, 0, False), (30, 30, False), (31, 30, True)]
+)
+def test_consumers_that_leave_most_logs_are_told(left: int, embedded: int, is_told: bool) -> None:
+    scene = Scene()
+    leave(scene.ledger, left, embedded)
+    assert [code for code, _ in scene.reasons()] == ["consumer_leaves"] * is_told
+    if is_told:
+        assert scene.reasons()[0][1].endswith("and gave 30 a vector: no index.knn")
+    scene.later(3600)
+    assert scene.reasons() == [], "that was long ago"
+
+
 @pytest.mark.parametrize(
     ("prepare", "code"),
     [
@@ -174,8 +195,15 @@ def test_a_new_consumer_is_given_time_and_a_marker_is_no_message() -> None:
             lambda scene: [scene.report((0, 1, 9)).later(50) for _ in range(4)],
             "consumer_stuck",
         ),
+        (lambda scene: leave(scene.ledger, 31), "consumer_leaves"),
     ],
-    ids=["no_consumer", "consumer_paused", "consumer_in_trouble", "consumer_stuck"],
+    ids=[
+        "no_consumer",
+        "consumer_paused",
+        "consumer_in_trouble",
+        "consumer_stuck",
+        "consumer_leaves",
+    ],
 )
 def test_the_health_tells_of_consumers_with_a_remedy(prepare: Any, code: str) -> None:
     scene = Scene()
