@@ -94,7 +94,14 @@ def _measure(
         console.print(f"[{time.monotonic() - begun:5.0f} s] {told}", markup=False, soft_wrap=True)
 
     settings = {"action.auto_create_index": "false", "cluster.max_shards_per_node": "2000"}
-    with Services(FOLDER, say=say, heap=HEAP, opensearch_settings=settings, fresh=True) as stack:
+    with Services(
+        FOLDER,
+        kafka=any(LINES[name].kafka for name in names),
+        say=say,
+        heap=HEAP,
+        opensearch_settings=settings,
+        fresh=True,
+    ) as stack:
         # Away from the checkout's `.env`, which is for other servers.
         os.chdir(FOLDER)
         stage = Stage(

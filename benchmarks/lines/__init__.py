@@ -16,6 +16,7 @@ from benchmarks.lines import (
     kindness,
     memory,
     quota,
+    realtime,
     scale,
     sick,
     start,
@@ -32,6 +33,8 @@ class Line:
     measure: Callable[[Stage], list[Figure]]
     #: Whether `make bench` has it, or only `make bench-full`.
     quick: bool = False
+    #: Whether it needs Kafka.
+    kafka: bool = False
     #: The most logs that are there at once, by default.
     logs: Callable[[Options], int] = lambda options: options.size or 5_000
 
@@ -71,5 +74,11 @@ LINES: Mapping[str, Line] = {
         title="a large backlog while logs keep arriving",
         measure=memory.measure,
         logs=lambda options: options.size or memory.SIZE,
+    ),
+    "realtime": Line(
+        title="live logs beside a backlog, under a quota that binds",
+        measure=realtime.measure,
+        kafka=True,
+        logs=lambda options: options.size or realtime.SIZE,
     ),
 }
