@@ -172,6 +172,14 @@ class Settings(KafkaSettings, BaseSettings):
     #: How long a server that is away is waited for, before work is deferred; not in the order.
     enrich_outage_seconds: float = Field(150, ge=0, le=3600)
 
+    # -- the HTTP service
+    enrich_api_address: str = "127.0.0.1"
+    enrich_api_port: int = Field(8000, ge=1, le=65_535)
+    #: Who may ask, see enrich/api/keys.py; empty: everybody, and on loopback alone.
+    enrich_api_keys_file: str = ""
+    #: For so many milliseconds texts of several callers are gathered before they are asked for.
+    enrich_coalesce_ms: float = Field(10, ge=0, le=1000)
+
     # -- logs
     #: "none" for no file.
     enrich_log_file: str = "periodic_enrichment.log"

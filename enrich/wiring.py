@@ -16,6 +16,8 @@ from enrich.settings import Settings
 if TYPE_CHECKING:
     from redis import Redis
 
+    from enrich.api.app import Parts
+    from enrich.api.keys import Keys
     from enrich.backfill.publisher import Publisher
     from enrich.backfill.run import Backfill
     from enrich.embedding.batching import Quota
@@ -159,6 +161,72 @@ def build_consumer(settings: Settings, alive: Callable[[], None]) -> Consumer:
     return Consumer(settings, reader, work, ledger, quota.announce, alive)
 
 
+def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) -> Parts:
+    """What the routes of the HTTP service work with.
+
+    Args:
+        metrics: what `/metrics` answers.
+    """
+    from enrich.api.app import Parts
+    from enrich.api.openai_form import Form
+    from enrich.api.rates import KeyRates
+    from enrich.api.vectors import Vectors
+    from enrich.embedding.batching import embed_one
+    from enrich.embedding.cache import VectorCache
+    from enrich.embedding.locations import VectorLocations
+    from enrich.enrichment.run_usage import RunUsage
+    from enrich.errors import TransientError
+    from enrich.ledger import Ledger
+    from enrich.ratelimit.gcra import Priority
+    from enrich.redis_client import connect
+    from enrich.settings import rewrite_of
+
+    redis = connect(settings.redis_url.get_secret_value())
+    cached = connect(settings.vector_cache_url)
+    store = build_store(settings)
+    ledger = Ledger(redis, settings.enrich_redis_prefix)
+    embedder, asker = build_embedder(settings), build_query_embedder(settings)
+    cache = VectorCache(cached, settings)
+    resolver = resolver_of(
+        *(settings, store, ledger, build_quota(redis, settings, priority=Priority.REALTIME)),
+        *(embedder, cache, VectorLocations(cached, settings)),
+        Priority.REALTIME,
+        cuts=False,
+    )
+
+    def embed_query(text: str) -> list[float]:
+        (vector,) = embed_one(asker, text)[0].vectors
+        if vector is None:
+            raise TransientError(f"{settings.openai_base_url} sent numbers that are no vector")
+        numbers: list[float] = vector.tolist()
+        return numbers
+
+    def close() -> None:
+        for one in (store, embedder, asker, cache, ledger):
+            one.close()
+
+    return Parts(
+        model=settings.embedding_model,
+        dimensions=settings.embedding_dimensions,
+        keys=keys,
+        vectors=Vectors(
+            resolver,
+            cache,
+            RunUsage(ledger, "api"),
+            window_seconds=settings.enrich_coalesce_ms / 1000,
+        ),
+        form=Form(model=settings.embedding_model, dimensions=settings.embedding_dimensions),
+        rewrite=rewrite_of(settings),
+        spent=ledger.spending.today_usd_of,
+        admit=KeyRates(redis, settings.enrich_redis_prefix).admit,
+        embed_query=embed_query,
+        stats=store.stats,
+        servers={"redis": ledger.now, "opensearch": store.version},
+        metrics=metrics,
+        close=close,
+    )
+
+
 def build_quota(
     connection: Redis,
     settings: Settings,
@@ -188,11 +256,14 @@ def resolver_of(
     cache: Cache,
     locations: Locations,
     priority: Priority | None = None,
+    *,
+    cuts: bool = True,
 ) -> Resolver:
     """A resolver that works with these.
 
     Args:
         priority: of the caller, the same as of `quota`; that of a backlog if None.
+        cuts: whether a text that is too long is cut; otherwise it is refused.
     """
     from enrich.embedding.api_key import ApiKey
     from enrich.embedding.batching import Batching
@@ -223,6 +294,7 @@ def resolver_of(
                 request_bytes=settings.enrich_max_request_bytes,
             ),
             prefix_bytes=len(endpoint.prefix.encode()),
+            cuts=cuts,
         ),
         cache=cache,
         stored=VectorsOfLogs(

@@ -272,6 +272,30 @@ def consume() -> None:
     raise typer.Exit(begin(load_settings()))
 
 
+@app.command(epilog="Example: python -m enrich serve")
+def serve() -> None:
+    """Offer vectors and search over HTTP, until it is stopped."""
+    from enrich.cli.serve import serve as begin
+
+    raise typer.Exit(begin(load_settings()))
+
+
+@app.command(epilog="Example: python -m enrich api-key dashboard")
+def api_key(
+    name: Annotated[str, typer.Argument(help="Who gets it: letters, digits, '.', '_' and '-'.")],
+) -> None:
+    """Make a key for the HTTP service: the key once, and its entry for ENRICH_API_KEYS_FILE."""
+    from enrich.cli.serve import new_key
+
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name):
+        raise typer.BadParameter("use letters, digits, '.', '_' and '-'", param_hint="NAME")
+    key, entry = new_key(name)
+    screen.line(screen.err(), "ok", "the key is shown this once, and stored nowhere")
+    typer.echo(key)
+    screen.line(screen.err(), "ok", "put this into the list of ENRICH_API_KEYS_FILE:")
+    typer.echo(entry)
+
+
 def _confirmed(question: str) -> bool:
     if not sys.stdin.isatty():
         screen.line(screen.err(), "bad", "there is no terminal to ask on: give --yes")

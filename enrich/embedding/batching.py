@@ -136,6 +136,7 @@ class Batching:
         *,
         most: EndpointLimits | None = None,
         prefix_bytes: int = 0,
+        cuts: bool = True,
     ) -> None:
         """
         Args:
@@ -144,6 +145,7 @@ class Batching:
             lone_failures: what was seen on earlier occasions; None remembers for this object alone.
             most: what a request may have from the start.
             prefix_bytes: what the embedder puts before each text.
+            cuts: whether a text that is too long for the model is cut; otherwise it is refused.
         """
         self._embedder = embedder
         self._quota = quota
@@ -152,6 +154,7 @@ class Batching:
         self.max_text_bytes = max_text_bytes or MAX_TEXT_BYTES
         self.most = most or EndpointLimits()
         self.prefix_bytes = prefix_bytes
+        self.cuts = cuts
         #: The most that one request of this process got through.
         self.passed_inputs = 0
         self.passed_bytes = 0
@@ -289,7 +292,7 @@ class _Call:
     def _batches(self, texts: Iterable[tuple[str, str]]) -> list[Texts]:
         limits = self._limits
         most_text = min(limits.text_bytes or MAX_TEXT_BYTES, self._batching.max_text_bytes)
-        if most_text < MAX_TEXT_BYTES:
+        if most_text < MAX_TEXT_BYTES and self._batching.cuts:
             texts = ((fingerprint, cut(text, most_text)) for fingerprint, text in texts)
         most_bytes = self._batching.most_bytes()
         return requests_of(
@@ -394,7 +397,8 @@ class _Call:
         code = "text_refused"
         if isinstance(error, RequestTooLarge):
             code = "text_too_large"
-            refused = self._shorten(fingerprint, text, error)
+            cuts = self._batching.cuts
+            refused = self._shorten(fingerprint, text, error) if cuts else error
             if refused is None:
                 return False
             error = refused

@@ -267,6 +267,25 @@ class Resolver:
         with self._key.in_use():
             return self._batching.embed(texts, caller, lambda vectors: None)
 
+    def embed_apart(
+        self, requests: Sequence[TextRequest], usage: Usage, *, occasion: str
+    ) -> Resolution:
+        """Get vectors from the API alone, and keep none of them. Each text once; raises as
+        `resolve`."""
+        if self.budget.used_up():
+            left = [Resolved(reason=USED_UP) for _ in requests]
+            return Resolution(results=left, out_of_budget=True)
+        bill = Bill(usage, self._price)
+        payers = payers_of(requests, ())
+        bill.charge((payers[one.fingerprint], one.text) for one in requests)
+        texts = {one.fingerprint: one.text for one in requests}
+        with self._key.in_use():
+            found = self._batching.embed(
+                texts, Caller(occasion=occasion, meter=bill), lambda vectors: None
+            )
+        got = _resolved(found)
+        return Resolution(results=[got[one.fingerprint] for one in requests], paid=bill.counted)
+
     def probe(self, usage: Usage, *, occasion: str) -> None:
         """Send one harmless text, to see whether the API works at all. Raises as `resolve`."""
         with self._key.in_use():
@@ -330,17 +349,7 @@ class Resolver:
             self._cache.release(texts, owner)
             with self._through:
                 self._through.notify_all()
-        return {
-            **{
-                each: Resolved(
-                    vector=vector,
-                    source=Source.CACHED if each in found.known else Source.EMBEDDED,
-                )
-                for each, vector in found.vectors.items()
-            },
-            **{each: Resolved(failure=code) for each, code in found.refused.items()},
-            **{each: Resolved(reason=found.reasons.get(each, "")) for each in found.invalid},
-        }
+        return _resolved(found)
 
     def _keep(self, vectors: Mapping[str, Vector]) -> None:
         if not vectors:
@@ -354,6 +363,21 @@ class Resolver:
     def _until_another_is_through(self, seconds: float) -> None:
         with self._through:
             self._through.wait(seconds)
+
+
+def _resolved(found: Results) -> dict[str, Resolved]:
+    """What the API brought, by fingerprint."""
+    return {
+        **{
+            each: Resolved(
+                vector=vector,
+                source=Source.CACHED if each in found.known else Source.EMBEDDED,
+            )
+            for each, vector in found.vectors.items()
+        },
+        **{each: Resolved(failure=code) for each, code in found.refused.items()},
+        **{each: Resolved(reason=found.reasons.get(each, "")) for each in found.invalid},
+    }
 
 
 def payers_of(requests: Iterable[TextRequest], spent: Collection[str]) -> dict[str, str]:

@@ -37,6 +37,12 @@ class Spending:
         with translated():
             return int(self._redis.get(f"{self._prefix}spent:{today()}") or 0) / 1e6
 
+    def today_usd_of(self, payer: str) -> float:
+        """One project, or the holder of a key."""
+        with translated():
+            spent = self._redis.hget(f"{self._prefix}spent:{today()}:projects", payer)
+        return int(spent or 0) / 1e6
+
     def today_by_project(self, most: int) -> dict[str, float]:
         """USD of the projects that spent most, the greatest first."""
         with translated():

@@ -72,6 +72,7 @@ FLOORS = {
     "enrichment": {"embedding", "ledger", "log_store", "ratelimit"},
     "backfill": {"enrichment", "embedding", "ledger", "log_store", "ratelimit", "status"},
     "wiring": {
+        "api",
         "backfill",
         "embedding",
         "enrichment",
@@ -81,10 +82,12 @@ FLOORS = {
         "realtime",
         "redis_client",
     },
+    "api": {"embedding", "ledger", "log_store", "ratelimit"},
     "realtime": {"embedding", "enrichment", "ledger", "log_store", "ratelimit"},
     "reindexing": {"log_store"},
     "flower": {"status"},
     "cli": {
+        "api",
         "embedding",
         "ledger",
         "log_store",

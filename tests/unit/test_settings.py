@@ -133,6 +133,8 @@ WRONG: dict[str, list[str]] = {
     **{name: ["qqq", "0", "-1", "nan", "inf"] for name in TIMES},
     "ENRICH_OUTAGE_SECONDS": ["qqq", "-1", "3601", "nan", "inf"],
     "ENRICH_LOG_FORMAT": ["qqq", "JSON qqq"],
+    "ENRICH_API_PORT": ["qqq", "0", "65536"],
+    "ENRICH_COALESCE_MS": ["qqq", "-1", "1001", "nan"],
     "KAFKA_BOOTSTRAP_SERVERS": ["qqq", "qqq:0", "kafka://qqq:9092", "a:9092,qqq", "u:qqq@a:9092"],
     "KAFKA_TOPIC": [",", "a qqq", "qqq*", "..", "q" * 250],
     "CONSUMER_GROUP_ID": ["q" * 250],
@@ -168,6 +170,9 @@ FREE = {
     "ENRICH_EXCLUDE_INDICES",
     "ENRICH_LOG_FILE",
     "ENRICH_ALIVE_FILE",
+    # Looked at when the service begins.
+    "ENRICH_API_ADDRESS",
+    "ENRICH_API_KEYS_FILE",
     # Of no use without a security protocol and a mechanism, which name what they lack.
     "KAFKA_SSL_KEY_PASSWORD",
     "KAFKA_OAUTH_TOKEN_URL",

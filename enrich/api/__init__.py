@@ -1,0 +1,1 @@
+"""The HTTP service: vectors, search and statistics for other programs."""

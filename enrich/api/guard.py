@@ -1,0 +1,130 @@
+"""What every request has to pass before a route sees it: its size, its time, the name it bears.
+
+And the line that is logged of it: method, route, status, milliseconds and whose key it was; never a
+text, a query or a key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from enrich.api import problems
+
+log = logging.getLogger(__name__)
+
+#: Of one body, in bytes: a thousand logs of 8,000 bytes, or 2,048 inputs, fit.
+MOST_BODY = 20 * 1024 * 1024
+#: A body that has not arrived by then is not waited for.
+BODY_SECONDS = 15.0
+
+
+class _TooLarge(Exception):
+    """More bytes came than a body may have."""
+
+
+class _TooSlow(Exception):
+    """A body did not arrive in time."""
+
+
+class Guard:
+    """ASGI middleware."""
+
+    def __init__(self, app: ASGIApp, *, hosts: frozenset[str] | None) -> None:
+        """Args: hosts: names by which it may be asked, None for all."""
+        self._app = app
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        status = 500
+        started = False
+
+        async def noted(message: Message) -> None:
+            nonlocal status, started
+            if message["type"] == "http.response.start":
+                status, started = message["status"], True
+            await send(message)
+
+        async def refuse(code: int, sentence: str) -> None:
+            nonlocal status
+            status = code
+            if not started:
+                answer = problems.response(code, sentence, {"Connection": "close"})
+                await answer(scope, receive, send)
+
+        try:
+            headers = {name: value for name, value in scope["headers"]}
+            if self._hosts is not None and not self._may_ask(headers):
+                await refuse(403, _OTHER_HOST)
+            elif _length(headers) > MOST_BODY:
+                await refuse(413, _LARGE)
+            else:
+                await self._app(scope, _bounded(receive), noted)
+        except _TooLarge:
+            await refuse(413, _LARGE)
+        except _TooSlow:
+            await refuse(408, f"the body did not arrive within {BODY_SECONDS:.0f} s")
+        finally:
+            route = scope.get("route")
+            log.info(
+                "%s %s %d %.1f ms %s",
+                scope["method"],
+                getattr(route, "path", "-"),
+                status,
+                1000 * (time.perf_counter() - began),
+                scope.get("state", {}).get("caller", "-"),
+            )
+
+    def _may_ask(self, headers: dict[bytes, bytes]) -> bool:
+        """A page in a browser may let its own name point here; the name stays in the request."""
+        assert self._hosts is not None
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
+        origin = headers.get(b"origin", b"").decode("latin-1").lower()
+        return name in self._hosts and (
+            not origin or origin.partition("://")[2].rpartition(":")[0] in self._hosts
+        )
+
+
+_LARGE = f"the body is larger than {MOST_BODY // (1024 * 1024)} MB"
+_OTHER_HOST = (
+    "this service has no keys, so it answers only to localhost and 127.0.0.1: set "
+    "ENRICH_API_KEYS_FILE"
+)
+
+
+def _length(headers: dict[bytes, bytes]) -> int:
+    told = headers.get(b"content-length", b"0")
+    return int(told) if told.isdigit() else 0
+
+
+def _bounded(receive: Receive) -> Receive:
+    until = time.monotonic() + BODY_SECONDS
+    size = 0
+    whole = False
+
+    async def received() -> Message:
+        nonlocal size, whole
+        if whole:
+            return await receive()
+        try:
+            message: dict[str, Any] = dict(
+                await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
+            )
+        except TimeoutError:
+            raise _TooSlow from None
+        size += len(message.get("body", b""))
+        whole = not message.get("more_body", False)
+        if size > MOST_BODY:
+            raise _TooLarge
+        return message
+
+    return received

@@ -1,0 +1,290 @@
+"""Vectors for whoever asks over HTTP: known ones at once, all others through one resolver.
+
+Callers that ask within a few milliseconds share a request to the embeddings API, and a text that
+one of them is embedding is awaited by the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from enrich.embedding.budget import Usage
+from enrich.embedding.resolver import Resolution, Resolved, Source, TextRequest
+from enrich.text.extract import fingerprint
+from enrich.vectors import Vector
+
+T = TypeVar("T")
+
+#: Requests to the embeddings API at a time, and lookups in the cache.
+THREADS, LOOKUPS = 8, 2
+
+#: Texts that one call of the resolver is given at most.
+MOST_TEXTS = 2048
+
+
+class Cache(Protocol):
+    """Knows vectors by fingerprint."""
+
+    def get(self, fingerprints: Sequence[str]) -> Mapping[str, Vector]: ...
+
+
+class Resolves(Protocol):
+    """See `enrich.embedding.resolver.Resolver`."""
+
+    def resolve(
+        self, requests: Sequence[TextRequest], usage: Usage, *, owner: str, occasion: str
+    ) -> Resolution: ...
+    def embed_apart(
+        self, requests: Sequence[TextRequest], usage: Usage, *, occasion: str
+    ) -> Resolution: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Saved:
+    """What one call cost, and what it did not."""
+
+    cached: int = 0
+    duplicates: int = 0
+    #: Texts that another caller was asking for.
+    coalesced: int = 0
+    #: Texts that were sent to the API for it.
+    paid: int = 0
+    tokens: int = 0
+    micro_usd: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """Results in the order of the texts."""
+
+    results: list[Resolved]
+    saved: Saved
+
+
+@dataclass(eq=False)
+class _Wanted:
+    """A text that is on its way."""
+
+    request: TextRequest
+    future: asyncio.Future[Resolved]
+    #: Its part of what was paid, once that is known.
+    micro_usd: int = 0
+    tokens: int = 0
+
+
+@dataclass(eq=False)
+class _Lookup:
+    fingerprints: Sequence[str]
+    future: asyncio.Future[Mapping[str, Vector]] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Vectors:
+    """One for each process; used on its event loop."""
+
+    def __init__(
+        self,
+        resolver: Resolves,
+        cache: Cache,
+        usage: Usage,
+        *,
+        window_seconds: float,
+    ) -> None:
+        """
+        Args:
+            usage: takes what is used.
+            window_seconds: for so long texts are gathered before they are asked for.
+        """
+        self._resolver = resolver
+        self._cache = cache
+        self._usage = usage
+        self._window = window_seconds
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="resolve")
+        self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="lookup")
+        self._process = f"api-{socket.gethostname()}-{os.getpid()}"
+        self._numbers = itertools.count()
+        #: Texts on their way, by fingerprint.
+        self._flying: dict[str, _Wanted] = {}
+        self._gathered: list[_Wanted] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._to_look_up: list[_Lookup] = []
+        self._looking = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._lookups.shutdown(wait=False, cancel_futures=True)
+
+    async def of(self, texts: Sequence[str], payer: str, *, store: bool = True) -> Answer:
+        """A vector for each text, or why there is none.
+
+        Args:
+            payer: who pays for what has to be bought.
+            store: whether a vector may be kept, and taken from what was kept.
+
+        Raises:
+            Halt, TransientError: the embeddings API or Redis cannot be asked now.
+        """
+        digests = [fingerprint(text) for text in texts]
+        requests = {
+            digest: TextRequest(fingerprint=digest, text=text, payers=frozenset({payer}))
+            for digest, text in zip(digests, texts, strict=True)
+        }
+        if not store:
+            return await self._apart(digests, requests)
+        known = await self._look_up(list(requests))
+        cached = {
+            digest: Resolved(vector=vector, source=Source.CACHED)
+            for digest, vector in known.items()
+        }
+        coalesced = {digest for digest in requests if digest in self._flying} - cached.keys()
+        wanted = {
+            digest: self._ask_for(request)
+            for digest, request in requests.items()
+            if digest not in cached
+        }
+        # All of them, so that one that fails leaves none unwatched.
+        if wanted:
+            await asyncio.wait([one.future for one in wanted.values()])
+        got = cached | {digest: one.future.result() for digest, one in wanted.items()}
+        mine = [
+            one
+            for digest, one in wanted.items()
+            if digest not in coalesced and got[digest].source is Source.EMBEDDED
+        ]
+        sources = Counter(one.source for one in got.values())
+        return Answer(
+            results=[got[digest] for digest in digests],
+            saved=Saved(
+                cached=sources[Source.CACHED] + sources[Source.REUSED],
+                duplicates=len(digests) - len(requests),
+                coalesced=len(coalesced),
+                paid=len(mine),
+                tokens=sum(one.tokens for one in mine),
+                micro_usd=sum(one.micro_usd for one in mine),
+            ),
+        )
+
+    async def _apart(self, digests: Sequence[str], requests: Mapping[str, TextRequest]) -> Answer:
+        distinct = list(requests.values())
+        resolution = await _run(
+            self._pool,
+            lambda: self._resolver.embed_apart(distinct, self._usage, occasion=self._process),
+        )
+        got = dict(zip(requests, resolution.results, strict=True))
+        return Answer(
+            results=[got[digest] for digest in digests],
+            saved=Saved(
+                duplicates=len(digests) - len(requests),
+                paid=len(distinct),
+                tokens=resolution.paid.get("api_tokens", 0),
+                micro_usd=resolution.paid.get("micro_usd", 0),
+            ),
+        )
+
+    # -- what is known
+
+    async def _look_up(self, fingerprints: Sequence[str]) -> Mapping[str, Vector]:
+        """Lookups that come while others are at it go together."""
+        lookup = _Lookup(fingerprints)
+        self._to_look_up.append(lookup)
+        if self._looking < LOOKUPS:
+            self._spawn(self._look_up_all())
+        return await lookup.future
+
+    async def _look_up_all(self) -> None:
+        self._looking += 1
+        try:
+            while self._to_look_up:
+                some, self._to_look_up = self._to_look_up, []
+                names = list(dict.fromkeys(f for one in some for f in one.fingerprints))
+                try:
+                    found = await _run(self._lookups, partial(self._cache.get, names))
+                except BaseException as error:
+                    for one in some:
+                        _fail(one.future, error)
+                    continue
+                for one in some:
+                    if not one.future.done():
+                        one.future.set_result({f: found[f] for f in one.fingerprints if f in found})
+        finally:
+            self._looking -= 1
+
+    # -- what has to be asked for
+
+    def _ask_for(self, request: TextRequest) -> _Wanted:
+        flying = self._flying.get(request.fingerprint)
+        if flying is not None:
+            return flying
+        wanted = _Wanted(request, asyncio.get_running_loop().create_future())
+        self._flying[request.fingerprint] = wanted
+        self._gathered.append(wanted)
+        if len(self._gathered) >= MOST_TEXTS:
+            self._send()
+        elif self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(self._window, self._send)
+        return wanted
+
+    def _send(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        some, self._gathered = self._gathered, []
+        if some:
+            self._spawn(self._resolve(some))
+
+    async def _resolve(self, some: Sequence[_Wanted]) -> None:
+        name = f"{self._process}-{next(self._numbers)}"
+        try:
+            resolution = await _run(
+                self._pool,
+                lambda: self._resolver.resolve(
+                    [one.request for one in some], self._usage, owner=name, occasion=name
+                ),
+            )
+        except BaseException as error:
+            for one in some:
+                del self._flying[one.request.fingerprint]
+                _fail(one.future, error)
+            return
+        paid = [
+            one
+            for one, resolved in zip(some, resolution.results, strict=True)
+            if resolved.source is Source.EMBEDDED
+        ]
+        size = sum(len(one.request.text) for one in paid) or 1
+        for one in paid:
+            part = len(one.request.text) / size
+            one.micro_usd = round(part * resolution.paid.get("micro_usd", 0))
+            one.tokens = round(part * resolution.paid.get("api_tokens", 0))
+        for one, resolved in zip(some, resolution.results, strict=True):
+            del self._flying[one.request.fingerprint]
+            if not one.future.done():
+                one.future.set_result(resolved)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def _run(pool: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(pool, call)
+
+
+def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    if not future.done():
+        future.set_exception(error)
+        # Whoever waited may be gone.
+        future.exception()

@@ -1,0 +1,80 @@
+"""`python -m enrich serve`: the HTTP service as a process; and keys for those who use it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+from prometheus_client import CollectorRegistry, generate_latest
+
+from enrich import wiring
+from enrich.api.keys import new_entry, read_keys
+from enrich.errors import SettingsError
+from enrich.settings import Settings
+from enrich.status.metrics import EnrichCollector
+from enrich.status.reader import build_reader
+from enrich.worker.logging import configure_logging
+from enrich.worker.start import end_if_impossible
+
+#: For so long requests that are under way are finished at the end, and connections that are idle
+#: are kept.
+GRACE_SECONDS, IDLE_SECONDS = 10, 15
+
+#: Connections at a time; more are answered with 503.
+MOST_CONNECTIONS = 2000
+
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+def serve(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status.
+
+    Raises:
+        SettingsError: a setting is missing or wrong, or a package is.
+    """
+    try:
+        import uvicorn
+
+        from enrich.api.app import build_app
+    except ImportError:
+        raise SettingsError(
+            "fastapi and uvicorn are not installed: `pip install 'enrich-logs[api]'`, or in a "
+            "checkout `pip install -r requirements-extras.lock`"
+        ) from None
+    keys = read_keys(settings.enrich_api_keys_file)
+    if settings.enrich_api_address not in _LOOPBACK and not keys.by_digest:
+        raise SettingsError(
+            f"ENRICH_API_ADDRESS={settings.enrich_api_address} is beyond loopback: set "
+            "ENRICH_API_KEYS_FILE, so that not everybody spends your money"
+        )
+    try:
+        configure_logging(settings.enrich_log_file, settings.enrich_log_format)
+    except OSError as error:
+        raise SettingsError(
+            f"ENRICH_LOG_FILE: {settings.enrich_log_file} cannot be written ({error.strerror})"
+        ) from None
+    end_if_impossible(settings, parts=True)
+    registry = CollectorRegistry()
+    registry.register(EnrichCollector(build_reader(settings).read))
+    parts = wiring.build_service(settings, keys, lambda: generate_latest(registry))
+    server = uvicorn.Server(
+        uvicorn.Config(
+            build_app(parts),
+            host=settings.enrich_api_address,
+            port=settings.enrich_api_port,
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            limit_concurrency=MOST_CONNECTIONS,
+            timeout_keep_alive=IDLE_SECONDS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+    )
+    server.run()
+    return 0 if server.started else 3
+
+
+def new_key(name: str) -> tuple[str, str]:
+    """A new key, and its entry for ENRICH_API_KEYS_FILE."""
+    key = f"enrich-{secrets.token_urlsafe(32)}"
+    return key, json.dumps(new_entry(name, key))
