@@ -34,7 +34,9 @@ class Row:
     group: str
     #: One line for the table.
     told: str
-    harm: Callable[[World], None]
+    harm: Callable[[Any], None]
+    #: What it acts on.
+    world: type[World] = World
 
 
 ROWS: dict[str, Row] = {}
@@ -495,6 +497,7 @@ def children(pid: int) -> list[int]:
 from tests.chaos import (  # noqa: E402
     rows_api,  # noqa: F401
     rows_deployment,  # noqa: F401
+    rows_realtime,  # noqa: F401
     rows_scaling,  # noqa: F401
     rows_search,  # noqa: F401
     rows_unwritable,  # noqa: F401

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,7 +57,7 @@ class Result:
 def play(row: Row, stack: Services, folder: Path, seed: int, model: Model) -> Result:
     """Do a row's harm to a drain, let it recover, and judge."""
     begun = time.monotonic()
-    with World(stack, folder, row.name, seed, model) as world:
+    with row.world(stack, folder, row.name, seed, model) as world:
         stuck = too_late = ""
         try:
             row.harm(world)
@@ -138,16 +138,16 @@ def two_at_once(source: random.Random) -> Row:
     return Row(name=f"{one.name}+{two.name}", group="two", told=told, harm=harm)
 
 
-def chosen(options: argparse.Namespace, source: random.Random) -> Iterator[Row]:
-    if options.soak:
-        ends = time.monotonic() + options.soak
-        while time.monotonic() < ends:
-            yield source.choice([source.choice(list(ROWS.values())), two_at_once(source)])
-    else:
-        wanted = [n.strip() for only in options.only or () for n in only.split(",")]
-        for row in ROWS.values():
-            if not wanted or row.name in wanted or row.group in wanted:
-                yield row
+def chosen(options: argparse.Namespace) -> list[Row]:
+    wanted = [n.strip() for only in options.only or () for n in only.split(",")]
+    return [row for row in ROWS.values() if not wanted or row.name in wanted or row.group in wanted]
+
+
+def at_random(rows: list[Row], seconds: float, source: random.Random) -> Iterator[Row]:
+    """Rows for so long, and two faults at once."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        yield source.choice([source.choice(rows), two_at_once(source)])
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -169,10 +169,16 @@ def main(argv: list[str] | None = None) -> int:
     results: list[Result] = []
     model = Model()
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    stack = Services(folder / "stack", opensearch_settings={"action.auto_create_index": "false"})
+    rows = chosen(options)
+    played: Iterable[Row] = at_random(rows, options.soak, source) if options.soak else rows
+    stack = Services(
+        folder / "stack",
+        kafka=any(row.world.kafka for row in rows),
+        opensearch_settings={"action.auto_create_index": "false"},
+    )
     try:
         with stack:
-            for nth, row in enumerate(chosen(options, source)):
+            for nth, row in enumerate(played):
                 result = play(
                     row, stack, folder / f"{nth}-{row.name}", source.randrange(10**9), model
                 )

@@ -74,6 +74,9 @@ class LeftOut(AssertionError):
 class World:
     """One row's servers, processes and truth."""
 
+    #: Whether the stack needs a broker of Kafka.
+    kafka = False
+
     def __init__(
         self, stack: Services, folder: Path, name: str, seed: int, model: Model, *, size: int = 400
     ) -> None:
@@ -239,21 +242,25 @@ class World:
         return service
 
     def _spawn(self, name: str, code: Path, *words: str, **env: str) -> Service:
+        program = "tests.chaos.stumbling" if env.keys() & STUMBLES else "celery"
+        return self.stack.spawn(
+            name,
+            [sys.executable, "-m", program, "-A", "enrich", *words],
+            env=self._environment(code, ENRICH_LOG_FILE=str(self.folder / f"{self.name}.log"))
+            | env,
+        )
+
+    def _environment(self, code: Path, **env: str) -> dict[str, str]:
+        """The variables of a process of this row."""
         proxied = {
             "REDIS_URL": f"redis://127.0.0.1:{self.redis_proxy.port}/0",
             "OPENSEARCH_PORT": str(self.opensearch_proxy.port),
         }
         own = {
             "PYTHONPATH": str(code),
-            "ENRICH_LOG_FILE": str(self.folder / f"{self.name}.log"),
             "ENRICH_REDIS_PREFIX": self.prefix,
         }
-        program = "tests.chaos.stumbling" if env.keys() & STUMBLES else "celery"
-        return self.stack.spawn(
-            name,
-            [sys.executable, "-m", program, "-A", "enrich", *words],
-            env={**ENV, **proxied, **own, **self.env, **env},
-        )
+        return {**ENV, **proxied, **own, **env, **self.env}
 
     # -- waiting
 
