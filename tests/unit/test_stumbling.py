@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos import matrix, stumbling
+from tests.chaos import matrix, stumbling, stumbling_consumer
 
 
 class _Product:
@@ -36,3 +36,7 @@ def test_a_place_that_moved_is_told(owner: type, name: str, parameters: str) -> 
 def test_every_moment_has_a_row() -> None:
     named = {name.removeprefix("killed-when-") for name in matrix.ROWS}
     assert set(stumbling.MOMENTS) <= named
+
+
+def test_every_moment_of_a_consumer_has_a_row() -> None:
+    assert {f"rt-killed-when-{moment}" for moment in stumbling_consumer.MOMENTS} <= set(matrix.ROWS)
