@@ -22,7 +22,7 @@ test: $(READY) lint
 
 # The core of the integration tests on the oldest OpenSearch that is tested; OPENSEARCH= another.
 ON_RELEASES := cycle delivery paging sick_indices counts_in_part timestamps whole_sources \
-	hostile_logs index_names refusals_over_http one_deployment
+	hostile_logs index_names refusals_over_http one_deployment reindex
 test-opensearch-2: OPENSEARCH := 2.19.1
 test-opensearch-2: $(READY)
 	@TEST_OPENSEARCH=$(OPENSEARCH) $(BIN)/python -m pytest $(ON_RELEASES:%=tests/integration/test_%.py) $(SHARED_OUT)

@@ -12,7 +12,8 @@ from enrich.cli import screen
 from enrich.cli.progress import LINE_SECONDS
 from enrich.errors import EnrichError
 from enrich.log_store.refusals import RightMissing
-from enrich.reindexing.steps import Progress, Reindex
+from enrich.reindexing.progress import Progress
+from enrich.reindexing.steps import Reindex
 from enrich.settings import Settings
 
 #: What is over sooner needs no line of its own.
@@ -36,7 +37,8 @@ def replace(
     store = wiring.build_store(settings)
     work = Reindex(
         store.connection,
-        settings,
+        expression=settings.index_expression,
+        dimensions=settings.embedding_dimensions,
         say=lambda mark, text: screen.line(console, mark, text),
         show=progress_lines(console),
     )

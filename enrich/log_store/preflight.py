@@ -84,6 +84,7 @@ class Preflight:
         for names in parts([name for name in indices if name not in skipped]):
             for name, (mapping, settings) in self._described(names, skipped).items():
                 reason = blocker(mapping, settings, self._dimensions)
+                reason = reason or nested_level(mapping, self._schema)
                 if reason := reason or text_aliases(mapping, self._schema):
                     skipped[name] = reason
                     continue
@@ -241,6 +242,33 @@ def text_aliases(mapping: dict[str, Any], schema: Schema) -> str:
         f"{name} is an alias of {path} there, and texts are read from the stored logs, which do "
         f"not have it: set ENRICH_TEXT_FIELDS={path}"
     )
+
+
+def nested_level(mapping: dict[str, Any], schema: Schema) -> str:
+    """Why no log of an index is found, where each level that it maps is inside a nested object; or
+    "". Pure. OpenSearch keeps such objects as documents of their own, into which no plain query
+    looks."""
+    there = [name for name in schema.level_fields if mapped_as(mapping, name) is not None]
+    nested = {name: path for name in there if (path := _nested_above(mapping, name))}
+    if not nested or len(nested) < len(there):
+        return ""
+    name, path = next(iter(nested.items()))
+    return (
+        f"{name} is inside {path}, which is mapped as nested, so that no search for a level finds "
+        f"it: map {path} as object, or give it include_in_root, and make the index anew"
+    )
+
+
+def _nested_above(mapping: dict[str, Any], name: str) -> str:
+    """The nested object that a field is hidden in, or ""."""
+    known = mapping.get("properties", {})
+    parts = name.split(".")
+    for n, part in enumerate(parts[:-1], start=1):
+        how = known.get(part, {})
+        if how.get("type") == "nested" and not _is_true(how, "include_in_root"):
+            return ".".join(parts[:n])
+        known = how.get("properties", {})
+    return ""
 
 
 def mapped_as(mapping: dict[str, Any], name: str) -> dict[str, Any] | None:

@@ -6,19 +6,25 @@ Cut off before any of its steps it goes on; logs that arrive meanwhile are in th
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from dev.embedding_model import Model
+from dev.http_proxy import Answered, Asked, Forward, HttpProxy
 from dev.services import Services
 from enrich.errors import EnrichError
 from enrich.log_store import LogStore
+from enrich.reindexing.left_behind import LeftBehind
 from enrich.reindexing.plan import NOTE, Refused
 from enrich.reindexing.steps import Reindex
 from enrich.settings import Settings
-from tests.conftest import Pipeline, Search
+from tests.conftest import ROOT, Pipeline, Search
 from tests.integration.test_cycle import assert_right_vectors, logs
 
 OLD, NEW = "shop_2026_11", "shop_2026_11-enrich-knn"
@@ -56,7 +62,8 @@ class Operator:
         store.connection.request = watched  # type: ignore[method-assign]
         work = Reindex(
             store.connection,
-            self._settings,
+            expression=self._settings.index_expression,
+            dimensions=self._settings.embedding_dimensions,
             say=lambda mark, text: self.told.append(f"{mark} {text}"),
             show=lambda progress: None,
         )
@@ -177,6 +184,104 @@ def test_it_goes_on_wherever_it_was_cut_off(old: str, reindex: Operator, search:
     assert all_of(search, NEW) == before
     assert list(search("GET", f"/{OLD}/_alias")) == [NEW]
     assert "blocks" not in json.dumps(search("GET", f"/{NEW}/_settings"))
+
+
+#: When a process is killed: at a request whose method, path and body begin or have this, and
+#: whether OpenSearch had got the request.
+MOMENTS = [
+    ("POST /_reindex", "", True),
+    (f"POST /{NEW}/_mget", "", False),
+    (f"PUT /{OLD}/_block/write", "", True),
+    (f"POST /{OLD}/_search", '"gt"', False),
+    (f"PUT /{OLD}/_settings", '"index.hidden":true', True),
+    ("POST /_aliases", "", True),
+]
+
+
+@pytest.mark.parametrize("remove_old", [False, True], ids=["kept", "removed"])
+def test_a_process_that_was_killed_is_gone_on_with(
+    old: str, search: Search, settings: Callable[..., Settings], clean: Services, remove_old: bool
+) -> None:
+    """kill -9 at each moment, logs arriving in between: nothing is lost, twice, or left blocked."""
+    command = [sys.executable, "-m", "enrich", "reindex", "--index", OLD]
+    moments = [*MOMENTS]
+    if remove_old:
+        # The last steps differ, those before do not.
+        command += ["--remove-old", "--yes"]
+        moments = [MOMENTS[-1]]
+    told: list[str] = []
+    #: The logs that were taken, and how many of the moments came.
+    wanted = {*all_of(search, OLD)}
+    struck = 0
+    process: subprocess.Popen[str] | None = None
+
+    def kill(asked: Asked, forward: Forward) -> Answered:
+        nonlocal struck
+        if struck < len(moments):
+            at, having, after = moments[struck]
+            body = asked.body.decode().replace('": ', '":')
+            if f"{asked.method} {asked.path}".startswith(at) and having in body:
+                struck += 1
+                answer = forward(asked) if after else Answered(status=502)
+                assert process is not None
+                os.kill(process.pid, signal.SIGKILL)
+                return answer
+        return forward(asked)
+
+    def arrive(n: int) -> None:
+        row = json.dumps({"level": "ERROR", "message": f"late {n}", "timestamp": "2026-11-28"})
+        answer = search.http.put(
+            f"/shop_logs/_doc/late-{n}?refresh=true",
+            content=row,
+            headers={"content-type": "application/json"},
+        )
+        if answer.status_code == 201:
+            wanted.add(f"late-{n}")
+
+    def left_behind() -> str:
+        store = LogStore(settings())
+        try:
+            expression = settings().index_expression
+            return " ".join(LeftBehind(store.connection, expression).sentences())
+        finally:
+            store.close()
+
+    with HttpProxy(clean.opensearch.url) as proxy:
+        proxy.alter = kill
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OPENSEARCH_PORT": str(proxy.port)}
+        for n in range(len(moments) + 1):
+            process = subprocess.Popen(
+                command, env=environment, text=True, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+            told.append(process.communicate(timeout=120)[0])
+            if process.returncode != -signal.SIGKILL:
+                break
+            # Whoever searches by a pattern sees no log twice meanwhile.
+            body = {"size": 1000, "_source": False}
+            search("POST", "/shop_*/_refresh?expand_wildcards=all")
+            hits = search("POST", "/shop_*/_search", body)["hits"]["hits"]
+            assert len(hits) == len({hit["_id"] for hit in hits}), told
+            sentence = left_behind()
+            blocked = "blocks" in str(search("GET", f"/{OLD}/_settings"))
+            if list(search("GET", f"/{OLD}/_alias")) == [OLD]:
+                assert (f"{OLD} takes no writes since" in sentence) is blocked
+            assert f"`python -m enrich reindex --index {OLD}` goes on" in sentence
+            arrive(n)
+    assert process is not None and process.returncode == 0, told
+    assert struck == len(moments), told
+    assert left_behind() == ""
+    assert {*all_of(search, NEW)} == wanted
+    assert len(wanted) > 301, "some arrived meanwhile"
+    made = search("GET", f"/{NEW}?flat_settings=true")[NEW]
+    assert not {"index.hidden", "index.blocks.write"} & {*made["settings"]}
+    assert made["settings"]["index.refresh_interval"] == "7s"
+    assert list(search("GET", "/_alias/shop_logs")) == [NEW]
+    search.index("shop_logs", [{"_id": "after", "level": "INFO", "message": "taken"}])
+    if remove_old:
+        assert list(search("GET", f"/{OLD}/_alias")) == [NEW]
+    else:
+        assert 301 <= len(all_of(search, OLD)) <= len(wanted)
 
 
 def test_logs_that_arrive_meanwhile_are_in_the_copy(

@@ -169,7 +169,8 @@ def test_the_role_for_reindex_suffices_and_a_part_is_never_taken_for_the_whole(
         told: list[str] = []
         work = Reindex(
             store.connection,
-            secured.settings(user),
+            expression=secured.settings(user).index_expression,
+            dimensions=secured.settings(user).embedding_dimensions,
             say=lambda mark, text: told.append(text),
             show=lambda progress: None,
         )

@@ -241,6 +241,38 @@ def test_numbers_of_levels_are_compared_where_they_are_numbers(
     assert (record.found, record.embedded, record.duplicate + record.cached) == (6, 3, 3)
 
 
+def test_what_is_inside_nested_objects_is_found_or_said(
+    pipeline: Build, settings: Callable[..., Settings], search: Search, model: Model
+) -> None:
+    def nested_as(**how: Any) -> dict[str, Any]:
+        return {"type": "nested", "properties": {"level": KEYWORD, "message": TEXT_FIELD}, **how}
+
+    log = at(1, log={"level": "error"}, message="boom", error={"message": "no stock"})
+    others = {"message": TEXT_FIELD, "error": {"properties": {"message": TEXT_FIELD}}}
+    make(search, "level_2026_11", [log], **others, log=nested_as())
+    make(search, "root_2026_11", [log], **others, log=nested_as(include_in_root=True))
+    make(
+        search, "text_2026_11",
+        [{**log, "message": "", "error": [{"message": "no stock"}, {"message": "twice"}]}],
+        message=TEXT_FIELD, error=nested_as(), log={"properties": {"level": KEYWORD}},
+    )  # fmt: skip
+    built = pipeline(enrich_schema="ecs")
+    assert built.store.backlog.count().counts == {"root_2026_11": 1, "text_2026_11": 1}
+    screen = StringIO()
+    Check(settings(enrich_schema="ecs"), Console(file=screen, width=1000)).all()
+    assert (
+        "! level_2026_11: log.level is inside log, which is mapped as nested, so that no search "
+        "for a level finds it: map log as object, or give it include_in_root" in screen.getvalue()
+    )
+    record = built.run()
+    assert (record.found, record.embedded, record.skipped_indices) == (2, 2, {})
+    for name, text in (("root", "boom\nno stock"), ("text", "no stock\ntwice")):
+        source = search.source(f"{name}_2026_11", f"{name}_2026_11-0")
+        assert source["ai_text_sha256"] == fingerprint(text)
+        (found, *_) = built.store.stats.nearest(model.embed([text])[0].tolist(), 1, None).value
+        assert found["cosine"] == pytest.approx(1, abs=1e-3)
+
+
 def test_check_tells_which_shapes_it_sees(
     settings: Callable[..., Settings], search: Search
 ) -> None:

@@ -11,9 +11,16 @@ from enrich.errors import AccessRefused
 from enrich.log_store.connection import decode
 from enrich.log_store.documents import OUR_FIELDS
 from enrich.log_store.mapping import FIELD_TYPES, Mappings, index_mapping, missing_mapping
-from enrich.log_store.preflight import Preflight, Readiness, above_watermark, blocker
+from enrich.log_store.preflight import (
+    Preflight,
+    Readiness,
+    above_watermark,
+    blocker,
+    nested_level,
+)
 from enrich.log_store.refusals import RequestRefused
 from enrich.log_store.templates import index_template
+from enrich.schema import Schema, schema_of
 from enrich.settings import load_settings
 
 KNN = {"index.knn": "true"}
@@ -286,3 +293,31 @@ def test_smaller_windows_and_messages_that_are_no_texts_are_handed_on() -> None:
 def test_hundreds_of_indices_are_all_looked_at() -> None:
     cluster = Cluster({f"i_{n}": ({}, KNN) for n in range(130)})
     assert len(preflight(cluster).inspect(list(cluster.indices)).lacking) == 130
+
+
+@pytest.mark.parametrize(
+    ("mapping", "words"),
+    [
+        (
+            {"log": {"type": "nested", "properties": {"level": {}}}},
+            "log.level is inside log, which",
+        ),
+        (
+            {"log": {"properties": {"x": {"type": "nested"}, "level": {}}}},
+            "",
+        ),
+        ({"log": {"type": "nested", "include_in_root": True, "properties": {"level": {}}}}, ""),
+        # Where one of two levels can be searched, it is.
+        ({"log": {"type": "nested", "properties": {"level": {}}}, "level": {}}, ""),
+        ({"log": {"type": "nested"}}, ""),
+        ({}, ""),
+    ],
+)
+def test_levels_that_no_search_finds(mapping: dict[str, Any], words: str) -> None:
+    schema = Schema((schema_of("ecs", ("ERROR",)).first, schema_of("fluent", ("ERROR",)).first))
+    why = nested_level({"properties": mapping}, schema)
+    assert (words in why) if words else why == ""
+    deep = {"a": {"properties": {"b": {"type": "nested", "properties": {"c": {"properties": {}}}}}}}
+    assert "inside a.b," in nested_level(
+        {"properties": deep}, schema_of("ecs", ("ERROR",), level_field="a.b.c")
+    )

@@ -8,20 +8,23 @@ import pytest
 from rich.console import Console
 
 from enrich.cli.reindex import progress_lines
+from enrich.log_store.mapping import index_mapping
 from enrich.log_store.preflight import blocker
 from enrich.models import project_of
+from enrich.reindexing.indices import disk_refusal
 from enrich.reindexing.plan import (
     NOTE,
     Source,
     body,
     copy_name,
     drops_vectors,
+    is_fit,
     last_settings,
     name_refusal,
     refusal,
     swap,
 )
-from enrich.reindexing.steps import Progress, disk_refusal
+from enrich.reindexing.progress import Progress
 
 
 def source(mapping: dict[str, Any] | None = None, **settings: str) -> Source:
@@ -110,6 +113,30 @@ def test_vectors_that_fit_come_along(vector: dict[str, Any] | None, dropped: boo
     assert drops_vectors(old, 4) is dropped
     mapped = body(old, 4, {})["mappings"]["properties"]["log_vector"]
     assert (mapped["dimension"], mapped["method"]["engine"]) == (4, "lucene")
+
+
+def test_fields_of_ours_are_mapped_as_before_or_anew() -> None:
+    """As before where a vector fits there, anew where one is mapped otherwise; others stay."""
+    own = {"type": "keyword", "doc_values": False}
+    other = {"type": "keyword", "ignore_above": 9}
+    fit = source({"properties": {"ai_text_sha256": own, "x": other}})
+    assert body(fit, 4, {})["mappings"]["properties"].items() >= {
+        "ai_text_sha256": own, "x": other,
+    }.items()  # fmt: skip
+    narrow = source(
+        {"properties": {"ai_text_sha256": own, "x": other, "log_vector": {"type": "x"}}}
+    )
+    made = body(narrow, 4, {})["mappings"]["properties"]
+    assert made["ai_text_sha256"] == index_mapping(4)["ai_text_sha256"] != own
+    assert made["x"] == other and made["log_vector"]["type"] == "knn_vector"
+
+
+def test_an_index_says_what_it_is() -> None:
+    assert (source().uuid, source().shards, source().takes_no_writes) == ("u", 3, False)
+    assert source(blocks__write="true").takes_no_writes
+    assert not is_fit(source(), 4)
+    assert is_fit(source(knn="true"), 4)
+    assert not is_fit(source({"properties": {"log_vector": {"type": "float"}}}, knn="true"), 4)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from enrich.cli.checks.seen import Seen
 from enrich.cli.screen import few, plural
 from enrich.log_store import LogStore, RequestRefused
 from enrich.log_store.cluster import settings_of
+from enrich.reindexing.left_behind import LeftBehind
 from enrich.settings import Settings
 
 
@@ -45,6 +46,9 @@ def look_at(settings: Settings, findings: Findings, seen: Seen) -> None:
     with findings.or_unseen("whether indices are closed"):
         if closed := store.stats.closed(None):
             _say_closed(closed, findings)
+    with findings.or_unseen("whether a reindex was cut off"):
+        for sentence in LeftBehind(store.connection, settings.index_expression).sentences():
+            findings.warn(sentence)
     red: list[str] = []
     with findings.or_unseen("which indices are red"):
         red = store.backlog.red_indices()
