@@ -322,7 +322,7 @@ class Services:
             url=f"127.0.0.1:{port}",
             port=port,
             ready=self._kafka_ready,
-            patience=60.0,
+            patience=120.0,
         )
 
     def _make(

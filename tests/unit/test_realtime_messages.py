@@ -52,9 +52,11 @@ RULES = settings(deadline=None, derandomize=True, max_examples=200)
 def read(log: Any, schema: Schema = LOGLENS, *, produced_at: float | None = PRODUCED) -> Any:
     value = log if isinstance(log, bytes | None) else json.dumps(log).encode()
     one = READER if schema is LOGLENS else reader(schema)
+    assert not one.skips(value) or one.read(value, produced_at=produced_at) is None
     first = one.read(value, produced_at=produced_at)
-    # What it remembers of levels changes nothing.
+    # What it remembers of levels changes nothing, and the quick answer is the same.
     assert one.read(value, produced_at=produced_at) == first
+    assert first is None or not one.skips(value)
     return first
 
 
@@ -75,6 +77,14 @@ def test_a_wanted_log_is_read_as_it_came() -> None:
 def test_another_level_or_none_is_not_ours(level: Any) -> None:
     assert read(without(level=level)) is None
     assert read(without("level", log_level=level)) is None
+
+
+def test_a_known_level_is_skipped_without_reading_more() -> None:
+    one = reader()
+    value = json.dumps(without(level="INFO")).encode()
+    assert not one.skips(value) and one.read(value, produced_at=None) is None
+    assert one.skips(value) and one.skips(b'{"x": [1, {"level": "ERROR"}], "level": "INFO"}')
+    assert not one.skips(json.dumps(GOOD).encode())
 
 
 def test_a_message_without_a_level_is_not_ours() -> None:
