@@ -84,8 +84,9 @@ class RealtimeMoves:
         memory.expire(consumers, (speaks + kept) / 1000)
         for one in json.loads(told):
             stored = text(memory.hget(partitions, one["name"]) or b"")
-            _, moved, committed = stored.split(" ", 3)[:3] if stored else ("", "", "")
-            if one["done"] or doing == "paused" or committed != one["committed"]:
+            _, moved, committed, before = stored.split(" ", 3) if stored else ("", "", "", "{}")
+            moves = committed != one["committed"] or json.loads(before).get("consumer") != consumer
+            if one["done"] or doing == "paused" or moves:
                 moved = str(now)
             told_of = f"{now} {moved} {one['committed']} {one['note']}"
             memory.hset(partitions, one["name"], told_of)

@@ -3,7 +3,7 @@
 -- for it, milliseconds that one which died is remembered, partitions (JSON: name, committed, done,
 -- note), milliseconds that a partition is remembered.
 -- A consumer is stored as "seen until doing_since doing note", a partition as "seen moved committed
--- note": what stands in the notes is not looked at here.
+-- note".
 local group, consumer, doing = ARGV[1], ARGV[2], ARGV[4]
 local time = now()
 saw_group(group)
@@ -20,13 +20,14 @@ redis.call('HSET', consumers, consumer,
   table.concat({time, time + number(ARGV[5]), doing_since, doing, ARGV[3]}, ' '))
 redis.call('PEXPIRE', consumers, number(ARGV[5]) + number(ARGV[6]))
 
--- A partition moves where its committed offset does. One with nothing left has no reason to, nor one
--- whose consumer is paused and says why.
+-- A partition moves where its committed offset does, and where it goes to another consumer. One with
+-- nothing left has no reason to, nor one whose consumer is paused and says why.
 local partitions = key('realtime:partitions:' .. group)
 for _, partition in ipairs(cjson.decode(ARGV[7])) do
   local stored = redis.call('HGET', partitions, partition.name)
-  local _, moved, committed = string.match(stored or '', '^(%d+) (%d+) (%S+) ')
-  if partition.done or doing == 'paused' or committed ~= partition.committed then moved = time end
+  local _, moved, committed, note = string.match(stored or '', '^(%d+) (%d+) (%S+) (.*)$')
+  if partition.done or doing == 'paused' or committed ~= partition.committed
+    or cjson.decode(note).consumer ~= consumer then moved = time end
   redis.call('HSET', partitions, partition.name,
     table.concat({time, moved, partition.committed, partition.note}, ' '))
 end

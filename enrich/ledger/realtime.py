@@ -221,11 +221,12 @@ class Realtime:
 
     def summary(self) -> list[RealtimeSummary]:
         """What each group has counted and is doing, by name; empty where no consumer ever ran."""
-        key, now = self._keys.key, self._keys.now()
+        key = self._keys.key
         with translated():
             groups = sorted(map(text, self._keys.redis.zrange(key("realtime:groups"), 0, -1)))
             if not groups:
                 return []
+            now = self._keys.now()
             window = int(now // (60 * WINDOW_MINUTES))
             pipe = self._keys.redis.pipeline(transaction=False)
             for group in groups:

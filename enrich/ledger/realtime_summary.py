@@ -47,7 +47,8 @@ class PartitionReport(BaseModel):
     #: Whose it was.
     consumer: str = ""
     seen_at: datetime
-    #: When its committed offset last moved, or had no reason to: nothing left, or paused.
+    #: When its committed offset or its consumer last changed, or had no reason to: nothing was
+    #: left, or it was paused.
     moved_at: datetime
     #: Whether a consumer that is alive has it.
     held: bool = False

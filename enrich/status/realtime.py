@@ -59,8 +59,7 @@ def standing_seconds(group: RealtimeSummary, partition: PartitionReport) -> floa
     # The marker that ends a transaction has an offset, and is no message: nobody can read it.
     if consumer.doing == "paused" or (consumer.doing == "waiting" and partition.lag == 1):
         return 0.0
-    since = max(partition.moved_at, consumer.since)
-    return max(0.0, (group.read_at - since).total_seconds())
+    return max(0.0, (group.read_at - partition.moved_at).total_seconds())
 
 
 def _nobody(group: RealtimeSummary) -> list[Reason]:

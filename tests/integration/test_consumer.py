@@ -13,16 +13,22 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from io import StringIO
 from typing import Any
 
 import numpy as np
 import pytest
+from confluent_kafka import Consumer
+from rich.console import Console
 
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from dev.service import Service
 from dev.services import Services
+from enrich.cli.checks import kafka
+from enrich.cli.checks.findings import Findings
 from enrich.ledger.realtime_summary import RealtimeSummary
+from enrich.settings import load_settings
 from enrich.wiring import build_ledger
 from tests.conftest import PREFIX, ROOT, Pipeline, Search, wait_for
 from tests.topics import Topics
@@ -298,3 +304,45 @@ def test_an_index_without_vectors_is_left_with_its_reason(desk: Desk) -> None:
     assert "index.knn" in why
     assert desk.search.count(index, WITH_VECTOR) == 0
     assert summary.usage["api_inputs"] == 0
+
+
+def test_check_tells_what_kafka_has(topics: Topics) -> None:
+    topic, group = topics.create(partitions=2), f"group-{uuid.uuid4().hex[:8]}"
+    topics.produce(topic, logs(5))
+
+    def told(**more: Any) -> tuple[str, int]:
+        settings = load_settings(
+            openai_api_key="k", kafka_bootstrap_servers=topics.servers, consumer_group_id=group,
+            **{"kafka_topic": topic, **more},
+        )  # fmt: skip
+        out = StringIO()
+        findings = Findings(Console(file=out, width=400))
+        with findings.failing_here():
+            kafka.look_at(settings, findings)
+        return out.getvalue(), findings.status
+
+    text, status = told()
+    assert status == 0
+    for line in (
+        f"✓ 1 broker of cluster {topics.admin.list_topics().cluster_id} at {topics.servers}",
+        f"✓ topic {topic}: 2 partitions, which may be read",
+        f"! group {group} has no consumer now",
+        "✓ 5 messages left in 2 partitions",
+        "✓ 2 partitions without an offset begin at the earliest message",
+    ):
+        assert line in text, text
+    text, status = told(kafka_topic=f"gone,{topic}")
+    assert status == 1 and "✗ topic gone is not there: create it" in text
+    # Another program in our group, which has read a part.
+    stranger = Consumer(
+        {**topics.options, "group.id": group, "client.id": "spark", "auto.offset.reset": "earliest"}
+    )
+    try:
+        stranger.subscribe([topic])
+        assert stranger.consume(5, 30)
+        stranger.commit(asynchronous=False)
+        text, status = told()
+    finally:
+        stranger.close()
+    assert status == 1 and f"✗ another program consumes as group {group} (spark)" in text
+    assert "✓ 0 messages left in 2 partitions" in text

@@ -357,6 +357,30 @@ def test_it_is_told_since_when_a_consumer_does_what_it_does_and_a_partition_stan
     assert after(20, (0, 25, 26)) == (40, 20)
     # One that came back from the dead did nothing meanwhile.
     assert after(99, (0, 25, 26))[0] == 0
+    # A new owner is given time.
+    ledger.realtime.report(GROUP, "host2/8", state((0, 25, 26)), 60)
+    assert only(ledger).partitions[0].moved_at.timestamp() == now[0]
+
+
+def test_a_partition_moves_with_its_offset_or_its_consumer(ledger: Ledger) -> None:
+    """As the test before it, by the server's own clock."""
+
+    def moved(committed: int, name: str = "h/1", end: int = 9, doing: Any = "working") -> datetime:
+        began = ledger.now()
+        while ledger.now() < began + 0.002:
+            pass
+        ledger.realtime.report(GROUP, name, state((0, committed, end), doing=doing), 60)
+        return only(ledger).partitions[0].moved_at
+
+    first = moved(3)
+    assert moved(3) == first
+    second = moved(4)
+    assert second > first and moved(4) == second
+    third = moved(4, name="h/2")
+    assert third > second and moved(4, name="h/2") == third
+    fourth = moved(4, name="h/2", doing="paused")
+    assert fourth > third
+    assert moved(4, name="h/2", end=4) > fourth
 
 
 # -- whatever happens

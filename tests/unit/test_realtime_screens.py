@@ -34,11 +34,11 @@ class Scene:
 
     def report(
         self, *partitions: tuple[int, int | None, int | None], name: str = "host/1",
-        doing: Any = "working", why: str = "", group: str = GROUP, began: float = 0.0,
+        doing: Any = "working", why: str = "", group: str = GROUP,
     ) -> Scene:  # fmt: skip
         """Partitions as number, committed, end."""
         told = ConsumerState(
-            host="host", pid=1, since=datetime.fromtimestamp(1_800_000_000 + began, UTC),
+            host="host", pid=1, since=datetime.fromtimestamp(1_900_000_000, UTC),
             doing=doing, why=why,
             partitions=[
                 PartitionState(topic="logs", number=n, position=c, committed=c, end=e)
@@ -149,11 +149,14 @@ def test_one_that_lives_and_does_nothing_is_told() -> None:
 
 def test_a_new_consumer_is_given_time_and_a_marker_is_no_message() -> None:
     scene = Scene().report((0, 5, 90)).later(1000)
-    scene.report((0, 5, 90), name="host/2", began=1100)
+    scene.report((0, 5, 90), name="host/2")
     assert scene.reasons() == []
-    scene.report((0, 5, 6), name="host/2", began=100, doing="waiting").later(30)
-    scene.report((0, 5, 6), name="host/2", began=100, doing="waiting")
+    for _ in range(4):
+        scene.later(50).report((0, 5, 6), name="host/2", doing="waiting")
     assert scene.reasons() == []
+    for _ in range(4):
+        scene.later(50).report((0, 5, 7), name="host/2", doing="waiting")
+    assert [code for code, _ in scene.reasons()] == ["consumer_stuck"]
 
 
 def leave(ledger: Ledger, left: int, embedded: int = 0) -> None:
