@@ -10,17 +10,20 @@ local now = t[1] * 1000 + t[2] / 1000
 local least, most, half_life = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local known = redis.call('HMGET', KEYS[1], 'first', 'second', 'first_due', 'second_due', 'waits', 'at')
 local kept = 0.5 ^ ((now - (known[6] or now)) / half_life)
+local wait = tonumber(ARGV[4])
 local notes = {'at', string.format('%.3f', now)}
 local function note(name, value)
   table.insert(notes, name)
   table.insert(notes, string.format('%.3f', value))
 end
 for i, name in ipairs({'first', 'second'}) do
-  local due = math.max(tonumber(known[i + 2] or 0), now) + ARGV[i]
-  note(name, math.min(most, math.max(least, due - now, (known[i] or 0) * kept)))
+  local takes = tonumber(ARGV[i])
+  local due = math.max(tonumber(known[i + 2] or 0), now) + takes
+  -- Who waits shows that the reserve was too small: others with priority came at the same time.
+  local old = (known[i] or 0) * kept + math.min(wait, takes)
+  note(name, math.min(most, math.max(least, due - now, old)))
   if ARGV[3] == '1' then note(name .. '_due', due) end
 end
-local wait = tonumber(ARGV[4])
 if wait > 0 then note('waits', math.max(tonumber(known[5] or 0), now + wait + ARGV[8])) end
 redis.call('HSET', KEYS[1], unpack(notes))
 redis.call('PEXPIRE', KEYS[1], ARGV[9])
