@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := .dev/bench-venv
 ENDPOINTS := .dev/endpoints-venv
 
-.PHONY: demo test test-opensearch-2 unit chaos bench bench-full bench-peers endpoints lint lock clean
+.PHONY: demo test test-opensearch-2 unit chaos bench bench-full bench-peers endpoints openapi lint lock clean
 
 demo: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m dev.demo $(if $(ONCE),--once) $(if $(LOGS),--logs "$(LOGS)") $(if $(N),--count $(N))
@@ -63,6 +63,10 @@ $(ENDPOINTS)/.ready: tests/endpoints-requirements.txt
 	@$(PYTHON) -m venv $(ENDPOINTS)
 	@$(ENDPOINTS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
+
+# The service's description of itself, which a test holds against the service.
+openapi: $(READY)
+	@PYTHONPATH=. $(BIN)/python -m dev.openapi > docs/openapi.json
 
 lint: $(READY)
 	@$(BIN)/ruff format --check --quiet .

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     from enrich.realtime.consumer import Consumer
 
 
+#: How long a text that somebody else is embedding is waited for: by a consumer, whose logs should
+#: be searchable soon, and by a caller of the service, who would rather wait than pay twice.
+REALTIME_WAIT_SECONDS, SERVICE_WAIT_SECONDS = 0.5, 5.0
+
+
 def build_ledger(settings: Settings) -> Ledger:
     from enrich.ledger import Ledger
     from enrich.redis_client import connect
@@ -137,7 +142,7 @@ def build_consumer(settings: Settings, alive: Callable[[], None]) -> Consumer:
         *(settings, store, ledger, quota, build_embedder(settings)),
         VectorCache(cached, settings),
         locations,
-        Priority.REALTIME,
+        max_wait_seconds=REALTIME_WAIT_SECONDS,
     )
     enricher = Enricher(
         *(settings, store, resolver, ledger),
@@ -190,7 +195,7 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
     resolver = resolver_of(
         *(settings, store, ledger, build_quota(redis, settings, priority=Priority.REALTIME)),
         *(embedder, cache, VectorLocations(cached, settings)),
-        Priority.REALTIME,
+        max_wait_seconds=SERVICE_WAIT_SECONDS,
         cuts=False,
     )
 
@@ -255,14 +260,15 @@ def resolver_of(
     embedder: Embedder,
     cache: Cache,
     locations: Locations,
-    priority: Priority | None = None,
     *,
+    max_wait_seconds: float = 10.0,
     cuts: bool = True,
 ) -> Resolver:
     """A resolver that works with these.
 
     Args:
-        priority: of the caller, the same as of `quota`; that of a backlog if None.
+        max_wait_seconds: how long a text that another caller is embedding is waited for; the other
+            may be waiting for a permit, behind one that goes first.
         cuts: whether a text that is too long is cut; otherwise it is refused.
     """
     from enrich.embedding.api_key import ApiKey
@@ -271,13 +277,8 @@ def resolver_of(
     from enrich.embedding.cache import space
     from enrich.embedding.endpoint import Endpoint
     from enrich.embedding.limits import EndpointLimits, SharedLimits
-    from enrich.embedding.resolver import (
-        MAX_REALTIME_WAIT_SECONDS,
-        MAX_WAIT_SECONDS,
-        Resolver,
-    )
+    from enrich.embedding.resolver import Resolver
     from enrich.enrichment.stored_vectors import VectorsOfLogs
-    from enrich.ratelimit.gcra import Priority
     from enrich.settings import rewrite_of
 
     of_space = space(settings)
@@ -317,7 +318,5 @@ def resolver_of(
         ),
         usd_per_million_tokens=settings.price_per_million_tokens,
         masks=bool(settings.enrich_mask),
-        max_wait_seconds=(
-            MAX_REALTIME_WAIT_SECONDS if priority is Priority.REALTIME else MAX_WAIT_SECONDS
-        ),
+        max_wait_seconds=max_wait_seconds,
     )

@@ -28,7 +28,7 @@ from enrich.api.models import (
     SearchOut,
     TextIn,
 )
-from enrich.api.openai_form import Form, Refusal
+from enrich.api.openai_form import MOST_INPUTS, Form, Refusal
 from enrich.api.problems import ProblemError
 from enrich.api.vectors import Answer, Saved, Vectors
 from enrich.embedding.resolver import Resolved
@@ -85,7 +85,6 @@ def build_app(parts: Parts) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        responses=problems.RESPONSES,
     )
     app.add_middleware(
         Guard,
@@ -228,7 +227,7 @@ CacheHeader = Annotated[
 
 
 def _embeddings(parts: Parts) -> APIRouter:
-    router = APIRouter(prefix="/api/v1", tags=["embeddings"])
+    router = APIRouter(prefix="/api/v1", tags=["embeddings"], responses=problems.RESPONSES)
     caller = _caller_of(parts)
 
     def text_for(message: str) -> str:
@@ -314,13 +313,18 @@ def _why(resolved: Resolved) -> tuple[int, str, dict[str, str]]:
 
 
 def _openai(parts: Parts) -> APIRouter:
-    router = APIRouter(prefix="/v1", tags=["openai"])
+    router = APIRouter(prefix="/v1", tags=["openai"], responses=_OPENAI_RESPONSES)
     caller = _caller_of(parts)
 
     @router.post(
         "/embeddings",
         summary="Embeddings in OpenAI's own form",
-        openapi_extra={"requestBody": {"content": {JSON: {"schema": _OPENAI_REQUEST}}}},
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {JSON: {"schema": _openai_request(parts.dimensions)}},
+            }
+        },
     )
     async def embeddings(
         request: Request,
@@ -357,34 +361,60 @@ def _refused(place: int, resolved: Resolved) -> Refusal:
     return Refusal(503, told, type="server_error", headers=headers)
 
 
-_OPENAI_REQUEST: dict[str, Any] = {
+_OPENAI_ERROR = {
     "type": "object",
-    "required": ["model", "input"],
+    "required": ["error"],
     "properties": {
-        "model": {"type": "string"},
-        "input": {
-            "anyOf": [
-                {"type": "string", "minLength": 1},
-                {
-                    "type": "array",
-                    "items": {"type": "string", "minLength": 1},
-                    "minItems": 1,
-                    "maxItems": 2048,
-                },
-            ]
-        },
-        "dimensions": {"type": "integer", "minimum": 1},
-        "encoding_format": {"enum": ["float", "base64"]},
-        "user": {"type": "string"},
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
     },
 }
+
+_OPENAI_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": described["description"], "content": {JSON: {"schema": _OPENAI_ERROR}}}
+    for status, described in {
+        **problems.RESPONSES,
+        404: {"description": "There is no such model."},
+    }.items()
+    if status != 403
+}
+
+
+def _openai_request(dimensions: int) -> dict[str, Any]:
+    """Args: dimensions: of the vectors that are kept."""
+    text = {"type": "string", "minLength": 1}
+    return {
+        "type": "object",
+        "required": ["model", "input"],
+        "properties": {
+            "model": {"type": "string", "minLength": 1},
+            "input": {
+                "anyOf": [
+                    text,
+                    {"type": "array", "items": text, "minItems": 1, "maxItems": MOST_INPUTS},
+                ]
+            },
+            "dimensions": {"type": ["integer", "null"], "minimum": 1, "maximum": dimensions},
+            "encoding_format": {"enum": ["float", "base64", None]},
+            "user": {"type": ["string", "null"]},
+        },
+        "example": {"model": "text-embedding-3-large", "input": ["connection refused"]},
+    }
 
 
 # -- search
 
 
 def _search(parts: Parts) -> APIRouter:
-    router = APIRouter(prefix="/api/v1", tags=["search"])
+    router = APIRouter(prefix="/api/v1", tags=["search"], responses=problems.RESPONSES)
     caller = _caller_of(parts)
 
     @router.get("/search", summary="The ERROR logs nearest in meaning to some words")
@@ -435,7 +465,7 @@ def _told(value: Any) -> str | None:
 
 
 def _operations(parts: Parts) -> APIRouter:
-    router = APIRouter(tags=["operations"])
+    router = APIRouter(tags=["operations"], responses=problems.RESPONSES)
 
     @router.get("/healthz", summary="Whether this process lives")
     async def healthz() -> dict[str, str]:

@@ -11,6 +11,7 @@ import logging
 import time
 from typing import Any
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from enrich.api import problems
@@ -20,15 +21,7 @@ log = logging.getLogger(__name__)
 #: Of one body, in bytes: a thousand logs of 8,000 bytes, or 2,048 inputs, fit.
 MOST_BODY = 20 * 1024 * 1024
 #: A body that has not arrived by then is not waited for.
-BODY_SECONDS = 15.0
-
-
-class _TooLarge(Exception):
-    """More bytes came than a body may have."""
-
-
-class _TooSlow(Exception):
-    """A body did not arrive in time."""
+BODY_SECONDS = 10.0
 
 
 class Guard:
@@ -45,20 +38,17 @@ class Guard:
             return
         began = time.perf_counter()
         status = 500
-        started = False
 
         async def noted(message: Message) -> None:
-            nonlocal status, started
+            nonlocal status
             if message["type"] == "http.response.start":
-                status, started = message["status"], True
+                status = message["status"]
             await send(message)
 
         async def refuse(code: int, sentence: str) -> None:
             nonlocal status
             status = code
-            if not started:
-                answer = problems.response(code, sentence, {"Connection": "close"})
-                await answer(scope, receive, send)
+            await problems.response(code, sentence, _CLOSE)(scope, receive, send)
 
         try:
             headers = {name: value for name, value in scope["headers"]}
@@ -68,10 +58,6 @@ class Guard:
                 await refuse(413, _LARGE)
             else:
                 await self._app(scope, _bounded(receive), noted)
-        except _TooLarge:
-            await refuse(413, _LARGE)
-        except _TooSlow:
-            await refuse(408, f"the body did not arrive within {BODY_SECONDS:.0f} s")
         finally:
             route = scope.get("route")
             log.info(
@@ -94,6 +80,7 @@ class Guard:
         )
 
 
+_CLOSE = {"Connection": "close"}
 _LARGE = f"the body is larger than {MOST_BODY // (1024 * 1024)} MB"
 _OTHER_HOST = (
     "this service has no keys, so it answers only to localhost and 127.0.0.1: set "
@@ -120,11 +107,13 @@ def _bounded(receive: Receive) -> Receive:
                 await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
             )
         except TimeoutError:
-            raise _TooSlow from None
+            raise HTTPException(
+                408, f"the body did not arrive within {BODY_SECONDS:.0f} s", _CLOSE
+            ) from None
         size += len(message.get("body", b""))
         whole = not message.get("more_body", False)
         if size > MOST_BODY:
-            raise _TooLarge
+            raise HTTPException(413, _LARGE, _CLOSE)
         return message
 
     return received

@@ -13,7 +13,7 @@ MOST_LOGS = 1000
 class TextIn(BaseModel):
     """One text."""
 
-    text: str = Field(examples=["connection refused by the database"])
+    text: str = Field(min_length=1, pattern=r"\S", examples=["connection refused by the database"])
 
 
 class EmbeddingOut(BaseModel):

@@ -91,6 +91,8 @@ class Form:
                 param="model",
                 code="model_not_found",
             )
+        if not isinstance(given.user, str | None):
+            raise Refusal(400, "'user' must be a string.", param="user")
         encoding = _ENCODINGS.get(_hashable(given.encoding_format))
         if encoding is None:
             raise Refusal(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import signal
 
 from prometheus_client import CollectorRegistry, generate_latest
 
@@ -70,6 +71,9 @@ def serve(settings: Settings) -> int:
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Uvicorn ends in order on these, and raises them once more when it has.
+        signal.signal(number, lambda number, frame: None)
     server.run()
     return 0 if server.started else 3
 

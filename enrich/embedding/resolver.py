@@ -33,8 +33,6 @@ log = logging.getLogger(__name__)
 
 #: How long a text that another caller is embedding is waited for.
 MAX_WAIT_SECONDS = 10.0
-#: The same for callers with priority: the other may be waiting for a permit behind them.
-MAX_REALTIME_WAIT_SECONDS = 0.5
 LEASE_SECONDS = 30.0
 
 #: Between two looks at the cache meanwhile, in seconds: the first and the longest. A caller of the

@@ -151,13 +151,25 @@ class Scope:
         """Our indices, or those that `index` names, of which some shard has no copy that
         answers."""
         target = _without(index or self._all, self.left_out)
-        answer = self._connection.ask(
+        try:
+            answer = self._health(target)
+        except RequestRefused as error:
+            if error.status != 408:
+                raise
+            # A name that is not there: its health would be waited for.
+            there = self._connection.ask(
+                dict[str, Any], "GET", f"/{in_path(target)}/_alias", params=LENIENT
+            )
+            answer = self._health(",".join(there)) if there else {}
+        return sorted(n for n, i in answer.get("indices", {}).items() if i["status"] == "red")
+
+    def _health(self, target: str) -> dict[str, Any]:
+        return self._connection.ask(
             dict[str, Any],
             "GET",
             f"/_cluster/health/{in_path(target)}",
-            params={"level": "indices", **LENIENT},
+            params={"level": "indices", "timeout": "0s", **LENIENT},
         )
-        return sorted(n for n, i in answer.get("indices", {}).items() if i["status"] == "red")
 
     def _unreadable(self) -> dict[str, str]:
         """Open indices that take no reads, and how OpenSearch says it."""

@@ -13,13 +13,14 @@ from typer.testing import CliRunner, Result
 from dev.http_proxy import Answered, Asked, Forward, HttpProxy
 from dev.services import Services
 from enrich.cli import app
+from enrich.log_store import LogStore
 from enrich.log_store.coverage import Gaps
 from enrich.settings import Settings
 from enrich.status.health import Word, health_of
 from enrich.status.metrics import EnrichCollector
 from enrich.status.reader import build_reader
 from enrich.status.report import read_backlog
-from tests.conftest import Pipeline, Search
+from tests.conftest import DIMENSIONS, Pipeline, Search
 from tests.integration.test_cycle import logs
 from tests.unit.test_flower_page import get
 
@@ -186,3 +187,15 @@ def test_any_answer_in_part_is_told_as_such(
             assert stats.of_others(None).gaps == gaps
             assert stats.count_of_model().gaps == gaps
             assert stats.oldest_pending().gaps == gaps
+
+
+def test_a_name_that_is_not_there_is_not_waited_for(
+    settings: Callable[..., Settings], search: Search
+) -> None:
+    search.create("shop_2026_11")
+    # OpenSearch would wait for the health of such an index for half a minute.
+    store = LogStore(settings(opensearch_timeout_seconds=5))
+    for names in ("none_2026_11", "none_2026_11,shop_2026_11", "none_2026_11,shop_*"):
+        found = store.stats.nearest([0.1] * DIMENSIONS, 3, names)
+        assert (found.value, found.gaps.whole) == ([], True)
+    store.close()
