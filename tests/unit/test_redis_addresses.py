@@ -114,6 +114,8 @@ def test_tls_is_that_of_redis_and_of_the_sentinels() -> None:
         ("sentinel://u:qqq@a;sentinel://u:qqq@b:1/0", "sentinel://u:***@a;sentinel://u:***@b:1/0"),
         ("sentinel://a:26379,u:qqq@b/0", "sentinel://a:26379,u:***@b/0"),
         ("sentinel://a:26379,b:26379/0", "sentinel://a:26379,b:26379/0"),
+        # A comma parts the addresses of Sentinels, and is a part of other passwords.
+        ("redis://u:qqq,qqq@a:6379/0", "redis://u:***@a:6379/0"),
     ],
 )  # fmt: skip
 def test_all_but_the_passwords_is_shown(url: str, shown: str) -> None:
