@@ -31,7 +31,6 @@ from enrich.embedding.locations import VectorLocation
 from enrich.embedding.resolver import (
     FIRST_PAUSE,
     LONGEST_PAUSE,
-    MAX_REALTIME_WAIT_SECONDS,
     MAX_WAIT_SECONDS,
     Resolution,
     Resolver,
@@ -43,6 +42,7 @@ from enrich.errors import Halt, InputRefused, ServerUnavailable, TransientError
 from enrich.models import LogLocation, Reference
 from enrich.ratelimit.api_quota import Limits
 from enrich.vectors import BYTES, Vector
+from enrich.wiring import REALTIME_WAIT_SECONDS
 
 TEXTS = [f"disk {n} is full" for n in range(12)]
 SCOPES = ["pay", "shop", ""]
@@ -471,10 +471,10 @@ def test_a_text_that_came_soon_is_seen_soon(came: float) -> None:
 
 
 def test_who_goes_first_waits_shortly_for_one_who_waits_for_a_permit() -> None:
-    desk = Desk(max_wait_seconds=MAX_REALTIME_WAIT_SECONDS)
+    desk = Desk(max_wait_seconds=REALTIME_WAIT_SECONDS)
     desk.cache.lease([fingerprint(TEXTS[0])], "backlog", 60)
     assert sources(desk.resolve(wanted(TEXTS[0]))) == [Source.EMBEDDED]
-    assert sum(desk.waits) <= MAX_REALTIME_WAIT_SECONDS + LONGEST_PAUSE
+    assert sum(desk.waits) <= REALTIME_WAIT_SECONDS + LONGEST_PAUSE
 
 
 def test_what_others_got_while_a_permit_was_waited_for_is_not_sent() -> None:
