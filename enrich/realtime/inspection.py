@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from enrich.errors import AccessRefused, EnrichError, SettingsError
+from enrich.errors import AccessRefused, EnrichError, ServerUnavailable, SettingsError
 from enrich.realtime.broker import CLIENT_ID, TIMEOUT_SECONDS, admin_options, named
 from enrich.settings import Settings
 
@@ -44,7 +43,7 @@ class Topic:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupState:
-    """The consumers' group. One that never was is `Dead`, without members."""
+    """The consumers' group. One that never was is `dead`, without members."""
 
     state: str
     #: Of each member: its client id, and how many partitions it has.
@@ -107,32 +106,25 @@ class Inspection:
             ServerUnavailable: no broker answers.
             AccessRefused: login or certificate are refused.
         """
-        deadline = time.monotonic() + TIMEOUT_SECONDS
-        while True:
-            try:
-                # In short turns: the client tries again for as long, also what is refused.
-                found = self._admin.list_topics(timeout=1.0)
-                break
-            except KafkaException as error:
-                told = self._told_by(error.args[0])
-                if isinstance(told, AccessRefused) or time.monotonic() >= deadline:
-                    raise told from None
+        # In short turns: the client tries again for as long, also what is refused.
+        found = self._asked(lambda: self._admin.list_topics(timeout=1.0))
         return Cluster(id=found.cluster_id or "", brokers=len(found.brokers))
 
     def topic(self, name: str) -> Topic | None:
         """One topic; None where there is none. Raises EnrichError, as where it may not be seen."""
-        with self._named():
-            try:
-                (answer,) = self._admin.describe_topics(
-                    TopicCollection([name]),
-                    include_authorized_operations=True,
-                    request_timeout=TIMEOUT_SECONDS,
-                ).values()
-                found = answer.result()
-            except KafkaException as error:
-                if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    return None
-                raise
+        try:
+            found = self._asked(
+                lambda: _only(
+                    self._admin.describe_topics(
+                        TopicCollection([name]),
+                        include_authorized_operations=True,
+                        request_timeout=TIMEOUT_SECONDS,
+                    )
+                ),
+                passing=KafkaError.UNKNOWN_TOPIC_OR_PART,
+            )
+        except KafkaException:
+            return None
         return Topic(
             name=name,
             partitions=[one.id for one in found.partitions],
@@ -141,18 +133,19 @@ class Inspection:
 
     def group(self) -> GroupState:
         """Raises EnrichError, as where it may not be seen."""
-        with self._named():
-            (answer,) = self._admin.describe_consumer_groups(
-                [self._settings.consumer_group_id],
-                include_authorized_operations=True,
-                request_timeout=TIMEOUT_SECONDS,
-            ).values()
-            try:
-                found = answer.result()
-            except KafkaException as error:
-                if error.args[0].code() != KafkaError.GROUP_ID_NOT_FOUND:
-                    raise
-                return GroupState(state="Dead", members=[], may_read=True)
+        try:
+            found = self._asked(
+                lambda: _only(
+                    self._admin.describe_consumer_groups(
+                        [self._settings.consumer_group_id],
+                        include_authorized_operations=True,
+                        request_timeout=TIMEOUT_SECONDS,
+                    )
+                ),
+                passing=KafkaError.GROUP_ID_NOT_FOUND,
+            )
+        except KafkaException:
+            return GroupState(state="dead", members=[], may_read=True)
         return GroupState(
             state=found.state.name.replace("_", " ").lower(),
             members=[
@@ -168,17 +161,20 @@ class Inspection:
         if not places:
             return []
         group = self._settings.consumer_group_id
-        with self._named():
-            (answer,) = self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group)], request_timeout=TIMEOUT_SECONDS
-            ).values()
-            committed = {
-                (one.topic, one.partition): one.offset
-                for one in answer.result().topic_partitions
-                if one.offset >= 0
-            }
-            first = self._bounds(places, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-            end = self._bounds(places, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        of_group = self._asked(
+            lambda: _only(
+                self._admin.list_consumer_group_offsets(
+                    [ConsumerGroupTopicPartitions(group)], request_timeout=TIMEOUT_SECONDS
+                )
+            )
+        )
+        committed = {
+            (one.topic, one.partition): one.offset
+            for one in of_group.topic_partitions
+            if one.offset >= 0
+        }
+        first = self._asked(lambda: self._bounds(places, OffsetSpec.earliest()))  # type: ignore[no-untyped-call]
+        end = self._asked(lambda: self._bounds(places, OffsetSpec.latest()))  # type: ignore[no-untyped-call]
         return [
             Offsets(
                 topic=place[0],
@@ -197,18 +193,36 @@ class Inspection:
         answers = self._admin.list_offsets(asked, request_timeout=TIMEOUT_SECONDS)
         return {(one.topic, one.partition): got.result().offset for one, got in answers.items()}
 
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """The client's errors in our words."""
-        try:
-            yield
-        except KafkaException as error:
-            raise self._told_by(error.args[0]) from None
+    def _asked(self, ask: Callable[[], Any], passing: int | None = None) -> Any:
+        """An answer; what passes by itself, such as a coordinator that is being chosen, is waited
+        for.
+
+        Raises:
+            KafkaException: with the code `passing`, which the caller knows.
+            EnrichError: any other, in our words.
+        """
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while True:
+            try:
+                return ask()
+            except KafkaException as error:
+                if error.args[0].code() == passing:
+                    raise
+                told = self._told_by(error.args[0])
+                if not isinstance(told, ServerUnavailable) or time.monotonic() >= deadline:
+                    raise told from None
+                time.sleep(0.2)
 
     def _told_by(self, error: Any) -> EnrichError:
         self._admin.poll(0)
         told = [named(self._settings, one) for one in (error, *self._troubles.seen)]
         return next((one for one in told if isinstance(one, AccessRefused)), told[0])
+
+
+def _only(answers: Mapping[Any, Any]) -> Any:
+    """The result of the one thing that was asked for."""
+    (answer,) = answers.values()
+    return answer.result()
 
 
 def _may_read(operations: Sequence[AclOperation] | None) -> bool:
