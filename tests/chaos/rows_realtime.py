@@ -180,6 +180,15 @@ def broker_killed(w: TopicWorld) -> None:
     w.stack.kafka.start()
 
 
+@row("the broker away while a consumer is told to leave; then both start again")
+def broker_away_at_the_end(w: TopicWorld) -> None:
+    w.start()
+    w.under_way()
+    w.stack.kafka.kill()
+    w.leave(w.consumers[0])
+    w.stack.kafka.start()
+
+
 @row("the broker hangs three times, for 2, 4 and 8 s")
 def broker_slow(w: TopicWorld) -> None:
     w.start()
@@ -320,12 +329,12 @@ def opensearch_cut(w: TopicWorld) -> None:
     w.opensearch_proxy.set("pass")
 
 
-@row("OpenSearch hangs for 7 s")
+@row("OpenSearch hangs for 11 s")
 def opensearch_hangs(w: TopicWorld) -> None:
     w.start()
     w.under_way()
     w.opensearch_proxy.set("hang")
-    time.sleep(7)
+    time.sleep(11)
     w.opensearch_proxy.set("pass")
 
 
@@ -368,7 +377,7 @@ def api_429(w: TopicWorld) -> None:
 @row("the API slow, then too slow for the time-out")
 def api_slow(w: TopicWorld) -> None:
     w.api.set(latency_ms=1500)
-    w.api.faults({"kind": "hang", "after": 3, "times": 2, "seconds": 8})
+    w.api.faults({"kind": "hang", "after": 3, "times": 2, "seconds": 9})
     w.truth.cut_inputs += 2 * BATCH
     w.start()
     w.under_way()

@@ -42,10 +42,18 @@ CONSUMER_ENV = {
     "ENRICHMENT_BATCH_SIZE": "20",
     "ENRICHMENT_BATCH_TIMEOUT": "0.5",
     "ENRICH_DOCUMENT_WAIT_SECONDS": "3",
-    "OPENAI_TIMEOUT_SECONDS": "5",
-    "OPENSEARCH_TIMEOUT_SECONDS": "5",
+    "OPENAI_TIMEOUT_SECONDS": "6",
 }
 PATIENCE = 3.0
+
+#: Of both programs. What a slow machine does to the backfill's limits is no matter of these rows.
+BOTH_ENV = {
+    "OPENSEARCH_TIMEOUT_SECONDS": "8",
+    "ENRICH_SOFT_TIME_LIMIT_SECONDS": "20",
+    "ENRICH_HARD_TIME_LIMIT_SECONDS": "25",
+    "ENRICH_VISIBILITY_TIMEOUT_SECONDS": "30",
+    "ENRICH_CHUNK_DEADLINE_SECONDS": "60",
+}
 
 #: Logs of a row, and how many are produced in a second.
 LOGS, PER_SECOND = 200, 50.0
@@ -78,6 +86,7 @@ class TopicWorld(World):
         self.ships_after: Callable[[], float | None] = self._shortly
         self.topic_name = f"{self.group}-{self.random.randrange(10**9)}"
         self._made = 0
+        self.env |= BOTH_ENV
         super().__enter__()
         return self
 
