@@ -1,14 +1,14 @@
-# The image of worker, beat, Flower and the consumer of Kafka; docker-compose.yml tells them apart by
-# their commands.
+# The image of worker, beat, Flower, the consumer of Kafka and the HTTP service; docker-compose.yml
+# tells them apart by their commands.
 # Code and packages belong to root and are read-only to the user that runs them; what is written
 # (the log file) goes to /var/lib/enrich, which is also the working directory.
 
 FROM python:3.11.14-slim-bookworm AS packages
-COPY requirements-kafka.lock ./
+COPY requirements-image.lock ./
 # Wheels only: a package that would need a compiler must fail here and not drag one in.
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --disable-pip-version-check \
-       --only-binary :all: --require-hashes -r requirements-kafka.lock
+       --only-binary :all: --require-hashes -r requirements-image.lock
 
 FROM python:3.11.14-slim-bookworm
 RUN groupadd --gid 10001 enrich \

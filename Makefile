@@ -83,7 +83,7 @@ lock:
 	@$(COMPILE) --no-deps -o requirements.txt pyproject.toml
 	@$(LOCK) -o requirements-dev.lock requirements-dev.txt
 	@$(LOCK) -o requirements.lock -c requirements-dev.lock pyproject.toml
-	@$(LOCK) -o requirements-kafka.lock -c requirements-dev.lock --extra kafka pyproject.toml
+	@$(LOCK) -o requirements-image.lock -c requirements-dev.lock --extra kafka --extra api pyproject.toml
 	@$(LOCK) -o requirements-extras.lock -c requirements-dev.lock --all-extras pyproject.toml
 
 # The stamp is written last, so that an interrupted set-up is done again.

@@ -31,7 +31,7 @@ from enrich.settings import Settings, load_settings
 
 ROOT = Path(__file__).parent.parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
-OURS = ("worker", "beat", "flower", "consumer")
+OURS = ("worker", "beat", "flower", "consumer", "api")
 
 #: What an installation runs.
 SHIPPED = [
@@ -53,6 +53,7 @@ SERVICE_KEYS = {
     "build", "image", "command", "env_file", "environment", "user", "init", "read_only", "tmpfs",
     "volumes", "cap_drop", "security_opt", "restart", "depends_on", "logging", "stop_signal",
     "stop_grace_period", "healthcheck", "ports", "ulimits", "hostname", "networks", "profiles",
+    "secrets",
 }  # fmt: skip
 HEALTHCHECK_KEYS = {"test", "interval", "timeout", "retries", "start_period"}
 DURATION = re.compile(r"^(\d+)s$")
@@ -148,6 +149,7 @@ def test_compose_keys(compose: dict[str, Any], services: dict[str, Any]) -> None
             source = volume.partition(":")[0]
             assert source in compose["volumes"], f"{name}: {source}"
         assert set(service.get("depends_on", {})) <= set(services), name
+        assert set(service.get("secrets", [])) <= set(compose.get("secrets", {})), name
 
 
 def test_compose_config(tmp_path: Path) -> None:
@@ -207,7 +209,7 @@ def test_settings_of_compose_are_accepted(
 
 def test_ports_are_open_on_this_machine_only(services: dict[str, Any]) -> None:
     ports = [port for service in services.values() for port in service.get("ports", [])]
-    assert len(ports) == 4
+    assert len(ports) == 5
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
@@ -310,6 +312,7 @@ def test_who_has_no_kafka_gets_neither_broker_nor_consumer(services: dict[str, A
     assert {name for name, service in services.items() if "profiles" in service} == {
         "kafka",
         "consumer",
+        "api",
     }
     needs = {"opensearch", "redis", "cache"}
     assert services["worker"]["depends_on"].keys() == needs
@@ -372,12 +375,13 @@ def locked(name: str) -> dict[str, tuple[str, int]]:
 
 def test_every_package_is_locked_with_its_hashes() -> None:
     production, development = locked("requirements.lock"), locked("requirements-dev.lock")
-    extras, kafka = locked("requirements-extras.lock"), locked("requirements-kafka.lock")
-    for lock in (production, development, extras, kafka):
+    extras, image = locked("requirements-extras.lock"), locked("requirements-image.lock")
+    for lock in (production, development, extras, image):
         assert all(hashes for _, hashes in lock.values())
-    # What the image has: production, and the consumer's client.
-    assert kafka.keys() - production.keys() == {"confluent-kafka"}
-    assert production.items() <= kafka.items() <= extras.items()
+    # What the image has: production, the consumer's client, and the service's framework.
+    assert image.keys() - production.keys() >= {"confluent-kafka", "fastapi", "uvicorn"}
+    assert not image.keys() & {"boto3", "scikit-learn", "opentelemetry-sdk"}
+    assert production.items() <= image.items() <= extras.items()
     assert production.items() <= development.items()
     assert production.items() <= extras.items()
     assert all(extras[name] == development[name] for name in extras.keys() & development.keys())
