@@ -57,6 +57,9 @@ _OF_THE_DOCUMENT = ("mapper_parsing_exception", "illegal_argument_exception", "p
 #: A version that no document has: each is looked at as one that was changed.
 _UNKNOWN_VERSION = (-2, 0)
 
+#: A fault of this program, which must not stop a partition.
+_NO_OUTCOME = Outcome.DEFERRED, "the enricher noted no outcome for it; please report it"
+
 NOT_THERE = "its document was not there in time, or is of another level by now"
 
 
@@ -264,7 +267,7 @@ class BatchWork:
         now = self._now()
         ends: dict[int, End] = {}
         for place, location in found.items():
-            outcome, why = tally.ends[location.index, location.id]
+            outcome, why = tally.ends.get((location.index, location.id), _NO_OUTCOME)
             if outcome is Outcome.DEFERRED:
                 ends[place] = End("left", why or give_up)
             elif outcome in VECTOR_OUTCOMES:

@@ -155,6 +155,7 @@ class Consumer:
         self._gathered: list[Entry] = []
         self._bytes = 0
         self._waiting: list[tuple[float, Entry]] = []
+        self._waiting_bytes = 0
         #: The batch that is worked on; the one that is tried again later, when, and why.
         self._at_work: _Batch | None = None
         self._held: _Batch | None = None
@@ -319,6 +320,7 @@ class Consumer:
         now = self._clock()
         due = [entry for at, entry in self._waiting if at <= now][:MOST_LOGS]
         self._waiting = self._waiting[len(due) :]
+        self._waiting_bytes -= sum(entry.size for entry in due)
         size, taken = 0, 0
         for entry in self._gathered[: max(0, max(self._size, MOST_LOGS) - len(due))]:
             if taken and size + entry.size > MOST_BYTES:
@@ -366,6 +368,7 @@ class Consumer:
                 entry.end("left", NOT_THERE)
             else:
                 self._waiting.append((now + LOOK_SECONDS, entry))
+                self._waiting_bytes += entry.size
 
     def _hold(self, batch: _Batch, error: BaseException) -> None:
         """Try a batch again later."""
@@ -442,7 +445,7 @@ class Consumer:
         at_work = self._at_work.entries if self._at_work is not None else ()
         if len(self._gathered) + len(self._waiting) + len(at_work) >= MOST_OPEN:
             return _FULL
-        if self._bytes + sum(entry.size for _, entry in self._waiting) >= MOST_OPEN_BYTES:
+        if self._bytes + self._waiting_bytes >= MOST_OPEN_BYTES:
             return _FULL
         if sum(len(track.pending) for track in self._tracks.values()) >= MOST_PENDING:
             return _FULL
@@ -530,6 +533,7 @@ class Consumer:
         self._gathered = [entry for entry in self._gathered if entry.is_open]
         self._bytes = sum(entry.size for entry in self._gathered)
         self._waiting = [(due, entry) for due, entry in self._waiting if entry.is_open]
+        self._waiting_bytes = sum(entry.size for _, entry in self._waiting)
 
 
 _FULL = "as much is read as may wait"
