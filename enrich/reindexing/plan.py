@@ -124,7 +124,6 @@ def body(source: Source, dimensions: int, note: Mapping[str, Any]) -> dict[str, 
         for name, value in source.settings.items()
         if not name.startswith(_GIVEN) and name not in _IN_THE_WAY
     }
-    later = {name: value for name, value in _LATER.items() if name in kept or value == "0"}
     mapping = dict(source.mapping)
     properties = {
         name: how
@@ -136,9 +135,14 @@ def body(source: Source, dimensions: int, note: Mapping[str, Any]) -> dict[str, 
     mapping["_meta"] = {**mapping.get("_meta", {}), **({NOTE: dict(note)} if note else {})}
     return {
         # Hidden: whoever searches by a pattern would see each log twice.
-        "settings": {**kept, **later, "index.knn": True, "index.hidden": True},
+        "settings": {**kept, **first_settings(source), "index.knn": True, "index.hidden": True},
         "mappings": mapping,
     }
+
+
+def first_settings(source: Source) -> dict[str, Any]:
+    """What is set on the copy until all is in it."""
+    return {n: value for n, value in _LATER.items() if n in source.settings or value == "0"}
 
 
 def last_settings(source: Source) -> dict[str, Any]:

@@ -22,7 +22,14 @@ from enrich.log_store.refusals import RequestRefused
 from enrich.reindexing.comparison import Comparison
 from enrich.reindexing.copying import Copying
 from enrich.reindexing.indices import Indices, Note
-from enrich.reindexing.plan import Refused, body, drops_vectors, last_settings, swap
+from enrich.reindexing.plan import (
+    Refused,
+    body,
+    drops_vectors,
+    first_settings,
+    last_settings,
+    swap,
+)
 from enrich.reindexing.progress import Progress
 from enrich.reindexing.survey import Plan, Survey
 
@@ -126,6 +133,11 @@ class _Replacement:
             return
         if self._plan.note is None:
             self._create()
+        if self._note.get("step") == "compared" and not self._source.takes_no_writes:
+            # Somebody took the block away, and logs may have arrived since.
+            path = f"/{in_path(self._target)}/_settings"
+            self._connection.request("PUT", path, first_settings(self._source))
+            self._note.write(step="copying")
         if self._note.get("step") == "copying":
             if self._source.takes_no_writes:
                 self._copying.last_pass()

@@ -95,6 +95,11 @@ class Survey:
                 nothing=f"{target} stands in the place of {index} already, which is kept and "
                 "hidden: --remove-old deletes it and gives its name to the copy",
             )
+        if note is not None and note.get("step") == "done" and not source.takes_no_writes:
+            raise Refused(
+                f"{index} takes writes again since it was replaced, so that it may have logs which "
+                f"{target} does not have: look at them, and delete it by hand"
+            )
         if why := name_refusal(index, target) or refusal(source, self._dimensions):
             raise Refused(f"{index} is not copied: {why}")
         names = [target, *source.aliases, *([index] if remove_old else [])]

@@ -300,6 +300,27 @@ def test_logs_that_arrive_meanwhile_are_in_the_copy(
     assert all_of(search, NEW) == all_of(search, OLD)
 
 
+def test_a_block_that_somebody_takes_away_loses_no_log(
+    old: str, reindex: Operator, search: Search
+) -> None:
+    def cut(n: int, method: str, path: str) -> None:
+        if path == "/_aliases":
+            raise Cut(path)
+
+    reindex.before = cut
+    with pytest.raises(Cut):
+        reindex()
+    search("PUT", f"/{OLD}/_settings", {"index.blocks.write": None})
+    search.index(OLD, [{"_id": "late", "level": "ERROR", "message": "late"}])
+    reindex.before = lambda n, method, path: None
+    assert reindex() == ""
+    assert search.count(NEW, {"match_all": {}}) == 302
+    search("PUT", f"/{OLD}/_settings", {"index.blocks.write": None})
+    with pytest.raises(Refused, match="takes writes again since it was replaced"):
+        reindex(remove_old=True)
+    assert search.count(OLD, {"match_all": {}}) == 302
+
+
 def test_who_writes_by_the_name_itself_is_not_shut_out(
     old: str, reindex: Operator, search: Search
 ) -> None:
