@@ -18,6 +18,7 @@ from benchmarks.lines import (
     quota,
     realtime,
     scale,
+    service,
     sick,
     start,
 )
@@ -74,6 +75,10 @@ LINES: Mapping[str, Line] = {
         title="a large backlog while logs keep arriving",
         measure=memory.measure,
         logs=lambda options: options.size or memory.SIZE,
+    ),
+    "service": Line(
+        title="the HTTP service beside the endpoint itself",
+        measure=service.measure,
     ),
     "realtime": Line(
         title="live logs beside a backlog, under a quota that binds",

@@ -1,0 +1,181 @@
+"""The HTTP service beside the embeddings endpoint itself, and what one answer costs beyond it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from benchmarks.rounds import Figure, alternate, at_least, at_most, median, percentile, stated
+from benchmarks.stage import Stage, StageFailed
+from dev.services import CHECKOUT, free_ports
+
+#: Callers at a time, and texts that all of them know.
+_CALLERS, _KNOWN = 50, 200
+_SINGLES = 5_000
+#: Distinct texts, by a hundred in a request and eight requests at a time, each as slow as an
+#: endpoint's.
+_DISTINCT, _INPUTS, _AT_ONCE, _LATENCY_MS = 8_000, 100, 8, 150.0
+#: Requests a minute of an endpoint that binds, and texts of which nine in ten are known.
+_REQUESTS_PER_MINUTE, _REPEATED = 1_200, 1_500
+_BATCHES = 30
+
+
+@dataclass(frozen=True)
+class Called:
+    """What callers saw."""
+
+    seconds: float
+    milliseconds: Sequence[float]
+
+    @property
+    def per_second(self) -> float:
+        return len(self.milliseconds) / self.seconds
+
+
+def measure(stage: Stage) -> list[Figure]:
+    stage.cluster.clear()
+    (port,) = free_ports(1)
+    service = stage.stack.spawn(
+        "service",
+        [sys.executable, "-m", "enrich", "serve"],
+        env={
+            "PYTHONPATH": str(CHECKOUT),
+            "ENRICH_LOG_FILE": "none",
+            "ENRICH_API_PORT": str(port),
+            **stage.options.env,
+        },
+    )
+    ours, endpoint = f"http://127.0.0.1:{port}", stage.stack.embeddings.url
+    try:
+        _until_ready(ours)
+        return [*_distinct(stage, ours, endpoint), *_cached(stage, ours, endpoint),
+                *_repeats(stage, ours, endpoint), *_batches(stage, ours)]  # fmt: skip
+    finally:
+        service.stop()
+
+
+def _distinct(stage: Stage, ours: str, endpoint: str) -> list[Figure]:
+    stage.api.reset(latency_ms=_LATENCY_MS)
+    number = iter(range(1_000))
+
+    def ask(url: str) -> float:
+        name = next(number)
+        texts = [f"error {name} of kind {n} in component {n % 97}" for n in range(_DISTINCT)]
+        bodies = [_body(texts[at : at + _INPUTS]) for at in range(0, _DISTINCT, _INPUTS)]
+        return _INPUTS * _call(stage, f"{url}/v1/embeddings", _AT_ONCE, bodies).per_second
+
+    rates = alternate(
+        {"service": lambda: ask(ours), "endpoint": lambda: ask(endpoint)},
+        stage.rounds(3, 5),
+        stage.say,
+    )
+    stage.data["service distinct"] = rates
+    of_us, of_it = median(rates["service"]), median(rates["endpoint"])
+    return [
+        stated("service", "distinct texts, the endpoint itself", of_it, "/s"),
+        at_least("service", "distinct texts, of the endpoint's own", of_us / of_it, 0.9),
+    ]
+
+
+def _cached(stage: Stage, ours: str, endpoint: str) -> list[Figure]:
+    stage.api.reset()
+    bodies = [_body([f"a known error {n % _KNOWN}"]) for n in range(_SINGLES)]
+    url = f"{ours}/v1/embeddings"
+    _call(stage, url, _CALLERS, bodies[:_KNOWN])
+    seen = [_call(stage, url, _CALLERS, bodies) for _ in range(stage.rounds(3, 5))]
+    rate = median([one.per_second for one in seen])
+    p99 = median([percentile(one.milliseconds, 0.99) for one in seen])
+    return [
+        at_least("service", "single inputs that are known", rate, 1_000, "/s"),
+        at_most("service", f"p99 of these, {_CALLERS} callers", p99, 13, "ms"),
+    ]
+
+
+def _repeats(stage: Stage, ours: str, endpoint: str) -> list[Figure]:
+    limit: dict[str, Any] = {"requests_per_minute": _REQUESTS_PER_MINUTE, "burst_seconds": 1.0}
+    known = [f"a known error {n % _KNOWN}" for n in range(_REPEATED)]
+    texts = [
+        f"never seen {time.monotonic_ns()}" if n % 10 == 0 else text for n, text in enumerate(known)
+    ]
+    stage.api.reset(**limit)
+    through = _call(stage, f"{ours}/v1/embeddings", _CALLERS, [_body([t]) for t in texts])
+    stage.api.reset(**limit)
+    few = [_body([text]) for text in texts[: _REPEATED // 10]]
+    bare = _call(stage, f"{endpoint}/v1/embeddings", 1, few, retry=True)
+    return [
+        at_least(
+            "service",
+            "nine in ten known, of the endpoint's own",
+            through.per_second / bare.per_second,
+            10,
+            note=f"an endpoint of {_REQUESTS_PER_MINUTE:,} requests a minute",
+        )
+    ]
+
+
+def _batches(stage: Stage, ours: str) -> list[Figure]:
+    stage.api.reset(latency_ms=_LATENCY_MS)
+    bodies = [
+        json.dumps(
+            {
+                "logs": [
+                    {"log_id": str(n), "message": f"batch {number}: error {n % 500} happened"}
+                    for n in range(1_000)
+                ]
+            }
+        ).encode()
+        for number in range(_BATCHES)
+    ]
+    seen = _call(stage, f"{ours}/api/v1/embedding/batch", 1, bodies)
+    return [
+        stated("service", "batch of 1,000 logs, p99", percentile(seen.milliseconds, 0.99), "ms"),
+        stated("service", "batch of 1,000 logs, median", median(list(seen.milliseconds)), "ms"),
+    ]
+
+
+def _body(texts: Sequence[str]) -> bytes:
+    return json.dumps({"model": "text-embedding-3-large", "input": list(texts),
+                       "dimensions": 1536, "encoding_format": "base64"}).encode()  # fmt: skip
+
+
+def _call(
+    stage: Stage, url: str, connections: int, bodies: Sequence[bytes], *, retry: bool = False
+) -> Called:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.callers", url, str(connections)],
+        input=b"\n".join(bodies),
+        env={
+            **os.environ,
+            "PYTHONPATH": str(CHECKOUT),
+            "CALLERS_KEY": stage.stack.environment()["OPENAI_API_KEY"],
+            "CALLERS_RETRY": "1" if retry else "",
+        },
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        last = (done.stderr.decode().strip() or "no word").splitlines()[-1]
+        raise StageFailed(f"the callers ended with status {done.returncode}: {last}")
+    told = json.loads(done.stdout)
+    if set(told["statuses"]) != {"200"}:
+        raise StageFailed(f"{url} answered {told['statuses']}")
+    return Called(told["seconds"], told["milliseconds"])
+
+
+def _until_ready(url: str) -> None:
+    for _ in range(600):
+        try:
+            if httpx2.get(f"{url}/readyz", timeout=2).status_code == 200:
+                return
+        except httpx2.TransportError:
+            pass
+        time.sleep(0.1)
+    raise StageFailed("the service is not ready after a minute")
