@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -43,6 +44,9 @@ class KafkaRelease:
 
 
 KAFKA = KafkaRelease("4.4.0")
+
+#: More settings, as a JSON object.
+SETTINGS_VARIABLE = "KAFKA_BROKER_SETTINGS"
 
 #: Of one node; and quick to notice that a member of a group is gone, as tests want it.
 _SETTINGS = {
@@ -89,11 +93,15 @@ def cluster_id(data: Path) -> str:
 def server_properties(
     *, port: int, controller_port: int, data: Path, more: Mapping[str, str]
 ) -> dict[str, str]:
-    """The node's settings, where it listens and what `more` says included."""
+    """The node's settings, where it listens and what `more` says included; `listeners` of it are
+    added."""
+    more = dict(more)
+    others = more.pop("listeners", "")
+    listeners = f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}"
     return {
         **_SETTINGS,
         "controller.quorum.bootstrap.servers": f"127.0.0.1:{controller_port}",
-        "listeners": f"PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}",
+        "listeners": f"{listeners},{others}" if others else listeners,
         "log.dirs": str(data / "log"),
         **more,
     }
@@ -105,7 +113,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--controller-port", type=int, required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--cluster-id", required=True)
-    parser.add_argument("--setting", action="append", default=[], metavar="NAME=VALUE")
     options = parser.parse_args(argv)
     options.data.mkdir(parents=True, exist_ok=True)
     properties = options.data / "server.properties"
@@ -113,8 +120,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         port=options.port,
         controller_port=options.controller_port,
         data=options.data,
-        more=dict(one.split("=", 1) for one in options.setting),
+        # In the environment, because anyone can read the arguments of a process, and passwords may
+        # be among them.
+        more=json.loads(os.environ.get(SETTINGS_VARIABLE, "{}")),
     )
+    properties.touch(mode=0o600)
     properties.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
     java = str(find_runtime().home / "bin" / "java")
     jars = os.pathsep.join(map(str, class_path(bundle=KAFKA)))

@@ -29,7 +29,7 @@ from types import FrameType, TracebackType
 from typing import Self
 
 from dev.java_packages import JavaUnavailable, class_path
-from dev.kafka_broker import KAFKA, cluster_id
+from dev.kafka_broker import KAFKA, SETTINGS_VARIABLE, cluster_id
 from dev.opensearch_releases import OPENSEARCH_3, RELEASES, Release
 from dev.opensearch_security import ADMIN, AUTHORITY, write_node_certificates
 from dev.reaper import STACK_VARIABLE
@@ -316,9 +316,12 @@ class Services:
                 *(sys.executable, "-m", "dev.kafka_broker"),
                 *("--port", str(port), "--controller-port", str(controller_port)),
                 *("--data", str(data), "--cluster-id", self._cluster_id),
-                *(f"--setting={key}={value}" for key, value in self._kafka_settings.items()),
             ],
-            env={"PYTHONPATH": _python_path(), "MALLOC_ARENA_MAX": "2"},
+            env={
+                "PYTHONPATH": _python_path(),
+                "MALLOC_ARENA_MAX": "2",
+                SETTINGS_VARIABLE: json.dumps(self._kafka_settings),
+            },
             url=f"127.0.0.1:{port}",
             port=port,
             ready=self._kafka_ready,

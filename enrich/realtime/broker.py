@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
@@ -36,8 +37,9 @@ log = logging.getLogger(__name__)
 #: How a consumer is called in the lists of its group.
 CLIENT_ID = "enrich"
 
-#: Seconds for one question to the brokers.
-TIMEOUT_SECONDS = 10.0
+#: Seconds for one question to the brokers, and for one look whether they refuse it: the client
+#: itself tries again until the time is over.
+TIMEOUT_SECONDS, LOOK_SECONDS = 10.0, 0.5
 
 #: Seconds between two polls after which a consumer counts as hanging. Polling goes on whatever a
 #: batch waits for, so that only a batch which is waited for when a partition is given up counts.
@@ -166,7 +168,10 @@ class Broker:
         self._topics = list(settings.kafka_topic)
         #: The last trouble with the connection that was told; "" while there is none.
         self.trouble = ""
+        self._reason: EnrichError | None = None
         self._refusal: EnrichError | None = None
+        #: Until then what is wrong ends the start, and is told by its end.
+        self._joined = False
         self._lock = threading.Lock()
         try:
             self._client = Consumer(
@@ -174,9 +179,7 @@ class Broker:
             )
             self._admin = AdminClient(admin_options(settings) | {"error_cb": self._note_trouble})
         except (KafkaException, ValueError, TypeError) as error:
-            raise SettingsError(
-                f"the client of Kafka refuses its options: {_told(error)}"
-            ) from None
+            raise SettingsError(_refused_options(error)) from None
 
     # -- at the start
 
@@ -187,26 +190,38 @@ class Broker:
             ServerUnavailable: no broker answers.
             AccessRefused: login, certificate or rights are refused.
         """
-        try:
-            known = self._admin.list_topics(timeout=TIMEOUT_SECONDS).topics
-            missing = []
-            for topic in self._topics:
-                found = known.get(topic) or self._admin.list_topics(
-                    topic, timeout=TIMEOUT_SECONDS
-                ).topics.get(topic)
-                if found is None or found.error is not None:
-                    error = found.error if found is not None else None
-                    if error is not None and error.code() not in _NO_TOPIC:
-                        raise self.named(error)
-                    missing.append(topic)
-        except KafkaException as error:
-            # A refused login is told by error_cb alone, which only a poll calls.
-            self._admin.poll(0)
-            raise self._refusal or self.named(error.args[0]) from None
+        known = self._known_topics()
+        missing = []
+        for topic in self._topics:
+            found = known.get(topic) or self._known_topics(topic).get(topic)
+            if found is None or found.error is not None:
+                error = found.error if found is not None else None
+                if error is not None and error.code() not in _NO_TOPIC:
+                    raise self.named(error)
+                missing.append(topic)
         return missing
+
+    def _known_topics(self, *topic: str) -> Mapping[str, Any]:
+        """What the brokers tell of all topics, or of one.
+
+        Raises ServerUnavailable, AccessRefused: no broker answers, and why.
+        """
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while True:
+            try:
+                found = self._admin.list_topics(*topic, timeout=LOOK_SECONDS)
+                return cast(Mapping[str, Any], found.topics)
+            except KafkaException as error:
+                # Only says that nothing came. Why comes by error_cb, which only a poll calls.
+                self._admin.poll(0)
+                if self._refusal is not None:
+                    raise self._refusal from None
+                if time.monotonic() >= deadline:
+                    raise self._reason or self.named(error.args[0]) from None
 
     def join(self) -> None:
         """Become a member of the group."""
+        self._joined = True
         self._client.subscribe(
             self._topics,
             on_assign=self._on_assign,
@@ -351,8 +366,12 @@ class Broker:
         with self._lock:
             if isinstance(named, AccessRefused) or error.fatal():
                 self._refusal = named
+            if self.trouble and error.code() == KafkaError._ALL_BROKERS_DOWN:
+                # Follows the reason, and says less.
+                return
+            self._reason = named
             known, self.trouble = self.trouble, str(named)
-        if known != str(named):
+        if self._joined and known != str(named):
             log.warning("%s; waiting for it", named)
 
 
@@ -362,12 +381,19 @@ def named(settings: Settings, error: Any) -> EnrichError:
     where = f"Kafka at {settings.kafka_bootstrap_servers}"
     if code in _RIGHTS:
         return AccessRefused(f"{where}: {_who(settings)} {_RIGHTS[code]}")
+    if code in _LOGIN and "OAUTHBEARER token" in error.str():
+        # The brokers were not asked; and a token is renewed long before it ends.
+        return ServerUnavailable(
+            "no token for Kafka is had at KAFKA_OAUTH_TOKEN_URL: check it, KAFKA_OAUTH_CLIENT_ID, "
+            "KAFKA_OAUTH_CLIENT_SECRET and KAFKA_OAUTH_SCOPE"
+        )
     if code in _LOGIN:
         return AccessRefused(
             f"{where} refused the login: check KAFKA_SASL_MECHANISM, KAFKA_SASL_USERNAME and "
             "KAFKA_SASL_PASSWORD, or the KAFKA_OAUTH_ settings"
         )
-    if code == KafkaError._SSL:
+    # Brokers refuse a client's certificate after the handshake.
+    if code == KafkaError._SSL or "SSL alert number" in error.str():
         return AccessRefused(
             f"{where}: the TLS connection was refused; check KAFKA_SSL_CA_LOCATION, the "
             "brokers' certificate and, where they ask for one, KAFKA_SSL_CERTIFICATE_LOCATION"
@@ -400,6 +426,13 @@ class _Silent(logging.Logger):
         super().__init__("confluent_kafka", logging.CRITICAL + 1)
 
 
-def _told(error: Exception) -> str:
+def _refused_options(error: Exception) -> str:
     first = error.args[0] if error.args else error
-    return str(first.str() if isinstance(first, KafkaError) else first)
+    text = str(first.str() if isinstance(first, KafkaError) else first)
+    for part in ("ca", "certificate", "key"):
+        if f"ssl.{part}.location failed" in text:
+            return (
+                f"KAFKA_SSL_{part.upper()}_LOCATION: the file is not there, may not be read, or is "
+                "not in PEM"
+            )
+    return f"the client of Kafka refuses its options: {text}"
