@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.lines import (
+    consumer,
     cpu,
     distinct,
     drain,
@@ -85,5 +86,11 @@ LINES: Mapping[str, Line] = {
         measure=realtime.measure,
         kafka=True,
         logs=lambda options: options.size or realtime.SIZE,
+    ),
+    "consumer": Line(
+        title="the consumer of Kafka, beside a bare loop and a plain script",
+        measure=consumer.measure,
+        kafka=True,
+        logs=lambda options: 50_000,
     ),
 }

@@ -21,8 +21,8 @@ import benchmarks.cluster
 from benchmarks import __main__ as program
 from benchmarks import model, stage
 from benchmarks.cluster import _WHILE_BUSY, Cluster, ClusterRefused
-from benchmarks.corpus import Log
-from benchmarks.lines import LINES, realtime
+from benchmarks.corpus import Log, make_corpus
+from benchmarks.lines import LINES
 from benchmarks.lines.growth import Series, pages_of, sizes
 from benchmarks.lines.idle import grouped
 from benchmarks.lines.inputs import left_over
@@ -47,10 +47,25 @@ from benchmarks.rounds import (
     turn,
 )
 from benchmarks.stage import Options, StageFailed, check_room
+from benchmarks.topic import mixed
 from dev.http_proxy import Answered, Asked, Forward, HttpProxy
 from dev.service import ServiceFailed
 
 REPEATABLE = settings(deadline=None, max_examples=100, derandomize=True)
+
+
+# -- topics
+
+
+def test_error_logs_lie_evenly_among_others() -> None:
+    corpus = make_corpus(20, distinct_share=0.5)
+    messages = list(mixed(corpus, 2_000))
+    errors = [n for n, one in enumerate(messages) if json.loads(one)["level"] == "ERROR"]
+    assert len(messages) == 2_000 and errors == list(range(0, 2_000, 100))
+    found = [json.loads(messages[n]) for n in errors]
+    assert [one["document_id"] for one in found] == [log.id for log in corpus.logs]
+    for one, log in zip(found, corpus.logs, strict=True):
+        assert log.index.startswith(f"{one['safe_project_uuid']}_20")
 
 
 # -- rounds
@@ -387,19 +402,6 @@ def test_results_that_the_model_cannot_use(
         path.write_text(content)
     assert model.main(["--results", str(path)]) == 2
     assert sentence in capsys.readouterr().err
-
-
-def test_shares_of_a_quota_are_those_of_the_middle_of_a_drain() -> None:
-    # Nothing is taken in the first ten seconds, and nothing in the last ten.
-    taken = [0] * 10 + [1_000 * n for n in range(80)] + [79_000] * 10
-    looks = [
-        realtime.Look(at=float(second), tokens=tokens, live=tokens // 4)
-        for second, tokens in enumerate(taken)
-    ]
-    used, of_live = realtime.shares(looks, 60_000)
-    assert used == pytest.approx(1.0)
-    assert of_live == pytest.approx(0.25)
-    assert realtime.shares(looks[:5], 60_000) == (0.0, 0.0)
 
 
 # -- the program
