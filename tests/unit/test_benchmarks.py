@@ -22,7 +22,7 @@ from benchmarks import __main__ as program
 from benchmarks import model, stage
 from benchmarks.cluster import _WHILE_BUSY, Cluster, ClusterRefused
 from benchmarks.corpus import Log, make_corpus
-from benchmarks.lines import LINES
+from benchmarks.lines import LINES, realtime
 from benchmarks.lines.growth import Series, pages_of, sizes
 from benchmarks.lines.idle import grouped
 from benchmarks.lines.inputs import left_over
@@ -402,6 +402,19 @@ def test_results_that_the_model_cannot_use(
         path.write_text(content)
     assert model.main(["--results", str(path)]) == 2
     assert sentence in capsys.readouterr().err
+
+
+def test_shares_of_a_quota_are_those_of_the_middle_of_a_drain() -> None:
+    # Nothing is taken in the first ten seconds, and nothing in the last ten.
+    taken = [0] * 10 + [1_000 * n for n in range(80)] + [79_000] * 10
+    looks = [
+        realtime.Look(at=float(second), tokens=tokens, live=tokens // 4)
+        for second, tokens in enumerate(taken)
+    ]
+    used, of_live = realtime.shares(looks, 60_000)
+    assert used == pytest.approx(1.0)
+    assert of_live == pytest.approx(0.25)
+    assert realtime.shares(looks[:5], 60_000) == (0.0, 0.0)
 
 
 # -- the program
