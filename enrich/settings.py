@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 from urllib.parse import parse_qsl
+from zoneinfo import ZoneInfo
 
 from dotenv.parser import parse_stream
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -179,6 +180,8 @@ class Settings(KafkaSettings, BaseSettings):
     enrich_api_keys_file: str = ""
     #: For so many milliseconds texts of several callers are gathered before they are asked for.
     enrich_coalesce_ms: float = Field(10, ge=0, le=1000)
+    #: In which hours are counted. Not looked for before that is done: no worker needs it.
+    enrich_time_zone: str = "Asia/Seoul"
 
     # -- logs
     #: "none" for no file.
@@ -250,6 +253,16 @@ class Settings(KafkaSettings, BaseSettings):
                     "must be the whole name of a field, such as log.level, without wildcards"
                 )
         return value
+
+    @field_validator("enrich_time_zone")
+    @classmethod
+    def _known_zone(cls, value: str) -> str:
+        name = value.strip()
+        try:
+            ZoneInfo(name)
+        except (ValueError, LookupError, OSError):
+            raise ValueError("must be the name of a time zone, such as Asia/Seoul or UTC") from None
+        return name
 
     @field_validator("enrich_mask")
     @classmethod
@@ -513,6 +526,17 @@ class Settings(KafkaSettings, BaseSettings):
         if self.enrich_price_per_million_tokens is not None:
             return self.enrich_price_per_million_tokens
         return PRICE_PER_MILLION_TOKENS.get(self.embedding_model, 0.0)
+
+    @property
+    def time_zone(self) -> ZoneInfo:
+        """Raises SettingsError: this system knows no time zones."""
+        try:
+            return ZoneInfo(self.enrich_time_zone)
+        except (LookupError, OSError):
+            raise SettingsError(
+                f"ENRICH_TIME_ZONE: this system has no {self.enrich_time_zone}: install its "
+                "package of time zones, or pip install tzdata"
+            ) from None
 
     def too_few_chunks_for(self, processes: int) -> str:
         """Why some of so many worker processes would wait and what to set; "" if none would.

@@ -3,14 +3,14 @@
 `connection` speaks to the server, `nodes` says which of several, `aws` what a request is signed
 with and `refusals` what an answer other than 2xx means. `paths` names indices to it, `pages`
 searches what is pending, `documents` reads and writes by reference, `whereabouts` tells in which
-index a log is, `arrivals` puts logs in where no shipper does, `stored_vectors` reads what
-others reuse, `preflight` decides which indices may be written, `engines` whether their k-NN engine
-runs, `wholeness` whether a document would be written back whole, `write_probe` whether a vector
-would be taken, `templates` and `new_indices` are for indices to come (`series` knows how they will
-be called), `stats` counts and searches for people, `recognition` tells which shapes their logs
-have, `scope` is what both searchers mean by all indices, `coverage` what an answer left out,
-`cluster` what holds for all nodes, `version` tells which OpenSearch it is. The rest sees `LogStore`
-only.
+index a log is, `arrivals` puts logs in where no shipper does, `stored_vectors` reads what others
+reuse, `preflight` decides which indices may be written, `engines` whether their k-NN engine runs,
+`wholeness` whether a document would be written back whole, `write_probe` whether a vector would be
+taken, `templates` and `new_indices` are for indices to come (`series` knows how they will be
+called), `stats` counts and searches for people, `level_counts` counts and samples one project's
+logs of all levels, `recognition` tells which shapes their logs have, `scope` is what both searchers
+mean by all indices, `coverage` what an answer left out, `cluster` what holds for all nodes,
+`version` tells which OpenSearch it is. The rest sees `LogStore` only.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from enrich.log_store.documents import (
     encode_vector,
 )
 from enrich.log_store.engines import Engines
+from enrich.log_store.level_counts import LevelCounts
 from enrich.log_store.mapping import Mappings
 from enrich.log_store.new_indices import NewIndices
 from enrich.log_store.odd_answers import translates_odd_answers
@@ -98,6 +99,7 @@ class LogStore:
             self.connection, settings.embedding_dimensions, queries.schema
         )
         self.stats = Stats(self.connection, scope, queries, self.stored_vectors, settings)
+        self.level_counts = LevelCounts(self.connection, scope, queries)
         self.recognition = Recognition(scope, queries, settings.enrich_levels)
         self.engines = Engines(self.connection)
         self.preflight = Preflight(self.connection, settings)

@@ -132,6 +132,7 @@ WRONG: dict[str, list[str]] = {
     "ENRICH_REUSE_ACROSS_PROJECTS": ["qqq"],
     **{name: ["qqq", "0", "-1", "nan", "inf"] for name in TIMES},
     "ENRICH_OUTAGE_SECONDS": ["qqq", "-1", "3601", "nan", "inf"],
+    "ENRICH_TIME_ZONE": ["qqq", "../qqq", "/etc/qqq", "Asia/qqq", "Asia", "qqq\x07", "q" * 300],
     "ENRICH_LOG_FORMAT": ["qqq", "JSON qqq"],
     "ENRICH_API_PORT": ["qqq", "0", "65536"],
     "ENRICH_COALESCE_MS": ["qqq", "-1", "1001", "nan"],

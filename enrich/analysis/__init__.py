@@ -1,0 +1,1 @@
+"""What numbers say, without a server: samples, intervals, comparisons. Pure."""
