@@ -226,6 +226,8 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
         admit=KeyRates(redis, settings.enrich_redis_prefix).admit,
         embed_query=embed_query,
         stats=store.stats,
+        level_counts=store.level_counts,
+        zone=lambda: settings.time_zone,
         servers={"redis": ledger.now, "opensearch": store.version},
         metrics=metrics,
         close=close,

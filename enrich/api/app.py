@@ -6,7 +6,8 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
+from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Depends, FastAPI, Header, Query, Request
 from fastapi.exceptions import RequestValidationError
@@ -14,7 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 from enrich import __version__
-from enrich.api import problems
+from enrich.api import problems, statistics
 from enrich.api.guard import Guard
 from enrich.api.keys import Key, Keys
 from enrich.api.models import (
@@ -30,9 +31,11 @@ from enrich.api.models import (
 )
 from enrich.api.openai_form import MOST_INPUTS, Form, Refusal
 from enrich.api.problems import ProblemError
+from enrich.api.statistics import CountStore
 from enrich.api.vectors import Answer, Saved, Vectors
 from enrich.embedding.resolver import Resolved
 from enrich.errors import EnrichError, RateLimited, TextUnusable
+from enrich.log_store.level_counts import ProjectRefused, ProjectUnknown
 from enrich.log_store.stats import Stats
 from enrich.text.extract import text_of
 from enrich.text.rewriting import Rewrite
@@ -43,6 +46,8 @@ log = logging.getLogger(__name__)
 READY_SECONDS = 1.0
 
 JSON = "application/json"
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +67,9 @@ class Parts:
     #: A vector of words that are searched for.
     embed_query: Callable[[str], Sequence[float]]
     stats: Stats
+    #: Logs of one project by level, and the zone of the hours they are counted by.
+    level_counts: CountStore
+    zone: Callable[[], ZoneInfo]
     #: Each server that is needed, and a call that raises if it is not there.
     servers: dict[str, Callable[[], object]]
     #: The metrics, as Prometheus reads them.
@@ -93,6 +101,7 @@ def build_app(parts: Parts) -> FastAPI:
     app.include_router(_embeddings(parts))
     app.include_router(_openai(parts))
     app.include_router(_search(parts))
+    app.include_router(_statistics(parts))
     app.include_router(_operations(parts))
     app.add_exception_handler(EnrichError, _expected)  # type: ignore[arg-type]
     app.add_exception_handler(ProblemError, _problem)  # type: ignore[arg-type]
@@ -459,6 +468,70 @@ def _search(parts: Parts) -> APIRouter:
 
 def _told(value: Any) -> str | None:
     return None if value is None else str(value)
+
+
+# -- statistics
+
+Project = Annotated[
+    str, Query(min_length=1, max_length=255, examples=["3f2a9c1e-77d0-4b8e-9d51-0c6a1f2b3e4d"])
+]
+Hours = Annotated[int, Query(ge=1, le=statistics.MOST_HOURS)]
+
+
+def _statistics(parts: Parts) -> APIRouter:
+    router = APIRouter(
+        prefix="/api/v2-langgraph/statistics",
+        tags=["statistics"],
+        responses={
+            **problems.RESPONSES,
+            404: problems.described("There is no such project, or it has no logs in the period."),
+        },
+    )
+    caller = _caller_of(parts)
+
+    @router.get("/compare", summary="A sample's estimates of a project's logs beside the counts")
+    async def compare(
+        key: Annotated[Key, Depends(caller)],
+        project_uuid: Project,
+        time_hours: Hours = 24,
+        sample_size: Annotated[
+            int, Query(ge=statistics.LEAST_SAMPLE, le=statistics.MOST_SAMPLE)
+        ] = 100,
+        seed: Annotated[
+            int | None, Query(ge=0, lt=2**31, description="Draws the same sample again.")
+        ] = None,
+    ) -> statistics.Comparison:
+        return await _counted(
+            lambda: statistics.compare(
+                parts.level_counts,
+                parts.zone(),
+                project_uuid,
+                time_hours=time_hours,
+                sample_size=sample_size,
+                seed=seed,
+            )
+        )
+
+    @router.get("/hourly", summary="A project's logs by the hour")
+    async def hourly(
+        key: Annotated[Key, Depends(caller)], project_uuid: Project, time_hours: Hours = 24
+    ) -> statistics.Hourly:
+        return await _counted(
+            lambda: statistics.hourly(
+                parts.level_counts, parts.zone(), project_uuid, time_hours=time_hours
+            )
+        )
+
+    return router
+
+
+async def _counted(call: Callable[[], T]) -> T:
+    try:
+        return await asyncio.to_thread(call)
+    except (statistics.NoLogs, ProjectUnknown) as error:
+        raise ProblemError(404, str(error)) from None
+    except ProjectRefused as error:
+        raise ProblemError(422, f"project_uuid: {error}") from None
 
 
 # -- operations

@@ -57,12 +57,17 @@ def status_of(error: EnrichError) -> tuple[int, dict[str, str]]:
     return 503, {"Retry-After": str(RETRY_SECONDS)}
 
 
-#: For the OpenAPI document: the problems that any route may answer.
-RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {
+def described(description: str) -> dict[str, Any]:
+    """A problem as the OpenAPI document tells of it."""
+    return {
         "description": description,
         "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}},
     }
+
+
+#: For the OpenAPI document: the problems that any route may answer.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: described(description)
     for status, description in (
         (400, "The request cannot be read."),
         (401, "No key, or an unknown one."),
