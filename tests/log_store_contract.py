@@ -482,6 +482,11 @@ class LogStoreContract:
         first = read_one(world, "a", NEW)
         assert first.raw is not None
         assert json.loads(first.raw) == json.loads(source)
+        named = Arrival(
+            place=LogLocation(NEW, "c", None), source=b'{"_id": "c", "message": "m", "_x": 1}'
+        )
+        assert world.store.arrivals.create([named]) == [""]
+        assert json.loads(read_one(world, "c", NEW).raw or b"") == {"message": "m", "_x": 1}
         again = Arrival(place=one.place, source=b'{"level": "ERROR", "message": "other"}')
         wrong = Arrival(place=LogLocation(NEW, "b", None), source=b'{"log_vector": "x"}')
         assert world.store.arrivals.create([again, wrong]) == ["", "mapper_parsing_exception"]

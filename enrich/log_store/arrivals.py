@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import orjson
 
 from enrich.log_store.connection import Connection
@@ -52,9 +53,25 @@ class Arrivals:
         rows = [
             row
             for arrival in arrivals
-            for row in (orjson.dumps({"create": address(arrival.place)}), _one_line(arrival.source))
+            for row in (
+                orjson.dumps({"create": address(arrival.place)}),
+                _one_line(without_metadata(arrival.source)),
+            )
         ]
         return self._documents.create(rows) if rows else []
+
+
+def without_metadata(source: bytes) -> bytes:
+    """A document without keys at its top that OpenSearch keeps for itself, such as `_id`: a message
+    may carry them, and no document is taken with them."""
+    if b'"_' not in source:
+        return source
+    fields = msgspec.json.decode(source, type=dict[str, msgspec.Raw])
+    kept = {name: value for name, value in fields.items() if name not in _METADATA}
+    return source if len(kept) == len(fields) else msgspec.json.encode(kept)
+
+
+_METADATA = frozenset({"_id", "_index", "_routing", "_source", "_type", "_version", "_seq_no"})
 
 
 def _one_line(source: bytes) -> bytes:

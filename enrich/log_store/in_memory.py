@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import orjson
 
-from enrich.log_store.arrivals import Arrival
+from enrich.log_store.arrivals import Arrival, without_metadata
 from enrich.log_store.backlog import Backlog
 from enrich.log_store.coverage import Counted
 from enrich.log_store.documents import Document, Presence, Verdict, Write, encode_write
@@ -401,7 +401,8 @@ class _Arrivals(_Room, ArrivalStore):
             source = orjson.loads(arrival.source)
             refused = bool(index.refused_fields & source.keys())
             if not refused and arrival.place.id not in index.logs:
-                index.put(arrival.place.id, arrival.source, arrival.place.routing)
+                raw = without_metadata(arrival.source)
+                index.put(arrival.place.id, raw, arrival.place.routing)
             told.append("mapper_parsing_exception" if refused else "")
         return told
 

@@ -40,10 +40,12 @@ MESSAGES, POLL_SECONDS, SHORT_POLL_SECONDS = 2000, 0.1, 0.01
 #: What a batch may have where many logs wait: both servers do several times as much in a second
 #: with requests of so many.
 MOST_LOGS, MOST_BYTES = 400, 16 * 1024 * 1024
+#: Batches that are gathered while one is at work, before no more is read.
+BATCHES_AHEAD = 4
 
 #: What is read and not settled, in logs without an outcome, in their bytes, and in all; beyond, no
 #: more is read.
-MOST_OPEN, MOST_OPEN_BYTES, MOST_PENDING = 10_000, 64 * 1024 * 1024, 200_000
+MOST_OPEN, MOST_OPEN_BYTES, MOST_PENDING = 10_000, 80 * 1024 * 1024, 200_000
 
 #: Between two looks for a document that is not there yet.
 LOOK_SECONDS = 1.0
@@ -449,7 +451,11 @@ class Consumer:
             return _FULL
         if sum(len(track.pending) for track in self._tracks.values()) >= MOST_PENDING:
             return _FULL
-        if at_work and (len(self._gathered) >= MOST_LOGS or self._bytes >= MOST_BYTES):
+        # What the client has read ahead of a paused partition is read again: not for each batch.
+        full = 1 if self._paused_why == _FULL else BATCHES_AHEAD
+        if at_work and (
+            len(self._gathered) >= full * MOST_LOGS or self._bytes >= full * MOST_BYTES
+        ):
             return _FULL
         return ""
 

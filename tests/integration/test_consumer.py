@@ -33,7 +33,10 @@ from enrich.wiring import build_ledger
 from tests.conftest import PREFIX, ROOT, Pipeline, Search, wait_for
 from tests.topics import Topics
 
-INDEX = f"shop_{datetime.now(UTC):%Y_%m}"
+#: All logs are of one moment, so that no test runs into another month.
+NOW = datetime(2026, 11, 20, 10, tzinfo=UTC)
+MONTH = f"{NOW:%Y_%m}"
+INDEX = f"shop_{MONTH}"
 PROTOCOLS = pytest.mark.parametrize("protocol", ["classic", "consumer"])
 WITH_VECTOR = {"exists": {"field": "log_vector"}}
 
@@ -45,7 +48,7 @@ def logs(count: int, name: str = "log", distinct: int = 7) -> list[dict[str, Any
             "log_id": f"{name}{n}",
             "project_uuid": "shop",
             "level": "INFO" if n % 2 else "ERROR",
-            "timestamp": datetime.now(UTC).isoformat(),
+            "timestamp": NOW.isoformat(),
             "message": f"the {name} database refused connection number {n % distinct}",
         }
         for n in range(count)
@@ -203,14 +206,13 @@ def test_streams_and_aliases_are_looked_behind(
     desk: Desk, search: Search, stream: str, model: Model
 ) -> None:
     some = logs(12)
-    month = f"{datetime.now(UTC):%Y_%m}"
     search("POST", "/_aliases", {"actions": [
-        {"add": {"index": INDEX, "alias": f"alias_{month}"}},
+        {"add": {"index": INDEX, "alias": f"alias_{MONTH}"}},
     ]})  # fmt: skip
     desk.ship(some)
     search.create(f"{INDEX}_x")
     search("POST", "/_aliases", {"actions": [
-        {"add": {"index": f"{INDEX}_x", "alias": f"alias_{month}"}},
+        {"add": {"index": f"{INDEX}_x", "alias": f"alias_{MONTH}"}},
     ]})  # fmt: skip
     desk.topics.produce(desk.topic, [{**one, "project_uuid": "alias"} for one in some])
     summary = desk.wait(desk.consumer())
@@ -293,7 +295,7 @@ def test_backfill_and_consumer_at_once_write_one_right_vector_each(
 
 def test_an_index_without_vectors_is_left_with_its_reason(desk: Desk) -> None:
     plain = {"mappings": {"properties": {"level": {"type": "keyword"}}}}
-    index = f"bank_{datetime.now(UTC):%Y_%m}"
+    index = f"bank_{MONTH}"
     desk.search.create(index, **plain)
     some = [{**one, "project_uuid": "bank"} for one in logs(10)]
     desk.search.index(index, [{"_id": one["log_id"], **one} for one in some])

@@ -8,8 +8,10 @@ import pickle
 import pytest
 
 from enrich import errors
+from enrich.api import statistics
 from enrich.backfill import chunk as backfill
 from enrich.enrichment import writer
+from enrich.log_store import level_counts
 from enrich.log_store.nodes import OtherCluster
 from enrich.log_store.refusals import (
     NoAnswerInTime,
@@ -50,6 +52,10 @@ SAMPLES: list[errors.EnrichError] = [
     RightMissing("not allowed", ("indices:data/write/index",)),
     backfill.ChunkBusy(7.5),
     workers.NoWorker("a sentence"),
+    level_counts.ProjectRefused("a sentence"),
+    level_counts.ProjectUnknown("a sentence"),
+    level_counts.AnswerInPart("a sentence"),
+    statistics.NoLogs("a sentence"),
 ]
 
 
