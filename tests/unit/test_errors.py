@@ -34,6 +34,7 @@ SAMPLES: list[errors.EnrichError] = [
     errors.RateLimited("asks for a pause"),
     errors.RateLimited("asks for a pause", 12.5),
     errors.RateLimited("asks for a pause", 0.0),
+    errors.NoPermit("a sentence", 3.0),
     errors.Halt("a sentence"),
     errors.AccessRefused("a sentence"),
     errors.RunClosed("a sentence"),
