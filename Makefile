@@ -10,7 +10,7 @@ ENDPOINTS := .dev/endpoints-venv
 .PHONY: demo test test-opensearch-2 unit chaos bench bench-full bench-peers endpoints openapi lint lock clean
 
 demo: $(READY)
-	@PYTHONPATH=. $(BIN)/python -m dev.demo $(if $(ONCE),--once) $(if $(LOGS),--logs "$(LOGS)") $(if $(N),--count $(N))
+	@PYTHONPATH=. $(BIN)/python -m dev.demo $(if $(ONCE),--once) $(if $(ALL),--all) $(if $(LOGS),--logs "$(LOGS)") $(if $(N),--count $(N))
 
 # JOBS=n processes at once, each with servers of its own: some 3 GB of memory. One more than there
 # are cores, since much of a test's time is waiting.

@@ -15,7 +15,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -28,6 +28,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dev.embedding_model import Model
 from dev.failures import failures, ordinary
+from dev.live_demo import LiveLogs, LiveLogsFailed, show
 from dev.log_files import LogFileError, Summary, read_logs, summarize
 from dev.sample_logs import SampleLog, generate
 from dev.service import Service, ServiceFailed
@@ -82,15 +83,16 @@ def main(argv: list[str] | None = None) -> int:
             FOLDER,
             say=_say,
             heap=_heap(options.count),
+            kafka=options.all,
             fresh=True,
         ) as stack:
             question = _question(summary) if summary else QUESTION
             try:
-                _demonstrate(stack, logs, options.count, question, once=options.once)
+                _demonstrate(stack, logs, options.count, question, options)
             finally:
                 # Its addresses and key are void now; the wrapper stays, and says so.
                 SETTINGS.unlink(missing_ok=True)
-    except (ServiceFailed, DemoFailed, LogFileError, SettingsError) as error:
+    except (ServiceFailed, DemoFailed, LiveLogsFailed, LogFileError, SettingsError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -106,13 +108,13 @@ def _demonstrate(
     logs: Iterator[SampleLog] | None,
     count: int,
     question: str,
-    *,
-    once: bool,
+    options: argparse.Namespace,
 ) -> None:
     environment = stack.environment() | {
         "ENRICH_LOG_FILE": str(FOLDER / "periodic_enrichment.log"),
         "EMBEDDING_MODEL": MODEL_NAME,
         "ENRICH_PRICE_PER_MILLION_TOKENS": "0",
+        "KAFKA_TOPIC": "application-logs",
         "ENRICH_INTERVAL_MINUTES": os.environ.get("ENRICH_INTERVAL_MINUTES", "1"),
     }
     os.environ.update(environment)
@@ -154,8 +156,12 @@ def _demonstrate(
     _say(f"log: {FOLDER.relative_to(CHECKOUT) / 'periodic_enrichment.log'}")
     if verified != errors:
         raise DemoFailed(f"{errors - verified} ERROR logs have no right vector")
-    if not once:
-        _stay(port, processes, question)
+    live = None
+    if options.all:
+        live = LiveLogs(stack, client, settings, environment)
+        show(live, settings, ledger, lambda keys: _verify(client, settings, keys), _say)
+    if not options.once:
+        _stay(port, processes, question, live)
 
 
 # -- logs
@@ -282,8 +288,8 @@ def _cycles() -> list[str]:
     return [re.sub(r", cost \$0\.0+(?=,|$)", "", line) for line in told]
 
 
-def _stay(port: int, processes: Service, question: str) -> None:
-    """Leave everything running, and show each further cycle, until Ctrl-C."""
+def _stay(port: int, processes: Service, question: str, live: LiveLogs | None) -> None:
+    """Leave everything running, live logs too, and show each further cycle, until Ctrl-C."""
     said = len(_cycles())
     wrapper = WRAPPER.relative_to(CHECKOUT)
     _say(f"the page: http://127.0.0.1:{port}/enrichment")
@@ -293,6 +299,8 @@ def _stay(port: int, processes: Service, question: str) -> None:
     _say("Ctrl-C ends everything")
     with suppress(KeyboardInterrupt):
         while processes.running:
+            if live is not None:
+                live.turn()
             time.sleep(0.5)
             cycles = _cycles()
             for line in cycles[said:]:
@@ -304,13 +312,24 @@ def _stay(port: int, processes: Service, question: str) -> None:
 # -- proof
 
 
-def _verify(client: OpenSearch, settings: Settings) -> int:
-    """Compare every stored vector, value by value, with the model's own of that log's text."""
+def _verify(
+    client: OpenSearch, settings: Settings, keys: Sequence[tuple[str, str]] | None = None
+) -> int:
+    """Compare every stored vector, value by value, with the model's own of that log's text.
+
+    Args:
+        keys: index and id of the logs that are meant; None for every ERROR log.
+    """
     model = Model()
     right = 0
     known: dict[str, np.ndarray] = {}
-    query = {"query": {"term": {"level": "ERROR"}}}
-    hits = helpers.scan(client, query, index=settings.index_expression, size=500)
+    hits: Iterable[dict[str, Any]]
+    if keys is None:
+        query = {"query": {"term": {"level": "ERROR"}}}
+        hits = helpers.scan(client, query, index=settings.index_expression, size=500)
+    else:
+        wanted_docs = [{"_index": index, "_id": id} for index, id in keys]
+        hits = client.mget(body={"docs": wanted_docs})["docs"]
     for batch in _batches(hits, 500):
         texts = {hit["_id"]: text_of(hit["_source"]) for hit in batch}
         new = sorted(set(texts.values()) - known.keys())
@@ -372,6 +391,9 @@ def _heap(count: int) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--once", action="store_true", help="end after the first cycle (ONCE=1)")
+    parser.add_argument(
+        "--all", action="store_true", help="Kafka, the consumer and live logs, too (ALL=1)"
+    )
     parser.add_argument("--logs", type=Path, help="a log file of your own (LOGS=file)")
     parser.add_argument("--count", type=int, default=DEFAULT_LOGS, help="logs to make (N=5000)")
     return parser

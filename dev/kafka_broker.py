@@ -77,6 +77,9 @@ _SETTINGS = {
     "replica.fetch.max.bytes": "20000000",
 }
 
+#: Options of a JVM that ends at once: no time is spent on making its code fast.
+_SHORT_LIVED = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
+
 
 def cluster_id(data: Path) -> str:
     """That of the data, or a new one: 22 characters of URL-safe Base64, none that a command would
@@ -131,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not (options.data / "log" / "meta.properties").exists():
         command = ("format", "--standalone", "-t", options.cluster_id, "-c", str(properties))
         subprocess.run(
-            [java, "-cp", jars, "kafka.tools.StorageTool", *command],
+            [java, *_SHORT_LIVED, "-cp", jars, "kafka.tools.StorageTool", *command],
             check=True,
             stdout=subprocess.DEVNULL,
         )

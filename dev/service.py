@@ -162,8 +162,9 @@ def last_meaningful_line(output: str) -> str:
     lines = []
     for raw in output.splitlines():
         line = raw.strip()
-        # Not the frames of a Java or a Python traceback, nor the marks under its code.
-        frame = re.match(r"(at |\.\.\. \d+ more|File \"|Traceback )", line)
+        # Not the frames of a Java or a Python traceback, nor the marks under its code, nor what
+        # Java's logging says of itself.
+        frame = re.match(r"(at |\.\.\. \d+ more|File \"|Traceback |SLF4J: )", line)
         if line and not frame and not re.fullmatch(r"[\^~]+", line) and not raw.startswith("    "):
             lines.append(line)
     telling = [
