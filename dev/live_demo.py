@@ -17,7 +17,8 @@ from datetime import UTC, datetime
 from math import ceil
 
 from confluent_kafka import KafkaException, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from opensearchpy import OpenSearch, helpers
 
 from dev.failures import failures, ordinary
