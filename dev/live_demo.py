@@ -61,7 +61,11 @@ class LiveLogs:
         self._client = client
         self._settings = settings
         self._topic = settings.kafka_topic[0]
-        servers = {"bootstrap.servers": settings.kafka_bootstrap_servers, "log_level": 2}
+        servers: dict[str, str | int | float | bool] = {
+            "bootstrap.servers": settings.kafka_bootstrap_servers,
+            # What it has to say comes by exceptions; its lines would say that the broker ends.
+            "log_level": 0,
+        }
         topic = NewTopic(self._topic, PARTITIONS, 1)
         AdminClient(servers).create_topics([topic])[self._topic].result(30)
         self._producer = Producer({**servers, "linger.ms": 5})
