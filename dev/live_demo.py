@@ -67,7 +67,9 @@ class LiveLogs:
             "log_level": 0,
         }
         topic = NewTopic(self._topic, PARTITIONS, 1)
-        AdminClient(servers).create_topics([topic])[self._topic].result(30)
+        # Kept until it has answered: its end ends what is asked.
+        admin = AdminClient(servers)
+        admin.create_topics([topic])[self._topic].result(30)
         self._producer = Producer({**servers, "linger.ms": 5})
         self.consumer: Service = stack.spawn(
             "consumer",
