@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.lines import (
+    calibration,
     consumer,
     cpu,
     distinct,
@@ -32,7 +33,9 @@ class Line:
     """One line of measurements."""
 
     title: str
-    measure: Callable[[Stage], list[Figure]]
+    measure: Callable[[Stage], list[Figure]] = lambda stage: []
+    #: In place of it for what needs no server.
+    simulate: Callable[[Options], list[Figure]] | None = None
     #: Whether `make bench` has it, or only `make bench-full`.
     quick: bool = False
     #: Whether it needs Kafka.
@@ -80,6 +83,11 @@ LINES: Mapping[str, Line] = {
     "service": Line(
         title="the HTTP service beside the endpoint itself",
         measure=service.measure,
+    ),
+    "calibration": Line(
+        title="how often the intervals of simulated samples hold the truth",
+        simulate=calibration.simulate,
+        logs=lambda options: 0,
     ),
     "realtime": Line(
         title="live logs beside a backlog, under a quota that binds",

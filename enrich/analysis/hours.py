@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 
 _HOUR = timedelta(hours=1)
 _SECOND = timedelta(seconds=1)
@@ -54,7 +54,10 @@ def _hours(period: Period, zone: tzinfo) -> Iterator[Hour]:
         local = start.astimezone(zone)
         into = timedelta(minutes=local.minute, seconds=local.second, microseconds=local.microsecond)
         until = min(_before_change(start, start + _HOUR - into, zone), end)
-        yield Hour((local - into).isoformat(timespec="seconds"), Period(start, until))
+        # With the offset that holds now: at the full hour itself another one may have.
+        full = local.replace(minute=0, second=0, microsecond=0, tzinfo=None)
+        offset = timezone(local.utcoffset() or timedelta())
+        yield Hour(full.replace(tzinfo=offset).isoformat(), Period(start, until))
         start = until
 
 

@@ -241,7 +241,7 @@ def _rate(strata: Sequence[_Drawn], level: str) -> Estimate:
     spread = sum(
         _part(one.total, total) ** 2 * one.unseen / one.above for one in strata if not one.census
     )
-    worth = 1 / max(spread, _LEAST_SPREAD)
+    worth = max(1, round(1 / max(spread, _LEAST_SPREAD)))
     low, high = share_limits(share * worth, worth)
     kind = Kind.INTERVAL
     if share <= 0:

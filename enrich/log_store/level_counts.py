@@ -35,6 +35,9 @@ LEVEL_WORDS = {"error": ("ERROR",), "warn": ("WARN", "WARNING"), "info": ("INFO"
 #: Bytes in the name of an index.
 _MOST_BYTES = 255
 
+#: Of random scores.
+_STEPS = 2**24
+
 #: What no name of an index has; OpenSearch refuses these itself.
 _NEVER_IN_A_NAME = frozenset('\\/*?"<>| ,#:')
 
@@ -214,7 +217,7 @@ class LevelCounts:
             **NO_PIPELINE,
         }
         drawn = [
-            Drawn(hit.score, frozenset(hit.matched_queries) & LEVEL_WORDS.keys())
+            Drawn(_exact(hit.score), frozenset(hit.matched_queries) & LEVEL_WORDS.keys())
             for answer in self._searches(_SampleAnswer, indices, body)
             for hit in answer.hits.hits
         ]
@@ -359,6 +362,12 @@ def _of_words(schema: Schema, words: Sequence[str]) -> dict[str, Any]:
 
 def _counts(total: int, levels: _Levels) -> Counts:
     return Counts(total, *(levels.buckets[level].doc_count for level in LEVEL_WORDS))
+
+
+def _exact(score: float) -> float:
+    """A score as it was drawn, in 24 bits (RandomScoreFunction): its decimals in the answer are
+    those that tell it from other numbers of single precision, and no more."""
+    return round(score * _STEPS) / _STEPS
 
 
 def _millis(moment: datetime) -> str:

@@ -1,0 +1,189 @@
+"""Statistics on a real OpenSearch: counts and samples of one project, whatever its indices are like
+and whoever asks. The witness is what was indexed."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from enrich.analysis.sampling import Kind, estimate
+from enrich.api.statistics import NoLogs, compare, hourly
+from enrich.log_store import LogStore
+from enrich.log_store.level_counts import AnswerInPart, ProjectRefused, ProjectUnknown
+from enrich.settings import Settings
+from tests.conftest import Search
+
+#: The end of the period; no clock is asked.
+NOW = datetime(2026, 11, 10, 5, 20, 30, tzinfo=UTC)
+HOURS = 30
+KOLKATA = ZoneInfo("Asia/Kolkata")
+LEVELS = {
+    "error": ("ERROR", "error", "Error"),
+    "warn": ("WARN", "warning", "Warning", "WARNING"),
+    "info": ("INFO", "info", "Info"),
+    "": ("DEBUG", "FATAL", "Errors", "none"),
+}
+SHARES = {"error": 1, "warn": 2, "info": 6, "": 1}
+
+
+def plain(level: str, at: str) -> dict[str, Any]:
+    return {"level": level, "timestamp": at, "message": "a"}
+
+
+def otel(level: str, at: str) -> dict[str, Any]:
+    numbers = {"ERROR": 18, "WARN": 13, "INFO": 9, "DEBUG": 5}
+    number = numbers.get(level.upper(), 21)
+    return {"severity": {"text": "", "number": number}, "@timestamp": at, "body": "a"}
+
+
+def logs(
+    count: int, draw: random.Random, form: Callable[[str, str], dict[str, Any]], seen: Counter[str]
+) -> list[dict[str, Any]]:
+    """Logs of all times around the period; those within are counted."""
+    made = []
+    for _ in range(count):
+        (kind,) = draw.choices(list(SHARES), list(SHARES.values()))
+        level = draw.choice(LEVELS[kind])
+        if form is otel:
+            level = {"error": "ERROR", "warn": "WARN", "info": "INFO", "": "DEBUG"}[kind]
+        at = NOW - timedelta(milliseconds=draw.randrange(-3_600_000, (HOURS + 5) * 3_600_000))
+        made.append(form(level, at.isoformat(timespec="milliseconds")))
+        if NOW - timedelta(hours=HOURS) <= at < NOW:
+            local = at.astimezone(KOLKATA).replace(minute=0, second=0, microsecond=0)
+            seen.update(["total", f"at {local.isoformat()}", *([kind] if kind else [])])
+    return made
+
+
+@pytest.fixture
+def store(settings: Callable[..., Settings]) -> Any:
+    opened = LogStore(settings(enrich_schema="auto"))
+    yield opened
+    opened.close()
+
+
+def test_counts_and_samples_of_a_project(store: LogStore, search: Search) -> None:
+    draw, seen = random.Random(7), Counter[str]()
+    search.create("shop_eu_2026_11")
+    search.index("shop_eu_2026_11", logs(1500, draw, plain, seen))
+    # Mapped by itself: a text with a keyword beside it; times at the month's ends.
+    search.create("shop_eu_2026_10", settings={"number_of_shards": 3})
+    search.index("shop_eu_2026_10", logs(1500, draw, plain, seen))
+    search.create("shop_eu_2026_12", settings={"number_of_shards": 2})
+    search.index("shop_eu_2026_12", logs(900, draw, otel, seen))
+    for other in ("shop_2026_11", "shop_eu_x_2026_11", "shop_eu2_2026_11", "xshop_eu_2026_11"):
+        search.create(other)
+        search.index(other, logs(50, draw, plain, Counter()))
+
+    # The id as a UUID has its dashes, or as the indices are called.
+    for project in ("shop_eu", "shop-eu", "SHOP-EU"):
+        told = hourly(store.level_counts, KOLKATA, project, time_hours=HOURS, now=NOW)
+        assert told.total_logs == seen["total"] == sum(hour.total for hour in told.hourly_data)
+        assert {f"at {hour.hour}": hour.total for hour in told.hourly_data if hour.total} == {
+            at: count for at, count in seen.items() if at.startswith("at ")
+        }
+        assert len(told.hourly_data) == HOURS + 1
+        for level in ("error", "warn", "info"):
+            assert sum(getattr(hour, level) for hour in told.hourly_data) == seen[level]
+        assert told.error_rate == round(100 * seen["error"] / seen["total"], 2)
+        assert told.peak_count == max(v for k, v in seen.items() if k.startswith("at "))
+
+    both = compare(
+        store.level_counts, KOLKATA, "shop-eu", time_hours=HOURS, sample_size=200, seed=1, now=NOW
+    )
+    truth, guess = both.db_statistics, both.ai_statistics
+    assert (truth.total_logs, truth.error_count, truth.warn_count, truth.info_count) == (
+        seen["total"], seen["error"], seen["warn"], seen["info"],
+    )  # fmt: skip
+    assert (guess.method, guess.logs_read) == ("sample", 200)
+    assert guess.estimated_total_logs == pytest.approx(seen["total"], rel=0.3)
+    assert guess.estimated_error_rate == pytest.approx(truth.error_rate, abs=8)
+    assert both == compare(
+        store.level_counts, KOLKATA, "shop-eu", time_hours=HOURS, sample_size=200, seed=1, now=NOW
+    )
+
+    counts = store.level_counts
+    start, indices = NOW - timedelta(hours=HOURS), counts.indices_of("shop-eu")
+    assert indices == ["shop_eu_2026_10", "shop_eu_2026_11", "shop_eu_2026_12"]
+    everything = counts.sample(indices, start, NOW, 10_000, 5)
+    assert len(everything) == seen["total"]
+    assert Counter(level for log in everything for level in log.levels) == Counter(
+        {level: seen[level] for level in ("error", "warn", "info")}
+    )
+    # Scores of 24 bits, all over their range, and the sample is those that are highest.
+    scores = [log.score for log in everything]
+    assert all(0 <= score < 1 and (score * 2**24).is_integer() for score in scores)
+    assert scores == sorted(scores, reverse=True)
+    assert sum(scores) / len(scores) == pytest.approx(0.5, abs=0.03)
+    assert counts.sample(indices, start, NOW, 60, 5) == everything[:60]
+    assert counts.sample(indices, start, NOW, 60, 6) != everything[:60]
+
+    # What it is for: intervals that hold the truth, and numbers that are right on average.
+    found = [estimate(counts.sample(indices, start, NOW, 60, seed), 60) for seed in range(40)]
+    held = sum(one.total.low <= seen["total"] <= one.total.high for one in found)
+    held += sum(one.error.low <= seen["error"] <= one.error.high for one in found)
+    assert 68 <= held <= 80
+    mean = sum(one.total.value for one in found) / len(found)
+    assert mean == pytest.approx(seen["total"], rel=0.09)
+
+    census = compare(counts, KOLKATA, "shop_eu", time_hours=1, sample_size=500, seed=1, now=NOW)
+    assert census.ai_statistics.method == "census"
+    assert census.accuracy_metrics.overall_accuracy == 100
+    assert census.ai_statistics.intervals.estimated_warn_count.kind is Kind.EXACT
+
+
+HOSTILE = (
+    *("*", "shop*", "shop_eu,other", "-shop", "_all", "..", ".kibana", "shop_eu_2026_11/_search"),
+    *("shop eu", "shop?", "shop#", "shop\\", "shop\n", '"shop"', "<shop-{now/d}>", "a:shop", "|"),
+    *("x" * 300, "\u202eshop", "shop\x00"),
+)
+#: These could be names of indices, and no index is called by them.
+UNKNOWN = ("shop%5F_eu", "shop%2C", "sho", "shop_e", "shop_eu_2026_11", "shop..", "상점", "&a=b")
+
+
+def test_no_id_reaches_the_logs_of_another_project(store: LogStore, search: Search) -> None:
+    search.create("shop_eu_2026_11")
+    search.index("shop_eu_2026_11", logs(20, random.Random(1), plain, Counter()))
+    for project in HOSTILE:
+        with pytest.raises(ProjectRefused) as refused:
+            store.level_counts.indices_of(project)
+        assert "shop" not in str(refused.value)
+    with pytest.raises(ProjectRefused):
+        store.level_counts.indices_of("")
+    for project in UNKNOWN:
+        with pytest.raises(ProjectUnknown):
+            compare(store.level_counts, KOLKATA, project, now=NOW)
+    with pytest.raises(NoLogs):
+        compare(store.level_counts, KOLKATA, "shop_eu", now=NOW - timedelta(days=300))
+    with pytest.raises(NoLogs):
+        hourly(store.level_counts, KOLKATA, "shop_eu", now=NOW + timedelta(days=300))
+
+
+def test_a_shard_that_does_not_answer_voids_the_sample(store: LogStore, search: Search) -> None:
+    search.create("shop_eu_2026_11")
+    search.index("shop_eu_2026_11", logs(200, random.Random(1), plain, Counter()))
+    nowhere = {"index.routing.allocation.require._name": "nobody"}
+    search("PUT", "/shop_eu_2026_12?wait_for_active_shards=0", {"settings": nowhere})
+    for call in (compare, hourly):
+        with pytest.raises(AnswerInPart, match=r"shop_eu_2026_12 \(not every shard answers"):
+            call(store.level_counts, KOLKATA, "shop_eu", now=NOW)  # type: ignore[operator]
+    search("DELETE", "/shop_eu_2026_12")
+
+    # A time that is no date cannot be counted by; a part of the logs would be missed.
+    search.create("shop_eu_2026_12", mappings={"properties": {"timestamp": {"type": "boolean"}}})
+    search.index("shop_eu_2026_12", [{"level": "INFO", "timestamp": True}])
+    with pytest.raises(AnswerInPart, match="cannot be searched"):
+        compare(store.level_counts, KOLKATA, "shop_eu", now=NOW)
+    search("DELETE", "/shop_eu_2026_12")
+
+    search("PUT", "/shop_eu_2026_11/_settings", {"index.blocks.read": True})
+    try:
+        with pytest.raises(AnswerInPart, match="cluster_block_exception"):
+            compare(store.level_counts, KOLKATA, "shop_eu", now=NOW)
+    finally:
+        search("PUT", "/shop_eu_2026_11/_settings", {"index.blocks.read": None})
