@@ -358,6 +358,44 @@ def test_a_copy_that_differs_takes_nobodys_place(
     assert reindex() == ""
 
 
+def test_a_copy_that_somebody_changed_takes_nobodys_place(
+    old: str, reindex: Operator, search: Search
+) -> None:
+    """Whatever shard it is in, whether before the comparison or after it."""
+    (last,) = search("GET", f"/{OLD}/_search?preference=_shards:1&size=1")["hits"]["hits"]
+    route = f"?refresh=true&routing={last.get('_routing', last['_id'])}"
+    path = f"/{NEW}/_doc/{last['_id']}{route}"
+
+    def change() -> None:
+        search("PUT", path, {"level": "ERROR", "message": "other"})
+
+    def exchange() -> None:
+        search("DELETE", path)
+        search("PUT", f"/{NEW}/_doc/other?refresh=true", {"level": "ERROR", "message": "other"})
+
+    for tamper in (change, exchange):
+        for moment in ("marks", "blocked"):
+            done: list[str] = []
+
+            def before(
+                n: int, method: str, path: str, tamper: Any = tamper, moment: str = moment,
+                done: list[str] = done,
+            ) -> None:  # fmt: skip
+                if path.endswith("/_mapping") and reindex.body["_meta"][NOTE].get(moment):
+                    if not done:
+                        tamper()
+                    done.append(path)
+
+            reindex.before = before
+            with pytest.raises(Refused, match=r"not hold the same logs \(other contents\)"):
+                reindex()
+            # What differs before the block is told before it.
+            assert ("takes no writes" in reindex.told[-1]) is (moment == "blocked"), reindex.told
+            settings = search("GET", f"/{OLD}/_settings?flat_settings=true")[OLD]["settings"]
+            assert not {"index.blocks.write", "index.hidden"} & {*settings}
+            search("DELETE", f"/{NEW}")
+
+
 def test_what_cannot_be_replaced_is_refused_in_one_sentence(
     old: str, reindex: Operator, search: Search, stream: str, settings: Callable[..., Settings]
 ) -> None:
