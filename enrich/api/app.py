@@ -531,7 +531,7 @@ async def _counted(call: Callable[[], T]) -> T:
     except (statistics.NoLogs, ProjectUnknown) as error:
         raise ProblemError(404, str(error)) from None
     except ProjectRefused as error:
-        raise ProblemError(422, f"project_uuid: {error}") from None
+        raise ProblemError(422, str(error)) from None
 
 
 # -- operations

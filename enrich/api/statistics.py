@@ -199,7 +199,7 @@ def compare(
         error=told.estimated_error_count,
         warn=told.estimated_warn_count,
         info=told.estimated_info_count,
-        error_rate=told.estimated_error_rate,
+        error_rate=estimates.error_rate.value,
     )
     verdict = comparing.verdict_of(truth, estimates, found, asked=sample_size, most=MOST_SAMPLE)
     peak_hour, peak_count = _peak(hours, counted.hours)
@@ -213,7 +213,7 @@ def compare(
             error_count=truth.error,
             warn_count=truth.warn,
             info_count=truth.info,
-            error_rate=_rounded(truth.error_rate),
+            error_rate=_rate(truth.error_rate),
             peak_hour=peak_hour,
             peak_count=peak_count,
         ),
@@ -259,7 +259,7 @@ def hourly(
         project_uuid=project_uuid,
         analysis_period_hours=time_hours,
         total_logs=counted.whole.total,
-        error_rate=_rounded(100 * counted.whole.error / counted.whole.total),
+        error_rate=_rate(100 * counted.whole.error / counted.whole.total),
         peak_hour=peak_hour,
         peak_count=peak_count,
         hourly_data=[
@@ -299,7 +299,7 @@ def _told(estimates: Estimates, seed: int) -> AiStatistics:
         estimated_error_count=round(estimates.error.value),
         estimated_warn_count=round(estimates.warn.value),
         estimated_info_count=round(estimates.info.value),
-        estimated_error_rate=_rounded(estimates.error_rate.value),
+        estimated_error_rate=_rate(estimates.error_rate.value),
         confidence_score=_rounded(comparing.confidence(estimates)),
         reasoning=comparing.reasoning(estimates),
         intervals=Intervals(
@@ -328,6 +328,11 @@ def _peak(hours: Sequence[Hour], counts: Sequence[Counts]) -> tuple[str, int]:
 def _require(holds: bool, name: str, least: int, most: int) -> None:
     if not holds:
         raise ValueError(f"{name} must be {least} to {most}")
+
+
+def _rate(number: float) -> float:
+    # Of ten million logs one is 0.00001 %.
+    return round(number, 5)
 
 
 def _rounded(number: float) -> float:

@@ -90,7 +90,7 @@ def test_counts_and_samples_of_a_project(store: LogStore, search: Search) -> Non
         assert len(told.hourly_data) == HOURS + 1
         for level in ("error", "warn", "info"):
             assert sum(getattr(hour, level) for hour in told.hourly_data) == seen[level]
-        assert told.error_rate == round(100 * seen["error"] / seen["total"], 2)
+        assert told.error_rate == round(100 * seen["error"] / seen["total"], 5)
         assert told.peak_count == max(v for k, v in seen.items() if k.startswith("at "))
 
     both = compare(

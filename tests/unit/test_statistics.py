@@ -252,7 +252,7 @@ def test_estimates_beside_the_counts(total: int, errors: int, warns: int, infos:
     truth, guess = found.db_statistics, found.ai_statistics
     assert (truth.total_logs, truth.error_count) == (total, errors)
     assert (truth.warn_count, truth.info_count) == (warns, infos)
-    assert truth.error_rate == round(100 * errors / total, 2)
+    assert truth.error_rate == round(100 * errors / total, 5)
     # These scores are more even than random ones.
     assert guess.estimated_total_logs == pytest.approx(total, rel=0.05)
     assert guess.estimated_error_count == pytest.approx(errors, rel=0.1, abs=0.01 * total)
