@@ -41,6 +41,9 @@ CLIENT_ID = "enrich"
 #: itself tries again until the time is over.
 TIMEOUT_SECONDS, LOOK_SECONDS = 10.0, 0.5
 
+#: How often a topic's id is asked for, where it is not told for a reason that passes.
+ID_TRIES = 3
+
 #: Seconds between two polls after which a consumer counts as hanging. Polling goes on whatever a
 #: batch waits for, so that only a batch which is waited for when a partition is given up counts.
 MAX_POLL_SECONDS = 300
@@ -166,6 +169,8 @@ class Broker:
         self._settings = settings
         self._group = group
         self._topics = list(settings.kafka_topic)
+        #: The last that was told of each topic.
+        self._known_ids: dict[str, str] = {}
         #: The last trouble with the connection that was told; "" while there is none.
         self.trouble = ""
         self._reason: EnrichError | None = None
@@ -340,20 +345,33 @@ class Broker:
 
     def _topic_ids(self, topics: Sequence[str]) -> dict[str, str]:
         """Kafka's own ids, which tell a topic that was made anew from the old one; "" where they
-        are not told."""
-        found = dict.fromkeys(topics, "")
+        are never told. Counts belong to them, so that trouble which passes must not hide one."""
+        found: dict[str, str] = {}
+        for _ in range(ID_TRIES):
+            left = [topic for topic in topics if topic not in found]
+            if not left:
+                break
+            found |= self._ids_told(left)
+        self._known_ids |= {topic: id_ for topic, id_ in found.items() if id_}
+        return {topic: found.get(topic) or self._known_ids.get(topic, "") for topic in topics}
+
+    def _ids_told(self, topics: Sequence[str]) -> dict[str, str]:
+        """Of topics whose description was given or refused; others are to be asked for again."""
+        told: dict[str, str] = {}
         try:
             answers = self._admin.describe_topics(
                 TopicCollection(list(topics)), request_timeout=TIMEOUT_SECONDS
             )
         except (KafkaException, ValueError):
-            return found
+            return dict.fromkeys(topics, "")
         for topic, answer in answers.items():
             try:
-                found[topic] = str(answer.result().topic_id)
+                told[topic] = str(answer.result().topic_id)
             except KafkaException as error:
                 log.info("the id of topic %s is not known: %s", topic, error.args[0].name())
-        return found
+                if error.args[0].code() not in _UNREACHABLE | _NO_TOPIC:
+                    told[topic] = ""
+        return told
 
     # -- errors
 
