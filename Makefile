@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := .dev/bench-venv
 ENDPOINTS := .dev/endpoints-venv
 
-.PHONY: demo test test-opensearch-2 unit chaos bench bench-full bench-peers endpoints openapi lint lock clean
+.PHONY: demo test test-apart test-opensearch-2 unit chaos bench bench-full bench-peers endpoints openapi lint lock clean
 
 demo: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m dev.demo $(if $(ONCE),--once) $(if $(ALL),--all) $(if $(LOGS),--logs "$(LOGS)") $(if $(N),--count $(N))
@@ -18,7 +18,11 @@ JOBS ?= $(shell $(PYTHON) -c 'import os; print(min(4, len(os.sched_getaffinity(0
 SHARED_OUT := -n $(JOBS) --dist loadscope --no-loadscope-reorder
 
 test: $(READY) lint
-	@$(BIN)/python -m pytest $(SHARED_OUT)
+	@$(BIN)/python -m pytest -m "not apart" $(SHARED_OUT)
+
+# What needs servers of its own that take minutes to start: Kafka with TLS and logins.
+test-apart: $(READY)
+	@$(BIN)/python -m pytest tests/integration -m apart $(SHARED_OUT)
 
 # The core of the integration tests on the oldest OpenSearch that is tested; OPENSEARCH= another.
 ON_RELEASES := cycle delivery paging sick_indices counts_in_part timestamps whole_sources \
@@ -29,7 +33,7 @@ test-opensearch-2: $(READY)
 
 # Those that need no server, but for the longest random walks.
 unit: $(READY)
-	@$(BIN)/python -m pytest tests/unit -m "not long" $(SHARED_OUT)
+	@$(BIN)/python -m pytest tests/unit -m "not long and not apart" $(SHARED_OUT)
 
 # The whole matrix of faults, about half an hour; ONLY="row,row" for some, SOAK=seconds at random.
 chaos: $(READY)

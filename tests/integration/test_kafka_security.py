@@ -41,6 +41,9 @@ from enrich.settings import Settings
 from tests.conftest import ROOT, Search, wait_for
 from tests.topics import TIMEOUT, Topics
 
+#: Its broker, a JVM more, takes its time.
+pytestmark = pytest.mark.apart
+
 USER, STRANGER = "enrich", "stranger"
 INDEX = "shop_2026_11"
 

@@ -198,7 +198,10 @@ MOMENTS = [
 ]
 
 
-@pytest.mark.parametrize("remove_old", [False, True], ids=["kept", "removed"])
+@pytest.mark.parametrize(
+    "remove_old",
+    [pytest.param(False, id="kept", marks=pytest.mark.apart), pytest.param(True, id="removed")],
+)
 def test_a_process_that_was_killed_is_gone_on_with(
     old: str, search: Search, settings: Callable[..., Settings], clean: Services, remove_old: bool
 ) -> None:

@@ -318,7 +318,7 @@ def test_its_description_is_true(serve: Callable[..., Served]) -> None:
     played = subprocess.run(
         [
             *(str(Path(sys.executable).parent / "schemathesis"), "run"),
-            *(f"{service.url}/openapi.json", "--max-examples", "15", "--seed", "1", "--no-color"),
+            *(f"{service.url}/openapi.json", "--max-examples", "8", "--seed", "1", "--no-color"),
             *("--phases", "examples,coverage,fuzzing", "--generation-database", "none"),
         ],
         capture_output=True,
