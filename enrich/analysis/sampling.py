@@ -158,7 +158,7 @@ def _drawn(logs: Iterable[ScoredLog], asked: int) -> _Drawn:
     if any(not 0 <= log.score < 1 for log in ordered):
         raise ValueError("a score must be at least 0 and below 1")
     census = len(ordered) < asked
-    above = ordered
+    above = ordered if census else ordered[:-1]
     return _Drawn(
         read=len(ordered),
         above=len(above),

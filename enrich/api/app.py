@@ -473,7 +473,12 @@ def _told(value: Any) -> str | None:
 # -- statistics
 
 Project = Annotated[
-    str, Query(min_length=1, max_length=255, examples=["3f2a9c1e-77d0-4b8e-9d51-0c6a1f2b3e4d"])
+    str,
+    Query(
+        max_length=255,
+        pattern="^[A-Za-z0-9][A-Za-z0-9_-]*$",
+        examples=["3f2a9c1e-77d0-4b8e-9d51-0c6a1f2b3e4d"],
+    ),
 ]
 Hours = Annotated[int, Query(ge=1, le=statistics.MOST_HOURS)]
 

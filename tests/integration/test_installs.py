@@ -1,4 +1,4 @@
-"""Every documented way in, started from an environment that holds requirements.lock and no more,
+"""Every documented way in, started from an environment that holds the image's lock and no more,
 for one of them the wheel besides.
 
 What only the developers' environment has would never be missed otherwise. The environment is made
@@ -70,14 +70,15 @@ def shell(script: str, cwd: Path, **environment: str) -> None:
 def venv() -> Path:
     """A virtual environment made by the Dockerfile's first stage."""
     (script,) = [rest for name, rest in instructions() if name == "RUN" and "pip install" in rest]
-    lock = (ROOT / "requirements.lock").read_bytes()
+    (name,) = re.findall(r"-r (\S+\.lock)", script)
+    lock = (ROOT / name).read_bytes()
     digest = hashlib.sha256(lock + script.encode() + sys.version.encode()).hexdigest()[:12]
     place = ROOT / ".dev" / f"installed-{digest}"
     if not (place / "complete").exists():
         for former in place.parent.glob("installed-*"):
             shutil.rmtree(former)
         place.mkdir(parents=True)
-        shutil.copy(ROOT / "requirements.lock", place)
+        shutil.copy(ROOT / name, place)
         # The packages are the same from a cache, which a layer of an image has no use for.
         shell(script.replace(IMAGE_VENV, str(place / "venv")).replace("--no-cache-dir ", ""), place)
         (place / "complete").touch()
