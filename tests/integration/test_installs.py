@@ -53,6 +53,10 @@ def instructions() -> list[tuple[str, str]]:
     return [(name, rest) for name, _, rest in (line.partition(" ") for line in lines)]
 
 
+#: Programs that not everybody runs; tests of their own start them.
+OTHERS = ("consumer", "api")
+
+
 def shell(script: str, cwd: Path, **environment: str) -> None:
     """Run a line of the Dockerfile, with the interpreter of these tests for its base image's."""
     environment.setdefault("PATH", f"{Path(sys.executable).resolve().parent}:/usr/bin:/bin")
@@ -225,10 +229,10 @@ def another(venv: Path, place: Path) -> Path:
 
 
 def procfile() -> dict[str, list[str]]:
-    """Of those that need no Kafka."""
+    """Of those that everybody runs."""
     lines = (ROOT / "Procfile").read_text().splitlines()
     commands = (line.partition(":") for line in lines)
-    return {name: shlex.split(rest) for name, _, rest in commands if name != "consumer"}
+    return {name: shlex.split(rest) for name, _, rest in commands if name not in OTHERS}
 
 
 def deploy_readme() -> str:
