@@ -116,7 +116,6 @@ def build_consumer(settings: Settings, alive: Callable[[], None]) -> Consumer:
     Args:
         alive: called again and again while it goes on.
     """
-    from enrich.backfill.lease import this_process
     from enrich.embedding.cache import VectorCache
     from enrich.embedding.locations import VectorLocations
     from enrich.enrichment.comparing import Comparing
@@ -124,6 +123,7 @@ def build_consumer(settings: Settings, alive: Callable[[], None]) -> Consumer:
     from enrich.enrichment.slow_indices import SlowIndices
     from enrich.enrichment.write_trials import WriteTrials
     from enrich.ledger import Ledger
+    from enrich.ledger.owners import this_process
     from enrich.ratelimit.gcra import Priority
     from enrich.ratelimit.write_throttle import WriteThrottle
     from enrich.realtime.batch_work import BatchWork
@@ -176,11 +176,10 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
     from enrich.api.openai_form import Form
     from enrich.api.rates import KeyRates
     from enrich.api.vectors import Vectors
-    from enrich.embedding.batching import embed_one
+    from enrich.embedding.batching import vector_alone
     from enrich.embedding.cache import VectorCache
     from enrich.embedding.locations import VectorLocations
     from enrich.enrichment.run_usage import RunUsage
-    from enrich.errors import TransientError
     from enrich.ledger import Ledger
     from enrich.ratelimit.gcra import Priority
     from enrich.redis_client import connect
@@ -200,10 +199,7 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
     )
 
     def embed_query(text: str) -> list[float]:
-        (vector,) = embed_one(asker, text)[0].vectors
-        if vector is None:
-            raise TransientError(f"{settings.openai_base_url} sent numbers that are no vector")
-        numbers: list[float] = vector.tolist()
+        numbers: list[float] = vector_alone(asker, text, settings.openai_base_url).tolist()
         return numbers
 
     def close() -> None:

@@ -3,7 +3,7 @@
 # Annotations are read as they stand: those of routes name what is only known in a function.
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -37,6 +37,7 @@ from enrich.embedding.resolver import Resolved
 from enrich.errors import EnrichError, RateLimited, TextUnusable
 from enrich.log_store.level_counts import ProjectRefused, ProjectUnknown
 from enrich.log_store.stats import Stats
+from enrich.setting_forms import loopback
 from enrich.text.extract import text_of
 from enrich.text.rewriting import Rewrite
 
@@ -65,7 +66,7 @@ class Parts:
     #: Takes a permit of a key's own rate; raises RateLimited.
     admit: Callable[[Key], None]
     #: A vector of words that are searched for.
-    embed_query: Callable[[str], Sequence[float]]
+    embed_query: Callable[[str], list[float]]
     stats: Stats
     #: Logs of one project by level, and the zone of the hours they are counted by.
     level_counts: CountStore
@@ -96,7 +97,7 @@ def build_app(parts: Parts) -> FastAPI:
     )
     app.add_middleware(
         Guard,
-        hosts=None if parts.keys.by_digest else frozenset({"localhost", "127.0.0.1", "[::1]"}),
+        hosts=None if parts.keys.by_digest else loopback.NAMES,
     )
     app.include_router(_embeddings(parts))
     app.include_router(_openai(parts))
@@ -239,10 +240,6 @@ def _embeddings(parts: Parts) -> APIRouter:
     router = APIRouter(prefix="/api/v1", tags=["embeddings"], responses=problems.RESPONSES)
     caller = _caller_of(parts)
 
-    def text_for(message: str) -> str:
-        """As the pipeline sends a log's message, so that both have one vector."""
-        return text_of({"message": message}, parts.rewrite)
-
     @router.post("/embedding", summary="The vector of one text")
     async def embedding(
         given: TextIn,
@@ -251,7 +248,7 @@ def _embeddings(parts: Parts) -> APIRouter:
         x_enrich_cache: CacheHeader = None,
     ) -> EmbeddingOut:
         try:
-            text = text_for(given.text)
+            text = _text_for(parts, given.text)
         except TextUnusable:
             raise ProblemError(422, "text: there is nothing in it to embed") from None
         answer = await parts.vectors.of([text], key.payer, store=_stores(x_enrich_cache))
@@ -279,7 +276,7 @@ def _embeddings(parts: Parts) -> APIRouter:
             item = BatchItem(log_id=one.log_id)
             items.append(item)
             try:
-                texts.append(text_for(one.message))
+                texts.append(_text_for(parts, one.message))
                 places.append(place)
             except TextUnusable as error:
                 item.error = Reason(code=error.code, message="the message has no text")
@@ -306,6 +303,11 @@ def _embeddings(parts: Parts) -> APIRouter:
         )
 
     return router
+
+
+def _text_for(parts: Parts, message: str) -> str:
+    """As the pipeline sends a log's message, so that both have one vector. Raises TextUnusable."""
+    return text_of({"message": message}, parts.rewrite)
 
 
 def _why(resolved: Resolved) -> tuple[int, str, dict[str, str]]:
@@ -441,11 +443,11 @@ def _search(parts: Parts) -> APIRouter:
         ] = None,
     ) -> SearchOut:
         try:
-            text = text_of({"message": q}, parts.rewrite)
+            text = _text_for(parts, q)
         except TextUnusable:
             raise ProblemError(422, "q: there is nothing in it to search for") from None
         found = await asyncio.to_thread(
-            lambda: parts.stats.nearest(list(parts.embed_query(text)), k, index)
+            lambda: parts.stats.nearest(parts.embed_query(text), k, index)
         )
         hits = [
             HitOut(

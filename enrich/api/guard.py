@@ -28,7 +28,7 @@ class Guard:
     """ASGI middleware."""
 
     def __init__(self, app: ASGIApp, *, hosts: frozenset[str] | None) -> None:
-        """Args: hosts: names by which it may be asked, None for all."""
+        """Args: hosts: names by which it may be asked, without brackets; None for all."""
         self._app = app
         self._hosts = hosts
 
@@ -72,12 +72,11 @@ class Guard:
     def _may_ask(self, headers: dict[bytes, bytes]) -> bool:
         """A page in a browser may let its own name point here; the name stays in the request."""
         assert self._hosts is not None
-        host = headers.get(b"host", b"").decode("latin-1").lower()
-        name = host.rpartition(":")[0] if ":" in host.rpartition("]")[2] else host
-        origin = headers.get(b"origin", b"").decode("latin-1").lower()
-        return name in self._hosts and (
-            not origin or origin.partition("://")[2].rpartition(":")[0] in self._hosts
+        host, origin = (
+            headers.get(name, b"").decode("latin-1").lower() for name in (b"host", b"origin")
         )
+        origins = [_name_of(origin.partition("://")[2])] if origin else []
+        return self._hosts.issuperset([_name_of(host), *origins])
 
 
 _CLOSE = {"Connection": "close"}
@@ -86,6 +85,12 @@ _OTHER_HOST = (
     "this service has no keys, so it answers only to localhost and 127.0.0.1: set "
     "ENRICH_API_KEYS_FILE"
 )
+
+
+def _name_of(authority: str) -> str:
+    """`localhost:8000` → `localhost`; of IPv6 without the brackets."""
+    name, colon, port = authority.rpartition(":")
+    return (name if colon and port.isdigit() else authority).strip("[]")
 
 
 def _length(headers: dict[bytes, bytes]) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 
-from enrich.backfill.lease import is_dead, this_process
 from enrich.backfill.progress import Progress
 from enrich.enrichment.enricher import MAX_WORKERS_LOST, Enricher
 from enrich.enrichment.outcomes import IN_DOUBT, Tally
 from enrich.errors import Halt, IndexBeingTried, IndexInTrouble, NotYet, TransientError
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import Configuration
+from enrich.ledger.owners import is_dead, this_process
 from enrich.log_store import RequestRefused
 from enrich.models import Chunk, outcome_line
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 
-from enrich.backfill.lease import is_dead
 from enrich.backfill.publisher import Publisher
 from enrich.errors import NotHere
 from enrich.ledger import Ledger, RunState
 from enrich.ledger.deployment import Configuration
+from enrich.ledger.owners import is_dead
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from enrich.backfill.chunk import Chunks
-from enrich.backfill.lease import this_process
 from enrich.backfill.page import Scanner
 from enrich.backfill.progress import Progress
 from enrich.backfill.publisher import Publisher
@@ -28,6 +27,7 @@ from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import Halt, NotHere, RunClosed, TransientError
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import Configuration
+from enrich.ledger.owners import this_process
 from enrich.log_context import bound
 from enrich.log_store import RequestRefused
 from enrich.log_store.interfaces import RunStore

@@ -13,8 +13,8 @@ from enrich import wiring
 from enrich.cli import screen
 from enrich.cli.failures import no_such
 from enrich.cli.screen import plural
-from enrich.embedding.batching import embed_one
-from enrich.errors import InputRefused, TextUnusable, TransientError
+from enrich.embedding.batching import vector_alone
+from enrich.errors import InputRefused, TextUnusable
 from enrich.settings import Settings, rewrite_of
 from enrich.text.extract import text_of
 
@@ -30,13 +30,11 @@ def show(settings: Settings, words: str, index: str | None, k: int, *, as_json: 
         screen.line(screen.err(), "bad", "say what to search for: the words are empty")
         return 2
     try:
-        answer, _ = embed_one(wiring.build_query_embedder(settings), text)
+        embedder = wiring.build_query_embedder(settings)
+        vector = vector_alone(embedder, text, settings.openai_base_url)
     except InputRefused as error:
         screen.line(screen.err(), "bad", f"{error}: say it in other words")
         return 2
-    (vector,) = answer.vectors
-    if vector is None:
-        raise TransientError(f"{settings.openai_base_url} sent numbers that are no vector")
     stats = wiring.build_store(settings).stats
     found, others = stats.nearest(vector.tolist(), k, index), stats.of_others(index)
     hits, gaps = found.value, found.gaps | others.gaps

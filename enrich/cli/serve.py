@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from enrich import wiring
 from enrich.api.keys import new_entry, read_keys
 from enrich.errors import SettingsError
+from enrich.setting_forms import loopback
 from enrich.settings import Settings
 from enrich.status.metrics import EnrichCollector
 from enrich.status.reader import build_reader
@@ -23,8 +24,6 @@ GRACE_SECONDS, IDLE_SECONDS = 10, 15
 
 #: Connections at a time; more are answered with 503.
 MOST_CONNECTIONS = 2000
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(settings: Settings) -> int:
@@ -43,7 +42,7 @@ def serve(settings: Settings) -> int:
             "checkout `pip install -r requirements-extras.lock`"
         ) from None
     keys = read_keys(settings.enrich_api_keys_file)
-    if settings.enrich_api_address not in _LOOPBACK and not keys.by_digest:
+    if settings.enrich_api_address not in loopback.NAMES and not keys.by_digest:
         raise SettingsError(
             f"ENRICH_API_ADDRESS={settings.enrich_api_address} is beyond loopback: set "
             "ENRICH_API_KEYS_FILE, so that not everybody spends your money"

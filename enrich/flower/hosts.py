@@ -8,13 +8,14 @@ gets it back here, so that both kinds of proxies work.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable
 from typing import Any
 
 from flower.app import Flower
 from tornado.httputil import HTTPServerRequest, split_host_and_port
 from tornado.web import RequestHandler
+
+from enrich.setting_forms.loopback import is_loopback
 
 REFUSAL = (
     "This Flower has no login, so it answers only to localhost and 127.0.0.1: set "
@@ -29,15 +30,6 @@ class OtherHost(RequestHandler):
         self.set_status(403)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(REFUSAL)
-
-
-def is_loopback(address: str) -> bool:
-    if address == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(address).is_loopback
-    except ValueError:
-        return False
 
 
 def may_be_answered(host: str, options: Any) -> bool:

@@ -16,9 +16,9 @@ from tornado.options import OptionParser
 from tornado.web import url
 
 from enrich.flower.environment import api_is_open
-from enrich.flower.hosts import is_loopback as is_loopback
 from enrich.flower.hosts import watch
 from enrich.flower.page import EnrichmentJson, EnrichmentPage, Metrics, Templates
+from enrich.setting_forms.loopback import is_loopback
 from enrich.settings import Settings
 from enrich.status.metrics import EnrichCollector
 from enrich.status.reader import StatusReader, build_reader

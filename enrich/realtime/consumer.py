@@ -22,6 +22,7 @@ from typing import Protocol
 
 from enrich.errors import TransientError
 from enrich.ledger import Ledger
+from enrich.ledger.owners import this_process
 from enrich.ledger.realtime import ConsumerState, Partition, PartitionState
 from enrich.log_context import bound
 from enrich.realtime.batch_work import NOT_THERE, End
@@ -150,7 +151,7 @@ class Consumer:
         self._alive = alive
         self._clock = clock
         self._since = datetime.now(UTC)
-        self._name = f"{socket.gethostname()}/{os.getpid()}"
+        self._name = this_process()
         self._tracks: dict[Place, Track] = {}
         #: Wanted logs that are read and not handed over yet, and those whose documents are waited
         #: for, with the time of the next look.
@@ -383,10 +384,12 @@ class Consumer:
         if str(error) != self._held_why:
             log.warning("%d logs wait: %s", len(batch.entries), error)
         if batch.give_up and decision.give_up:
-            # Nothing can be found out of them, either.
+            # Not even what they have become can be found out.
             for entry in batch.entries:
                 if entry.is_open:
                     entry.end("left", str(error))
+            self._held_why = ""
+            return
         batch.error, batch.give_up = None, str(error) if decision.give_up else ""
         self._held, self._held_until = batch, self._clock() + decision.seconds
         self._held_why = str(error)

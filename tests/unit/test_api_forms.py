@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import json
@@ -13,8 +14,10 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.responses import PlainTextResponse
 
 from enrich.api import problems
+from enrich.api.guard import Guard
 from enrich.api.keys import NOBODY, Keys, new_entry, read_keys
 from enrich.api.openai_form import MOST_INPUTS, Form, Refusal, shortened
 from enrich.errors import (
@@ -25,6 +28,7 @@ from enrich.errors import (
     ServerUnavailable,
     SettingsError,
 )
+from enrich.setting_forms import loopback
 
 MODEL = "text-embedding-3-large"
 FORM = Form(model=MODEL, dimensions=8)
@@ -197,3 +201,44 @@ def test_a_problem_is_a_document() -> None:
         "status": 413,
         "detail": "the body is too large",
     }
+
+
+# -- by which name a service without keys is asked
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("localhost:8000", "", 200),
+        ("127.0.0.1", "", 200),
+        ("[::1]:8000", "", 200),
+        ("localhost", "http://localhost", 200),
+        ("localhost:8000", "http://127.0.0.1:3000", 200),
+        ("localhost:8000", "http://[::1]", 200),
+        ("LOCALHOST:8000", "", 200),
+        ("evil.example:8000", "", 403),
+        ("", "", 403),
+        ("localhost.evil.example", "", 403),
+        ("localhost:8000", "https://evil.example", 403),
+        ("localhost:8000", "https://evil.example:8000", 403),
+        ("localhost:8000", "null", 403),
+        ("::1:x", "", 403),
+    ],
+)
+def test_only_names_of_this_machine_are_answered(host: str, origin: str, status: int) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await PlainTextResponse("")(scope, receive, send)
+
+    told: list[int] = []
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            told.append(message["status"])
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    headers = [(b"host", host.encode())] + [(b"origin", origin.encode())] * bool(origin)
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
+    asyncio.run(Guard(app, hosts=loopback.NAMES)(scope, receive, send))
+    assert told == [status]

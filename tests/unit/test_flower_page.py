@@ -29,12 +29,13 @@ from tornado.web import Application
 from enrich.errors import ServerUnavailable
 from enrich.flower.environment import api_is_open, prepare_environment
 from enrich.flower.hosts import may_be_answered, watch
-from enrich.flower.mounting import guard, is_loopback, pages, permitted_address
+from enrich.flower.mounting import guard, pages, permitted_address
 from enrich.flower.page import INDICES_SHOWN, Templates, View
 from enrich.ledger import Ledger, Scan
 from enrich.log_store.coverage import NO_SHARD, WHOLE, Counted, Gaps
 from enrich.log_store.stats import Counts
 from enrich.models import COUNTERS, RunRecord
+from enrich.setting_forms.loopback import is_loopback
 from enrich.status.metrics import EnrichCollector
 from enrich.status.reader import BACKLOG_SECONDS, LEDGER_SECONDS, Reading, StatusReader
 from enrich.status.report import Backlog, IndexBacklog, Status, TotalsReport

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from enrich.cli.checks.findings import Findings
 from enrich.cli.screen import few, plural
 from enrich.errors import AccessRefused
+from enrich.setting_forms.loopback import is_loopback
 from enrich.settings import Settings
 
 if TYPE_CHECKING:
@@ -44,13 +44,14 @@ def _secured(settings: Settings) -> str:
 
 
 def _look_at_security(settings: Settings, findings: Findings) -> None:
-    hosts = [one.rpartition(":")[0] for one in settings.kafka_bootstrap_servers.split(",")]
+    servers = settings.kafka_bootstrap_servers.lower().split(",")
+    hosts = [one.rpartition(":")[0].strip("[]") for one in servers]
     if settings.kafka_security_protocol == "SASL_PLAINTEXT":
         findings.warn(
             "login and logs travel in clear: KAFKA_SECURITY_PROTOCOL=SASL_SSL, where the brokers "
             "have a listener for it"
         )
-    elif settings.kafka_security_protocol == "PLAINTEXT" and not all(map(_is_loopback, hosts)):
+    elif settings.kafka_security_protocol == "PLAINTEXT" and not all(map(is_loopback, hosts)):
         findings.warn(
             "anybody in between can read the logs: KAFKA_SECURITY_PROTOCOL=SASL_SSL or SSL, where "
             "the brokers have a listener for it"
@@ -151,10 +152,3 @@ def _look_at_retention(offsets: Sequence[Offsets], findings: Findings) -> None:
 def _give(settings: Settings) -> str:
     who = settings.kafka_sasl_username
     return f"give KAFKA_SASL_USERNAME {who}" if who else "give this client"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
