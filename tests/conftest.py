@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -219,27 +220,34 @@ class Pipeline(InMemoryPublisher):
         return self.ledger.records.last(1)[0]
 
 
-@pytest.fixture(scope="session")
-def stack() -> Iterator[Services]:
-    """OpenSearch, Valkey and the embeddings server, started once.
-
-    TEST_OPENSEARCH names another version of OpenSearch, such as 2.19.1.
-    """
-    folder = ROOT / ".dev" / f"tests-{os.getpid()}"
-    # More heap than the demo's: a test here sends a gigabyte through this node, and what comes
-    # after must not wait until that is collected.
-    services = Services(
-        folder,
-        heap="2g",
-        release=release_of(os.environ.get("TEST_OPENSEARCH") or OPENSEARCH_3.version),
-        opensearch_settings={"action.auto_create_index": "false"},
-    )
+@contextmanager
+def running(name: str, **options: Any) -> Iterator[Services]:
+    """Services in a folder of this process, which is removed at the end."""
+    folder = ROOT / ".dev" / f"{name}-{os.getpid()}"
+    services = Services(folder, **options)
     services.start()
     try:
         yield services
     finally:
         services.stop()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Services]:
+    """OpenSearch, Valkey and the embeddings server, started once.
+
+    TEST_OPENSEARCH names another version of OpenSearch, such as 2.19.1.
+    """
+    # More heap than the demo's: a test here sends a gigabyte through this node, and what comes
+    # after must not wait until that is collected.
+    with running(
+        "tests",
+        heap="2g",
+        release=release_of(os.environ.get("TEST_OPENSEARCH") or OPENSEARCH_3.version),
+        opensearch_settings={"action.auto_create_index": "false"},
+    ) as services:
+        yield services
 
 
 @pytest.fixture(scope="session")
@@ -252,31 +260,20 @@ def search(stack: Services) -> Iterator[Search]:
 @pytest.fixture(scope="session")
 def secured_stack() -> Iterator[Services]:
     """OpenSearch 2.19.1 with the security plugin, and the rest, started once."""
-    folder = ROOT / ".dev" / f"tests-secured-{os.getpid()}"
-    services = Services(
-        folder,
+    with running(
+        "tests-secured",
         release=OPENSEARCH_2_SECURED,
         opensearch_settings={"action.auto_create_index": "false"},
-    )
-    services.start()
-    try:
+    ) as services:
         yield services
-    finally:
-        services.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def kafka_stack() -> Iterator[Services]:
     """A Kafka broker without logins, started once, by itself: few tests need one."""
-    folder = ROOT / ".dev" / f"tests-kafka-{os.getpid()}"
-    services = Services(folder, opensearch=False, redis=False, embeddings=False, kafka=True)
-    services.start()
-    try:
+    alone = {"opensearch": False, "redis": False, "embeddings": False}
+    with running("tests-kafka", kafka=True, **alone) as services:
         yield services
-    finally:
-        services.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
