@@ -6,8 +6,9 @@ import json
 from typing import Any
 from unittest.mock import Mock
 
-from enrich.api.app import Parts, build_app
+from enrich.api.app import build_app
 from enrich.api.keys import Keys
+from enrich.api.parts import Parts
 
 
 def document() -> dict[str, Any]:

@@ -16,8 +16,8 @@ from enrich.settings import Settings
 if TYPE_CHECKING:
     from redis import Redis
 
-    from enrich.api.app import Parts
     from enrich.api.keys import Keys
+    from enrich.api.parts import Parts
     from enrich.backfill.publisher import Publisher
     from enrich.backfill.run import Backfill
     from enrich.embedding.batching import Quota
@@ -172,8 +172,8 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
     Args:
         metrics: what `/metrics` answers.
     """
-    from enrich.api.app import Parts
     from enrich.api.openai_form import Form
+    from enrich.api.parts import Parts
     from enrich.api.rates import KeyRates
     from enrich.api.vectors import Vectors
     from enrich.embedding.batching import vector_alone

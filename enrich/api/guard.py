@@ -14,7 +14,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from enrich.api import problems
+from enrich.api.refusals import Refusal
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,8 @@ class Guard:
         async def refuse(code: int, sentence: str) -> None:
             nonlocal status
             status = code
-            await problems.response(code, sentence, _CLOSE)(scope, receive, send)
+            refusal = Refusal(code, sentence, headers=_CLOSE)
+            await refusal.response(scope["path"])(scope, receive, send)
 
         try:
             headers = {name: value for name, value in scope["headers"]}

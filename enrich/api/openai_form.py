@@ -1,4 +1,4 @@
-"""OpenAI's own form of a request for embeddings, of its answer, and of its errors. Pure.
+"""OpenAI's own form of a request for embeddings and of its answer. Pure.
 
 What is refused, and in which words and shapes, is as its service does it, so that a client that
 knows OpenAI's errors knows ours.
@@ -7,7 +7,7 @@ knows OpenAI's errors knows ours.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 import orjson
 
+from enrich.api.refusals import Refusal
 from enrich.vectors import Vector
 
 #: OpenAI's limit on one request.
@@ -27,25 +28,6 @@ _CAN_BE_CUT = "text-embedding-3-"
 Encoding = Literal["float", "base64"]
 
 _ENCODINGS: dict[Any, Encoding] = {None: "float", "float": "float", "base64": "base64"}
-
-
-class Refusal(Exception):
-    """A request that is not served, as OpenAI's body of an error says it."""
-
-    def __init__(
-        self,
-        status: int,
-        message: str,
-        *,
-        type: str = "invalid_request_error",
-        param: str | None = None,
-        code: str | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.headers = dict(headers or {})
-        self.body = {"error": {"message": message, "type": type, "param": param, "code": code}}
 
 
 @dataclass(frozen=True, kw_only=True)

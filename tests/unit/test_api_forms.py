@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 
-from enrich.api import problems
 from enrich.api.guard import Guard
 from enrich.api.keys import NOBODY, Keys, new_entry, read_keys
-from enrich.api.openai_form import MOST_INPUTS, Form, Refusal, shortened
+from enrich.api.openai_form import MOST_INPUTS, Form, shortened
+from enrich.api.refusals import Refusal, refusal_of
 from enrich.errors import (
     Halt,
     InputRefused,
@@ -83,7 +83,7 @@ def test_what_cannot_be_served_is_refused_as_openai_does(
 ) -> None:
     with pytest.raises(Refusal) as refused:
         FORM.read(content)
-    error = refused.value.body["error"]
+    error = refused.value.openai_body()["error"]
     assert (refused.value.status, error["param"]) == (status, param)
     assert error["type"] == "invalid_request_error"
     assert set(error) == {"message", "type", "param", "code"}
@@ -188,19 +188,43 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     ],
 )
 def test_an_expected_failure_has_its_status(error: Any, status: int, retry: str | None) -> None:
-    code, headers = problems.status_of(error)
-    assert (code, headers.get("Retry-After")) == (status, retry)
+    refusal = refusal_of(error)
+    assert (refusal.status, refusal.headers.get("Retry-After")) == (status, retry)
 
 
-def test_a_problem_is_a_document() -> None:
-    answer = problems.response(413, "the body is too large")
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert json.loads(bytes(answer.body)) == {
-        "type": "about:blank",
-        "title": "Request Entity Too Large",
-        "status": 413,
-        "detail": "the body is too large",
-    }
+@pytest.mark.parametrize(
+    ("path", "media_type", "body"),
+    [
+        (
+            "/api/v1/embedding",
+            "application/problem+json",
+            {
+                "type": "about:blank",
+                "title": "Request Entity Too Large",
+                "status": 413,
+                "detail": "the body is too large",
+            },
+        ),
+        (
+            "/v1/embeddings",
+            "application/json",
+            {
+                "error": {
+                    "message": "the body is too large",
+                    "type": "invalid_request_error",
+                    "param": None,
+                    "code": None,
+                }
+            },
+        ),
+    ],
+)
+def test_a_refusal_has_the_form_that_the_callers_of_its_route_know(
+    path: str, media_type: str, body: Any
+) -> None:
+    answer = Refusal(413, "the body is too large").response(path)
+    assert (answer.status_code, answer.headers["content-type"]) == (413, media_type)
+    assert json.loads(bytes(answer.body)) == body
 
 
 # -- by which name a service without keys is asked

@@ -1,0 +1,75 @@
+"""What the routes work with, and what several of them do with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from zoneinfo import ZoneInfo
+
+from enrich.api.keys import Key, Keys
+from enrich.api.openai_form import Form
+from enrich.api.refusals import Refusal, budget_spent
+from enrich.api.statistics import CountStore
+from enrich.api.vectors import Saved, Vectors
+from enrich.embedding.resolver import Resolved
+from enrich.log_store.stats import Stats
+from enrich.text.extract import text_of
+from enrich.text.rewriting import Rewrite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the routes work with."""
+
+    model: str
+    dimensions: int
+    keys: Keys
+    vectors: Vectors
+    form: Form
+    rewrite: Rewrite | None
+    #: What was spent today by a payer, in USD.
+    spent: Callable[[str], float]
+    #: Takes a permit of a key's own rate; raises RateLimited.
+    admit: Callable[[Key], None]
+    #: A vector of words that are searched for.
+    embed_query: Callable[[str], list[float]]
+    stats: Stats
+    #: Logs of one project by level, and the zone of the hours they are counted by.
+    level_counts: CountStore
+    zone: Callable[[], ZoneInfo]
+    #: Each server that is needed, and a call that raises if it is not there.
+    servers: dict[str, Callable[[], object]]
+    #: The metrics, as Prometheus reads them.
+    metrics: Callable[[], bytes]
+    close: Callable[[], None]
+
+    def text_of(self, message: str) -> str:
+        """As the pipeline sends a log's message, so that both have one vector.
+
+        Raises TextUnusable.
+        """
+        return text_of({"message": message}, self.rewrite)
+
+
+def refusal_of_text(resolved: Resolved) -> Refusal:
+    """Why a text has no vector."""
+    if resolved.failure:
+        told = f"the embeddings API does not take this text ({resolved.failure})"
+        return Refusal(422, told, code=resolved.failure)
+    if resolved.reason and "ENRICH_MAX_COST_PER_DAY" in resolved.reason:
+        return budget_spent(resolved.reason)
+    if resolved.reason:
+        return Refusal(503, resolved.reason, code="deferred")
+    told = "the embeddings API gave no vector for this text this time"
+    return Refusal(503, told, code="deferred", headers={"Retry-After": "1"})
+
+
+def savings(saved: Saved) -> dict[str, str]:
+    """What one answer cost and did not, as headers."""
+    return {
+        "x-enrich-cached": str(saved.cached),
+        "x-enrich-duplicates": str(saved.duplicates),
+        "x-enrich-coalesced": str(saved.coalesced),
+        "x-enrich-paid-inputs": str(saved.paid),
+        "x-enrich-cost-usd": f"{saved.micro_usd / 1e6:.6f}",
+    }

@@ -1,0 +1,152 @@
+"""What the service does not do: one error, told in the form that the route's callers know.
+
+Routes below `/v1/` are asked by clients of OpenAI's API and answer with its body of an error; all
+others answer with a problem document (RFC 9457).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
+from enrich.errors import EnrichError, Halt, InputRefused, RateLimited
+
+PROBLEM = "application/problem+json"
+
+#: Seconds after which a caller may try again, where nothing says how many.
+RETRY_SECONDS = 1
+
+#: The routes that answer in OpenAI's form.
+OPENAI_PREFIX = "/v1/"
+
+
+class Refusal(Exception):
+    """A request that is not served.
+
+    `kind`, `param` and `code` are what OpenAI's clients tell errors apart by: see
+    https://platform.openai.com/docs/guides/error-codes.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        sentence: str,
+        *,
+        kind: str | None = None,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.sentence = sentence
+        self.kind = kind or ("invalid_request_error" if status < 500 else "server_error")
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def response(self, path: str) -> Response:
+        """The answer. Args: path: of the request."""
+        if path.startswith(OPENAI_PREFIX):
+            return JSONResponse(self.openai_body(), self.status, self.headers)
+        body = Problem(
+            title=HTTPStatus(self.status).phrase, status=self.status, detail=self.sentence
+        )
+        return JSONResponse(body.model_dump(), self.status, self.headers, PROBLEM)
+
+    def openai_body(self) -> dict[str, Any]:
+        told = {"type": self.kind, "param": self.param, "code": self.code}
+        return {"error": {"message": self.sentence, **told}}
+
+
+class Problem(BaseModel):
+    """A problem document."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str
+
+
+def refusal_of(error: EnrichError) -> Refusal:
+    """An expected failure: its status, and when to try again."""
+    if isinstance(error, RateLimited):
+        return rate_limited(str(error), error.pause)
+    if isinstance(error, InputRefused):
+        return Refusal(422, str(error))
+    if isinstance(error, Halt):
+        # A key or a setting of this service, which no caller can mend.
+        return Refusal(502, str(error))
+    return Refusal(503, str(error), headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+def rate_limited(
+    sentence: str, seconds: float, headers: Mapping[str, str] | None = None
+) -> Refusal:
+    """Args: seconds: until it may be tried again."""
+    return Refusal(
+        429,
+        sentence,
+        kind="requests",
+        code="rate_limit_exceeded",
+        headers={"Retry-After": str(max(1, round(seconds))), **(headers or {})},
+    )
+
+
+def budget_spent(sentence: str) -> Refusal:
+    return Refusal(429, sentence, kind="insufficient_quota", code="insufficient_quota")
+
+
+def described(description: str) -> dict[str, Any]:
+    """A problem as the OpenAPI document tells of it."""
+    return {
+        "description": description,
+        "content": {PROBLEM: {"schema": Problem.model_json_schema()}},
+    }
+
+
+#: For the OpenAPI document: the problems that any route may answer.
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: described(description)
+    for status, description in (
+        (400, "The request cannot be read."),
+        (401, "No key, or an unknown one."),
+        (403, "The name by which the service was asked is not its own."),
+        (408, "The body did not arrive in time."),
+        (413, "The body is too large."),
+        (422, "A value is missing or wrong."),
+        (429, "Too many requests, or a budget is used up."),
+        (502, "A server behind this one refuses it."),
+        (503, "A server behind this one does not answer."),
+    )
+}
+
+_OPENAI_ERROR = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string"},
+                "type": {"type": "string"},
+                "param": {"type": ["string", "null"]},
+                "code": {"type": ["string", "null"]},
+            },
+        }
+    },
+}
+
+#: The same below `/v1/`.
+OPENAI_ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": told["description"],
+        "content": {"application/json": {"schema": _OPENAI_ERROR}},
+    }
+    for status, told in {**PROBLEMS, 404: described("There is no such model.")}.items()
+}

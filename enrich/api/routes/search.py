@@ -1,0 +1,62 @@
+"""`/api/v1/search`: the ERROR logs nearest in meaning to some words."""
+
+# Annotations are read as they stand: those of routes name what is only known in a function.
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query
+
+from enrich.api.callers import caller_of
+from enrich.api.keys import Key
+from enrich.api.models import HitOut, SearchOut
+from enrich.api.parts import Parts
+from enrich.api.refusals import PROBLEMS, Refusal
+from enrich.errors import TextUnusable
+
+
+def router(parts: Parts) -> APIRouter:
+    routes = APIRouter(prefix="/api/v1", tags=["search"], responses=PROBLEMS)
+    caller = caller_of(parts)
+
+    @routes.get("/search", summary="The ERROR logs nearest in meaning to some words")
+    async def search(
+        key: Annotated[Key, Depends(caller)],
+        q: Annotated[str, Query(min_length=1, max_length=8000, examples=["database is locked"])],
+        k: Annotated[int, Query(ge=1, le=100)] = 10,
+        index: Annotated[
+            str | None,
+            Query(
+                max_length=1000,
+                pattern=r"^[^-_+\s\"\\/?#<>|%][^\s\"\\/?#<>|%]*$",
+                description="Names or patterns of indices, separated by commas.",
+            ),
+        ] = None,
+    ) -> SearchOut:
+        try:
+            text = parts.text_of(q)
+        except TextUnusable:
+            raise Refusal(422, "q: there is nothing in it to search for") from None
+        found = await asyncio.to_thread(
+            lambda: parts.stats.nearest(parts.embed_query(text), k, index)
+        )
+        hits = [
+            HitOut(
+                cosine=hit["cosine"],
+                index=hit["index"],
+                id=hit["id"],
+                logs=hit["logs"],
+                indices=list(hit["indices"]),
+                message=_told(hit.get("message")),
+                service_name=_told(hit.get("service_name")),
+                timestamp=_told(hit.get("timestamp")),
+            )
+            for hit in found.value
+        ]
+        left_out = [] if found.gaps.whole else [found.gaps.sentence("searched")]
+        return SearchOut(hits=hits, left_out=left_out)
+
+    return routes
+
+
+def _told(value: Any) -> str | None:
+    return None if value is None else str(value)
