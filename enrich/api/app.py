@@ -1,4 +1,4 @@
-"""The application: its routes, and what becomes of errors."""
+"""The application: its routes, what becomes of errors, and what stands before both."""
 
 from __future__ import annotations
 
@@ -9,18 +9,26 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from enrich import __version__
+from enrich.api.direct import Direct
 from enrich.api.guard import Guard
 from enrich.api.parts import Parts
-from enrich.api.refusals import Refusal, refusal_of
+from enrich.api.refusals import Refusal, refusal_of, refusal_of_http
 from enrich.api.routes import embeddings, openai, operations, search, statistics
 from enrich.errors import EnrichError
 from enrich.setting_forms import loopback
 
 
+def build_asgi(parts: Parts) -> ASGIApp:
+    """What a server runs."""
+    direct = Direct(build_app(parts), {("POST", "/v1/embeddings"): openai.embeddings_of(parts)})
+    return Guard(direct, hosts=None if parts.keys.by_digest else loopback.NAMES)
+
+
 def build_app(parts: Parts) -> FastAPI:
-    """The application."""
+    """The routes, with their description."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -36,7 +44,6 @@ def build_app(parts: Parts) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(Guard, hosts=None if parts.keys.by_digest else loopback.NAMES)
     for routes in (embeddings, openai, search, statistics, operations):
         app.include_router(routes.router(parts))
     app.add_exception_handler(Refusal, _refused)  # type: ignore[arg-type]
@@ -63,5 +70,4 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
 
 
 async def _http(request: Request, error: HTTPException) -> Response:
-    refusal = Refusal(error.status_code, str(error.detail), headers=error.headers)
-    return refusal.response(request.url.path)
+    return refusal_of_http(error).response(request.url.path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -109,9 +108,8 @@ def _bounded(receive: Receive) -> Receive:
         if whole:
             return await receive()
         try:
-            message: dict[str, Any] = dict(
-                await asyncio.wait_for(receive(), max(0.0, until - time.monotonic()))
-            )
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                message = await receive()
         except TimeoutError:
             raise HTTPException(
                 408, f"the body did not arrive within {BODY_SECONDS:.0f} s", _CLOSE

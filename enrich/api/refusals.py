@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel
+from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from enrich.errors import EnrichError, Halt, InputRefused, RateLimited
@@ -82,6 +83,11 @@ def refusal_of(error: EnrichError) -> Refusal:
         # A key or a setting of this service, which no caller can mend.
         return Refusal(502, str(error))
     return Refusal(503, str(error), headers={"Retry-After": str(RETRY_SECONDS)})
+
+
+def refusal_of_http(error: HTTPException) -> Refusal:
+    """What a layer below the routes refused."""
+    return Refusal(error.status_code, str(error.detail), headers=error.headers)
 
 
 def rate_limited(

@@ -35,7 +35,7 @@ def serve(settings: Settings) -> int:
     try:
         import uvicorn
 
-        from enrich.api.app import build_app
+        from enrich.api.app import build_asgi
     except ImportError:
         raise SettingsError(
             "fastapi and uvicorn are not installed: `pip install 'enrich-logs[api]'`, or in a "
@@ -59,7 +59,7 @@ def serve(settings: Settings) -> int:
     parts = wiring.build_service(settings, keys, lambda: generate_latest(registry))
     server = uvicorn.Server(
         uvicorn.Config(
-            build_app(parts),
+            build_asgi(parts),
             host=settings.enrich_api_address,
             port=settings.enrich_api_port,
             access_log=False,

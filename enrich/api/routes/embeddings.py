@@ -13,10 +13,9 @@ from enrich.api.refusals import PROBLEMS, Refusal
 from enrich.api.vectors import Answer, Saved
 from enrich.errors import TextUnusable
 
-CacheHeader = Annotated[
-    str | None,
-    Header(description="`no-store`: buy the vectors, keep none of them.", examples=["no-store"]),
-]
+CACHE_HEADER = "`no-store`: buy the vectors, keep none of them."
+
+CacheHeader = Annotated[str | None, Header(description=CACHE_HEADER, examples=["no-store"])]
 
 
 def stores(x_enrich_cache: str | None) -> bool:

@@ -1,6 +1,7 @@
 """`/v1/embeddings` and `/v1/models`, as clients of OpenAI's API know them."""
 
 # Annotations are read as they stand: those of routes name what is only known in a function.
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -10,31 +11,19 @@ from enrich.api.keys import Key
 from enrich.api.openai_form import MOST_INPUTS
 from enrich.api.parts import Parts, refusal_of_text, savings
 from enrich.api.refusals import OPENAI_ERRORS, Refusal
-from enrich.api.routes.embeddings import CacheHeader, stores
+from enrich.api.routes.embeddings import CACHE_HEADER, stores
 from enrich.embedding.resolver import Resolved
 
 
-def router(parts: Parts) -> APIRouter:
-    routes = APIRouter(prefix="/v1", tags=["openai"], responses=OPENAI_ERRORS)
+def embeddings_of(parts: Parts) -> Callable[[Request], Awaitable[Response]]:
+    """The function of `POST /v1/embeddings`. It reads the request by itself: see `direct`."""
     caller = caller_of(parts)
 
-    @routes.post(
-        "/embeddings",
-        summary="Embeddings in OpenAI's own form",
-        openapi_extra={
-            "requestBody": {
-                "required": True,
-                "content": {"application/json": {"schema": _request(parts.dimensions)}},
-            }
-        },
-    )
-    async def embeddings(
-        request: Request,
-        key: Annotated[Key, Depends(caller)],
-        x_enrich_cache: CacheHeader = None,
-    ) -> Response:
+    async def embeddings(request: Request) -> Response:
+        key = await caller(request, request.headers.get("authorization"))
         asked = parts.form.read(await request.body())
-        answer = await parts.vectors.of(asked.texts, key.payer, store=stores(x_enrich_cache))
+        store = stores(request.headers.get("x-enrich-cache"))
+        answer = await parts.vectors.of(asked.texts, key.payer, store=store)
         vectors = []
         for place, resolved in enumerate(answer.results):
             if resolved.vector is None:
@@ -42,6 +31,36 @@ def router(parts: Parts) -> APIRouter:
             vectors.append(resolved.vector)
         body = parts.form.answer(asked, vectors, answer.saved.tokens)
         return Response(body, 200, savings(answer.saved), "application/json")
+
+    return embeddings
+
+
+def router(parts: Parts) -> APIRouter:
+    routes = APIRouter(prefix="/v1", tags=["openai"], responses=OPENAI_ERRORS)
+    caller = caller_of(parts)
+    routes.add_api_route(
+        "/embeddings",
+        embeddings_of(parts),
+        methods=["POST"],
+        summary="Embeddings in OpenAI's own form",
+        response_model=None,
+        openapi_extra={
+            "parameters": [
+                {
+                    "name": "x-enrich-cache",
+                    "in": "header",
+                    "required": False,
+                    "schema": {"type": "string"},
+                    "description": CACHE_HEADER,
+                    "example": "no-store",
+                }
+            ],
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _request(parts.dimensions)}},
+            },
+        },
+    )
 
     @routes.get("/models", summary="The one model of this service")
     async def models(key: Annotated[Key, Depends(caller)]) -> dict[str, Any]:

@@ -13,6 +13,10 @@ from enrich.api.parts import Parts
 from enrich.api.refusals import PROBLEMS, Refusal
 from enrich.errors import TextUnusable
 
+#: Of the words: at four bytes each, written with percent signs, they and the longest list of
+#: indices fit into the 64 KB that a URL may have.
+MOST_CHARACTERS = 4_000
+
 
 def router(parts: Parts) -> APIRouter:
     routes = APIRouter(prefix="/api/v1", tags=["search"], responses=PROBLEMS)
@@ -21,7 +25,9 @@ def router(parts: Parts) -> APIRouter:
     @routes.get("/search", summary="The ERROR logs nearest in meaning to some words")
     async def search(
         key: Annotated[Key, Depends(caller)],
-        q: Annotated[str, Query(min_length=1, max_length=8000, examples=["database is locked"])],
+        q: Annotated[
+            str, Query(min_length=1, max_length=MOST_CHARACTERS, examples=["database is locked"])
+        ],
         k: Annotated[int, Query(ge=1, le=100)] = 10,
         index: Annotated[
             str | None,
