@@ -20,9 +20,10 @@ SHARED_OUT := -n $(JOBS) --dist loadscope --no-loadscope-reorder
 test: $(READY) lint
 	@$(BIN)/python -m pytest -m "not apart" $(SHARED_OUT)
 
-# What needs servers of its own that take minutes to start: Kafka with TLS and logins.
+# What takes minutes: Kafka with TLS and logins, and the longest forms of tests whose shorter ones
+# are in `make test`.
 test-apart: $(READY)
-	@$(BIN)/python -m pytest tests/integration -m apart $(SHARED_OUT)
+	@$(BIN)/python -m pytest -m apart $(SHARED_OUT)
 
 # The core of the integration tests on the oldest OpenSearch that is tested; OPENSEARCH= another.
 ON_RELEASES := cycle delivery paging sick_indices counts_in_part timestamps whole_sources \

@@ -33,7 +33,14 @@ def world(
 
 
 @pytest.mark.parametrize(
-    "world", ["message-twice", "logs-changed", "sibling-writes", "api-poison"], indirect=True
+    "world",
+    [
+        "message-twice",
+        pytest.param("logs-changed", marks=pytest.mark.apart),
+        pytest.param("sibling-writes", marks=pytest.mark.apart),
+        "api-poison",
+    ],
+    indirect=True,
 )
 def test_a_fault_breaks_no_promise(world: World) -> None:
     ROWS[world.name].harm(world)

@@ -310,19 +310,21 @@ def test_half_surrogates_are_embedded_and_kept(
     assert np.array_equal(np.float32(source["log_vector"]), wanted)
 
 
-def test_two_hundred_logs_of_five_megabytes(
+@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.apart)])
+def test_many_logs_of_five_megabytes(
+    count: int,
     pipeline: Build,
     search: Search,
     model: Model,
     embeddings: ApiControl,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A gigabyte of messages in one page of logs passes, and each keeps its head and cause."""
+    """Up to a gigabyte of messages in one page of logs passes, and each keeps its head and cause."""
     # The message is not indexed, so that it is the reading which this node has to stand.
     unindexed = {"message": {"type": "text", "index": False}}
     search.create(INDEX, settings=KNN, mappings={"properties": {**LEVEL, **unindexed}})
     head, cause = "java.lang.IllegalStateException: too much\n", "Caused by: disk full\n"
-    for start in range(0, 200, 2):
+    for start in range(0, count, 2):
         search.index(
             INDEX,
             [
@@ -351,7 +353,7 @@ def test_two_hundred_logs_of_five_megabytes(
         written += record.vectors_written
 
     assert_adds_up(record)
-    assert written == 200
+    assert written == count
     assert "refuses inline scripts" not in caplog.text
     assert embeddings.seen["inputs"] == 5, "cut the same way by finder and worker, so five texts"
     source = search.source(INDEX, "big-7")

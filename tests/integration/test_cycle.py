@@ -631,14 +631,14 @@ def test_api_inputs_stay_near_the_distinct_texts(
     pipeline: Build, search: Search, embeddings: ApiControl, model: Model
 ) -> None:
     search.create(INDEX)
-    search.index(INDEX, logs(5000, 700))
+    search.index(INDEX, logs(1500, 210))
 
     record = pipeline().run()
 
     assert_adds_up(record)
-    assert record.vectors_written == 5000
-    assert embeddings.seen["inputs"] <= 1.02 * 700
-    assert assert_right_vectors(search, INDEX, model) == 5000
+    assert record.vectors_written == 1500
+    assert embeddings.seen["inputs"] <= 1.02 * 210
+    assert assert_right_vectors(search, INDEX, model) == 1500
 
 
 def test_a_pace_too_slow_for_one_delivery_writes_all_in_several_and_counts_each_log_once(

@@ -184,6 +184,7 @@ def test_kill_and_start_keep_port_and_data(stack: Services) -> None:
         assert client.lrange("queue", 0, -1) == [b"task"]
 
 
+@pytest.mark.apart
 def test_settings_reach_opensearch_and_two_stacks_live_side_by_side(
     stack: Services, tmp_path: Path
 ) -> None:

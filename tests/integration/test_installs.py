@@ -239,7 +239,9 @@ def deploy_readme() -> str:
     return (ROOT / "deploy" / "README.md").read_text()
 
 
-@pytest.fixture(params=["image", "systemd", "checkout", "wheel"])
+@pytest.fixture(
+    params=["image", pytest.param("systemd", marks=pytest.mark.apart), "checkout", "wheel"]
+)
 def way(request: pytest.FixtureRequest) -> WayIn:
     found: WayIn = request.getfixturevalue(request.param)
     return found

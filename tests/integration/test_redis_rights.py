@@ -33,7 +33,7 @@ BINARIES = {
 }
 
 
-@pytest.fixture(params=["oldest", "system"])
+@pytest.fixture(params=[pytest.param("oldest", marks=pytest.mark.apart), "system"])
 def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[[str], str]]:
     """The URL, for some rights, of a server with TLS before it."""
     from dev.certificates import write_self_signed

@@ -252,7 +252,7 @@ def test_nothing_is_bought_that_cannot_be_written(
     ("added", "words"),
     [
         ("missing", "pipeline is missing"),
-        ("fails", "fail_processor_exception"),
+        pytest.param("fails", "fail_processor_exception", marks=pytest.mark.apart),
         ("drops", "pipeline drops logs"),
     ],
 )

@@ -1007,6 +1007,12 @@ class Runs(RuleBasedStateMachine):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    "connection",
+    ["memory", pytest.param("fakeredis", marks=pytest.mark.apart), "valkey"],
+    indirect=True,
+    scope="module",
+)
 def test_books_agree_after_any_order_repetition_loss_and_crash(connection: redis.Redis) -> None:
     run_state_machine_as_test(
         lambda: Runs(connection),

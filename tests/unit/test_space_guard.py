@@ -418,6 +418,12 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    "connection",
+    [pytest.param("fakeredis", marks=pytest.mark.apart), "valkey"],
+    indirect=True,
+    scope="module",
+)
 def test_no_order_of_anything_mixes_two_spaces(connection: redis.Redis) -> None:
     machine: type[Any] = type("OnThis", (Machine,), {"connection": connection})
     run_state_machine_as_test(
