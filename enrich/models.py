@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
@@ -122,7 +122,7 @@ _LEFT = {
 class Counted:
     """Marks a field of `RunRecord` that the ledger counts, in Redis under the field's name."""
 
-    #: The field of `Totals` to which it is added as well; "" for none.
+    #: The total to which it is added as well; "" for the one of its own name.
     total: str = ""
 
 
@@ -211,9 +211,24 @@ COUNTERS: dict[str, Counted] = {
 }
 
 
+def total_of(counter: str) -> str:
+    """Under which name all runs together count this."""
+    return COUNTERS[counter].total or counter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Durations:
+    """How long something took, of all that ended, for a histogram."""
+
+    #: How many took at most so many seconds, by bound; the last is all of them, under `+Inf`.
+    within: Mapping[str, int]
+    #: The sum.
+    seconds: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """Since this Redis was first used; they survive restarts of everything but Redis."""
+    """Since the first run; what Redis lost comes back from the history, where one is kept."""
 
     runs: int = 0
     ticks_skipped: int = 0
@@ -223,10 +238,68 @@ class Totals:
     messages_dropped: int = 0
     #: Seconds in which runs were active; the denominator of the average rate.
     seconds: float = 0.0
+    #: Every counter of all runs together, by its name in `RunRecord`. What is corrected later is
+    #: not taken back: these never fall.
+    counts: Mapping[str, int] = field(default_factory=dict)
+    #: Runs that ended, by state.
+    ended: Mapping[str, int] = field(default_factory=dict)
+    #: By runs, consumers and the HTTP service together.
+    spent_usd: float = 0.0
+    run_durations: Durations | None = None
+    chunk_durations: Durations | None = None
 
     @property
     def average_rate(self) -> float:
         return round(self.vectors / self.seconds, 2) if self.seconds > 0 else 0.0
+
+
+class DaySums(BaseModel, frozen=True):
+    """Sums over the runs of some time, such as a day. Counters are documents unless named so."""
+
+    runs: int = 0
+    found: int = 0
+    vectors_written: int = 0
+    api_inputs: int = 0
+    api_tokens: int = 0
+    duplicate: int = 0
+    cached: int = 0
+    reused: int = 0
+    #: Of the runs alone, and with what consumers and the HTTP service spent, where that is known.
+    runs_cost_usd: float = 0.0
+    cost_usd: float = 0.0
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def not_sent(self) -> int:
+        """Documents whose vector cost nothing: their text was in the cache, in a log, or twice in
+        one chunk."""
+        return self.duplicate + self.cached + self.reused
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def saved_usd(self) -> float:
+        """What those would have cost, at what a text cost in the same time; 0 where none was
+        sent, so that nothing is known of the price."""
+        if not self.api_inputs:
+            return 0.0
+        return round(self.not_sent * self.runs_cost_usd / self.api_inputs, 6)
+
+    def spending_at_least(self, usd: float) -> DaySums:
+        """The same with another cost, where that is more."""
+        return self.model_copy(update={"cost_usd": max(self.cost_usd, usd)})
+
+    def __add__(self, other: DaySums) -> DaySums:
+        return DaySums(**{name: getattr(self, name) + getattr(other, name) for name in _SUMMED})
+
+    @classmethod
+    def of(cls, record: RunRecord) -> DaySums:
+        """The sums of one run."""
+        counted = {name: getattr(record, name) for name in _SUMMED if name in COUNTERS}
+        cost = record.estimated_cost_usd
+        return cls(runs=1, runs_cost_usd=cost, cost_usd=cost, **counted)
+
+
+_SUMMED = tuple(DaySums.model_fields)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import re
 import stat
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -53,6 +54,9 @@ PRICE_PER_MILLION_TOKENS = {
     "text-embedding-3-small": 0.02,
     "text-embedding-ada-002": 0.10,
 }
+
+#: Where records of runs are kept. The default pattern does not match it.
+RUNS_INDEX = "enrich-runs"
 
 #: On one host, more would rather need more memory than do more.
 MOST_DEFAULT_PROCESSES = 32
@@ -164,6 +168,10 @@ class Settings(KafkaSettings, BaseSettings):
     enrich_cache_max_entries: int = Field(30_000, ge=0)
     enrich_cache_ttl_seconds: int = Field(3600, ge=1)
     enrich_reuse_across_projects: bool = False
+
+    # -- history: records of runs in the index enrich-runs, and for how many days they are kept
+    enrich_history: bool = True
+    enrich_history_days: int = Field(90, ge=1, le=3650)
 
     # -- times; each must be shorter than the next, see `_times_in_order`
     enrich_soft_time_limit_seconds: float = Field(90, gt=0)
@@ -503,9 +511,11 @@ class Settings(KafkaSettings, BaseSettings):
     @property
     def index_expression(self) -> str:
         """The target of every search, in OpenSearch's syntax: patterns, then exclusions."""
-        return ",".join(
-            (*self.enrich_index_pattern, *(f"-{name}" for name in self.enrich_exclude_indices))
-        )
+        excluded = [f"-{name}" for name in self.enrich_exclude_indices]
+        if any(fnmatchcase(RUNS_INDEX, p) for p in without_exclusions(self.enrich_index_pattern)):
+            # It is ours, and has no logs.
+            excluded.append(f"-{RUNS_INDEX}")
+        return ",".join((*self.enrich_index_pattern, *excluded))
 
     @property
     def log_schema(self) -> Schema:

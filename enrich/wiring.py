@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from enrich.embedding.batching import Quota
     from enrich.embedding.client import Embedder, OpenAIEmbedder
     from enrich.embedding.resolver import Cache, Locations, Resolver
+    from enrich.history.reader import History
     from enrich.ledger import Ledger
     from enrich.log_store import LogStore
     from enrich.log_store.interfaces import RunStore
@@ -64,6 +65,18 @@ def build_store(settings: Settings) -> LogStore:
     return LogStore(settings)
 
 
+def build_history(settings: Settings, ledger: Ledger, store: LogStore | None) -> History:
+    """Runs as screens show them.
+
+    Args:
+        store: None where OpenSearch is not to be asked.
+    """
+    from enrich.history.reader import History
+
+    kept = settings.enrich_history and store is not None
+    return History(ledger, store.history if kept and store is not None else None)
+
+
 def build_embedder(settings: Settings) -> OpenAIEmbedder:
     """Embeds logs."""
     from enrich.embedding.client import OpenAIEmbedder
@@ -83,6 +96,7 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     from enrich.backfill.run import Backfill, Parts
     from enrich.embedding.cache import VectorCache
     from enrich.embedding.locations import VectorLocations
+    from enrich.history.recorder import Recorder
     from enrich.ledger import Ledger
     from enrich.ratelimit.write_throttle import WriteThrottle
     from enrich.redis_client import connect
@@ -91,6 +105,7 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     cached = connect(settings.vector_cache_url)
     store = build_store(settings)
     ledger = Ledger(redis, settings.enrich_redis_prefix)
+    recorder = Recorder(ledger, store.history, settings.enrich_history_days)
     embedder = build_embedder(settings)
     locations = VectorLocations(cached, settings)
     cache = VectorCache(cached, settings)
@@ -106,6 +121,7 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
             throttle=WriteThrottle(redis, settings.enrich_redis_prefix, settings.enrich_write_pace),
             publisher=publisher,
             connections=(store, embedder, cache, ledger),
+            recorder=recorder if settings.enrich_history else None,
         )
     )
 

@@ -25,6 +25,7 @@ from enrich.enrichment.journal import RunJournal
 from enrich.enrichment.slow_indices import SlowIndices
 from enrich.enrichment.write_trials import WriteTrials
 from enrich.errors import Halt, NotHere, RunClosed, TransientError
+from enrich.history.recorder import Recorder
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import Configuration
 from enrich.ledger.owners import this_process
@@ -58,6 +59,8 @@ class Parts:
     publisher: Publisher
     #: What is closed at the end: clients of servers.
     connections: Sequence[Closable]
+    #: Writes records of runs where they outlive Redis; None where none are kept.
+    recorder: Recorder | None = None
 
 
 class Backfill:
@@ -70,6 +73,7 @@ class Backfill:
         self._publisher = parts.publisher
         self._configuration = Configuration.of(parts.settings)
         self._connections = parts.connections
+        self._recorder = parts.recorder
         trials = WriteTrials(parts.store.engines, parts.ledger.index_states, this_process())
         self._progress = Progress(
             parts.ledger,
@@ -117,6 +121,8 @@ class Backfill:
                 self.recover(active)
         if reason := self._ledger.deployment.odd(self._configuration):
             raise NotHere(f"a tick is left to the other workers: {reason}")
+        if self._recorder is not None and not active:
+            self._recorder.take_over()
         opened = self._ledger.runs.open(trigger, self._settings.interval_seconds)
         if opened.verdict != "opened":
             return _SKIPPED[opened.verdict].format(opened.run)
@@ -222,6 +228,9 @@ class Backfill:
         log_summary(record, self._ledger, self._settings)
         if record.state == "finished" and record.more and record.stopped_by == "time":
             self._publisher.find_unvectorized("continued")
+        # The last of all: nothing waits for it.
+        if self._recorder is not None:
+            self._recorder.catch_up()
         outcomes = {outcome.value: getattr(record, outcome.value) for outcome in Outcome}
         return f"cycle #{record.number} {record.state}: {outcome_line(outcomes)}"
 

@@ -19,6 +19,7 @@ from enrich.ledger.controls import Controls
 from enrich.ledger.counters import Counters
 from enrich.ledger.deployment import Deployment
 from enrich.ledger.endpoint import Endpoint
+from enrich.ledger.history import HistoryDebt
 from enrich.ledger.index_states import IndexState, IndexStates
 from enrich.ledger.keyspace import Keyspace
 from enrich.ledger.lone_failures import KeptLoneFailures
@@ -53,6 +54,8 @@ class Ledger:
         self.counters = Counters(keys)
         self.records = Records(keys)
         self.spending = Spending(connection, prefix)
+        #: What is to be written where it outlives this Redis.
+        self.history = HistoryDebt(keys)
         #: What the consumers of Kafka count and do.
         self.realtime = Realtime(keys)
         #: What outlasts runs.

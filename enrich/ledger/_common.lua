@@ -18,10 +18,32 @@ local function run_state(run)
   return {redis.call('HLEN', run_key(run, 'open')), number(fields[1]), number(fields[2]), fields[3] or ''}
 end
 
--- Add to a counter of the run, and to the total that it is a part of.
+-- Note that a run's record is not, or no longer, in the history as it is: since when, and for which
+-- time, so that whoever has written it can tell whether it was changed meanwhile.
+local function owe(run)
+  local since, times = string.match(redis.call('HGET', key('history:owed'), run) or '', '^(%d+) (%d+)$')
+  redis.call('HSET', key('history:owed'), run,
+    string.format('%d %d', number(since) > 0 and number(since) or now(), number(times) + 1))
+end
+
+-- Add to a counter of the run, and to the total that it is a part of. A correction takes away from
+-- the run alone: totals never fall.
 local function count(run, name, n)
   redis.call('HINCRBY', run_key(run), name, n)
-  if TOTAL_OF[name] then redis.call('HINCRBY', key('totals'), TOTAL_OF[name], n) end
+  if TOTAL_OF[name] and number(n) > 0 then redis.call('HINCRBY', key('totals'), TOTAL_OF[name], n) end
+end
+
+-- Count a length of time, in milliseconds, into the buckets of this name.
+local function took(name, bounds, ms)
+  local bucket = 'inf'
+  for _, bound in ipairs(bounds) do
+    if ms <= bound * 1000 then
+      bucket = tostring(bound)
+      break
+    end
+  end
+  redis.call('HINCRBY', key('totals'), name .. '|' .. bucket, 1)
+  redis.call('HINCRBY', key('totals'), name .. '|ms', math.max(0, math.floor(ms)))
 end
 
 -- Count a reason of some kind in a hash: a field for each sentence, at most so many of a kind; what
@@ -51,6 +73,7 @@ local function pay(day, micro_usd, first)
   if number(micro_usd) > 0 then
     redis.call('INCRBY', spent, micro_usd)
     redis.call('EXPIRE', spent, 172800)
+    redis.call('HINCRBY', key('totals'), 'spent_micro_usd', micro_usd)
   end
   local others = {}
   for i = first, #ARGV, 2 do

@@ -14,5 +14,9 @@ redis.call('HSET', run_key(run), 'finished_at', ended,
   'state', fields[2] == 'running' and 'finished' or fields[2])
 redis.call('HDEL', run_key(run), 'scan', 'survey')
 redis.call('DEL', run_key(run, 'outbox'), run_key(run, 'indices'))
-redis.call('HINCRBY', key('totals'), 'milliseconds', ended - number(fields[3]))
+local lasted = ended - number(fields[3])
+redis.call('HINCRBY', key('totals'), 'milliseconds', lasted)
+redis.call('HINCRBY', key('totals'), 'ended|' .. (fields[2] == 'running' and 'finished' or fields[2]), 1)
+took('run', RUN_BOUNDS, lasted)
+owe(run)
 return 'finished'

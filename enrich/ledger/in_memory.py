@@ -18,9 +18,10 @@ from typing import Any, cast
 import redis
 
 from enrich.ledger import Ledger
+from enrich.ledger.durations import CHUNK_BOUNDS, RUN_BOUNDS, bucket_of
 from enrich.ledger.in_memory_realtime import RealtimeMoves
 from enrich.ledger.keyspace import Keyspace
-from enrich.models import COUNTERS, VECTOR_OUTCOMES
+from enrich.models import VECTOR_OUTCOMES, total_of
 
 
 def in_memory_ledger(prefix: str = "enrich:", clock: Callable[[], float] = time.time) -> Ledger:
@@ -265,6 +266,7 @@ class InMemoryKeyspace(RealtimeMoves, Keyspace):
         while len(memory.lrange(self.key("runs"), 0, -1)) > kept:
             old = _text(memory.rpop(self.key("runs")))
             memory.delete(*(self.run_key(old, part) for part in ("", "late", "skipped")))
+            memory.hdel(self.key("history:owed"), old)
         return ["opened", run, number]
 
     def _halt(self, run: str, state: str, reason: str, as_reason: str) -> int:
@@ -296,6 +298,9 @@ class InMemoryKeyspace(RealtimeMoves, Keyspace):
         memory.delete(self.run_key(run, "outbox"), self.run_key(run, "indices"))
         lasted = ended - _number(memory.hget(key, "started_at"))
         memory.hincrby(self.key("totals"), "milliseconds", lasted)
+        memory.hincrby(self.key("totals"), f"ended|{state}")
+        self._took("run", RUN_BOUNDS, lasted)
+        self._owe(run)
         return "finished"
 
     # -- its pages
@@ -401,6 +406,10 @@ class InMemoryKeyspace(RealtimeMoves, Keyspace):
             self._because(run, "deferred", why, unexplained)
         self._add(run, "vectors_written", vectors)
         self._add(run, "errors", errors + outcomes.get("failed", 0))
+        if not late and entry["claimed"]:
+            self._took("chunk", CHUNK_BOUNDS, self._now() - entry["claimed"])
+        if late and _text(self._memory.get(self.key("active_run")) or b"") != run:
+            self._owe(run)
         state = self._state(run)
         if not late and state[0] == 0 and state[2] == 1:
             self._memory.hset(self.run_key(run), "settled_at", self._now())
@@ -490,8 +499,39 @@ class InMemoryKeyspace(RealtimeMoves, Keyspace):
 
     def _add(self, run: str, counter: str, n: int) -> None:
         self._memory.hincrby(self.run_key(run), counter, n)
-        if total := COUNTERS[counter].total:
-            self._memory.hincrby(self.key("totals"), total, n)
+        if n > 0:
+            self._memory.hincrby(self.key("totals"), total_of(counter), n)
+
+    def _took(self, name: str, bounds: Sequence[int], milliseconds: int) -> None:
+        totals = self.key("totals")
+        self._memory.hincrby(totals, f"{name}|{bucket_of(milliseconds, bounds)}")
+        self._memory.hincrby(totals, f"{name}|ms", max(0, milliseconds))
+
+    # -- what is owed to the history
+
+    def _owe(self, run: str) -> None:
+        owed = self.key("history:owed")
+        since, _, times = _text(self._memory.hget(owed, run) or b"").partition(" ")
+        self._memory.hset(owed, run, f"{int(since or self._now())} {int(times or 0) + 1}")
+
+    def _recorded(self, *pairs: str) -> int:
+        owed = self.key("history:owed")
+        for run, noted in zip(pairs[::2], pairs[1::2], strict=True):
+            if _text(self._memory.hget(owed, run) or b"") == noted:
+                self._memory.hdel(owed, run)
+        return 1
+
+    def _take_over(self, *pairs: Any) -> int:
+        totals = self.key("totals")
+        if self._memory.hexists(totals, "history"):
+            return 0
+        self._memory.hset(totals, "history", 1)
+        for name, n in zip(pairs[::2], pairs[1::2], strict=True):
+            self._memory.hincrby(totals, name, n)
+        for run in map(_text, self._memory.lrange(self.key("runs"), 0, -1)):
+            if self._field(run, "finished_at"):
+                self._owe(run)
+        return 1
 
 
 def _bytes(value: Any) -> bytes:

@@ -103,6 +103,7 @@ class RealtimeMoves:
         if micro_usd > 0:
             memory.incrby(spent, micro_usd)
             memory.expire(spent, 172_800)
+            memory.hincrby(self.key("totals"), "spent_micro_usd", micro_usd)
         others = []
         for name, amount in zip(pairs[::2], pairs[1::2], strict=True):
             if name.startswith("paid|"):

@@ -12,12 +12,13 @@ from typing import Any
 
 import redis
 
-from enrich.models import COUNTERS, VECTOR_OUTCOMES
+from enrich.ledger.durations import CHUNK_BOUNDS, RUN_BOUNDS
+from enrich.models import COUNTERS, VECTOR_OUTCOMES, total_of
 from enrich.redis_client import translated
 
 _MOVES = (
     "open", "register", "sent", "begin", "note", "settle", "count", "expire", "halt", "finish",
-    "note_worker", "settle_messages", "count_messages", "note_consumer",
+    "note_worker", "settle_messages", "count_messages", "note_consumer", "recorded", "take_over",
 )  # fmt: skip
 
 
@@ -65,10 +66,15 @@ class Keyspace:
 
 
 def _counters_in_lua() -> str:
-    """What the scripts know of counters: into which total one goes, which outcomes are vectors."""
-    totals = ", ".join(f"{name} = '{mark.total}'" for name, mark in COUNTERS.items() if mark.total)
+    """What the scripts know of counters: into which total one goes, which outcomes are vectors, and
+    the upper bounds of buckets, in seconds."""
+    totals = ", ".join(f"{name} = '{total_of(name)}'" for name in COUNTERS)
     vectors = ", ".join(f"{outcome.value} = true" for outcome in VECTOR_OUTCOMES)
-    return f"local TOTAL_OF = {{{totals}}}\nlocal IS_VECTOR = {{{vectors}}}\n"
+    runs, chunks = (", ".join(map(str, bounds)) for bounds in (RUN_BOUNDS, CHUNK_BOUNDS))
+    return (
+        f"local TOTAL_OF = {{{totals}}}\nlocal IS_VECTOR = {{{vectors}}}\n"
+        f"local RUN_BOUNDS = {{{runs}}}\nlocal CHUNK_BOUNDS = {{{chunks}}}\n"
+    )
 
 
 def text(value: Any) -> str:

@@ -31,5 +31,6 @@ redis.call('LPUSH', key('runs'), run)
 while redis.call('LLEN', key('runs')) > number(ARGV[5]) do
   local old = redis.call('RPOP', key('runs'))
   redis.call('DEL', run_key(old), run_key(old, 'late'), run_key(old, 'skipped'))
+  redis.call('HDEL', key('history:owed'), old)
 end
 return {'opened', run, n}

@@ -13,8 +13,8 @@ from enrich.ledger.deployment import Configuration
 from enrich.ledger.keyspace import Keyspace, text
 from enrich.redis_client import translated
 
-#: Records kept; older runs remain in the totals.
-RECORDS_KEPT = 100
+#: Records kept; older runs remain in the totals, and in the history where there is one.
+RECORDS_KEPT = 1000
 
 
 class Runs:

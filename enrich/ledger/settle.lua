@@ -41,6 +41,10 @@ end
 if unexplained > 0 then because(run, 'deferred', entry.why or '', unexplained) end
 count(run, 'vectors_written', vectors)
 count(run, 'errors', number(ARGV[4]) + number(outcomes['failed']))
+-- A lease that was given back and taken again counts from the last time.
+if not late and number(entry.claimed) > 0 then took('chunk', CHUNK_BOUNDS, now() - entry.claimed) end
+-- The record of a run that is over was, or will be, written without this.
+if late and redis.call('GET', key('active_run')) ~= run then owe(run) end
 local s = run_state(run)
 if not late and s[1] == 0 and s[3] == 1 then
   redis.call('HSET', run_key(run), 'settled_at', now())

@@ -6,10 +6,10 @@ searches what is pending, `documents` reads and writes by reference, `whereabout
 index a log is, `arrivals` puts logs in where no shipper does, `stored_vectors` reads what others
 reuse, `preflight` decides which indices may be written, `engines` whether their k-NN engine runs,
 `wholeness` whether a document would be written back whole, `write_probe` whether a vector would be
-taken, `templates` and `new_indices` are for indices to come (`series` knows how they will be
-called), `stats` counts and searches for people, `level_counts` counts and samples one project's
-logs of all levels, `recognition` tells which shapes their logs have, `scope` is what both searchers
-mean by all indices, `coverage` what an answer left out, `cluster` what holds for all nodes,
+taken, `run_history` keeps records of runs, `templates` and `new_indices` are for indices to come
+(`series` knows how they will be called), `stats` counts and searches for people, `level_counts`
+counts and samples one project's logs of all levels, `recognition` tells which shapes their logs
+have, `scope` is what both searchers mean by all indices, `coverage` what an answer left out, `cluster` what holds for all nodes,
 `version` tells which OpenSearch it is. The rest sees `LogStore` only.
 """
 
@@ -42,6 +42,7 @@ from enrich.log_store.queries import Queries
 from enrich.log_store.recognition import Recognition
 from enrich.log_store.refusals import NoAnswerInTime, RequestRefused
 from enrich.log_store.reusable import ReusableVectors
+from enrich.log_store.run_history import RunHistory
 from enrich.log_store.scope import Scope
 from enrich.log_store.stats import Stats
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
@@ -111,6 +112,8 @@ class LogStore:
         self.new_indices = NewIndices(
             self.connection, self.templates, settings.embedding_dimensions
         )
+
+        self.history = RunHistory(self.connection, settings.enrich_redis_prefix)
 
     def close(self) -> None:
         self.connection.close()

@@ -28,15 +28,17 @@ from hypothesis.stateful import (
 
 from enrich.errors import RunClosed
 from enrich.ledger import Lease, Ledger, Scan
+from enrich.ledger import runs as runs_room
 from enrich.ledger.deployment import Configuration
 from enrich.ledger.in_memory import InMemoryRedis, ledger_on
 from enrich.ledger.refused import REFUSED_KEPT
-from enrich.ledger.runs import RECORDS_KEPT
 from enrich.models import COUNTERS, VECTOR_OUTCOMES, Outcome, RunRecord
 from tests.unit.conftest import connection_to
 
 #: Time is the server's and cannot be moved, so limits are: none has passed, or all have.
 NEVER, AT_ONCE = 3600.0, -1.0
+#: Instead of the thousand that are kept otherwise.
+RECORDS_KEPT = 100
 EMPTY = Scan(pending=[], update_only=[], unsorted=[])
 PREFIXES = (f"t{n}:" for n in itertools.count())
 
@@ -145,8 +147,10 @@ def test_ticks_leave_their_time_whether_they_begin_a_run_or_not(ledger: Ledger) 
 
 
 def test_runs_are_numbered_and_old_records_go(
-    ledger: Ledger, connection: redis.Redis, prefix: str
+    ledger: Ledger, connection: redis.Redis, prefix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert runs_room.RECORDS_KEPT == 1000
+    monkeypatch.setattr(runs_room, "RECORDS_KEPT", RECORDS_KEPT)
     runs = []
     for _ in range(RECORDS_KEPT + 5):
         run, _ = with_chunks(ledger, 3)
@@ -160,6 +164,8 @@ def test_runs_are_numbered_and_old_records_go(
     assert ledger.records.totals().runs == 105
     with pytest.raises(RunClosed):
         ledger.records.of(runs[0])
+    # Nor is the history owed any more what cannot be told.
+    assert len(ledger.history.owed()) == RECORDS_KEPT
     left = {key for run in runs[:5] for key in connection.keys(f"{prefix}run:{run}*")}
     assert left == set()
     # Work for a run that is forgotten changes nothing.

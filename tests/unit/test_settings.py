@@ -130,6 +130,8 @@ WRONG: dict[str, list[str]] = {
     "ENRICH_CACHE_MAX_ENTRIES": ["qqq", "-1"],
     "ENRICH_CACHE_TTL_SECONDS": ["qqq", "0"],
     "ENRICH_REUSE_ACROSS_PROJECTS": ["qqq"],
+    "ENRICH_HISTORY": ["qqq", "2"],
+    "ENRICH_HISTORY_DAYS": ["qqq", "0", "-1", "0.5", "3651"],
     **{name: ["qqq", "0", "-1", "nan", "inf"] for name in TIMES},
     "ENRICH_OUTAGE_SECONDS": ["qqq", "-1", "3601", "nan", "inf"],
     "ENRICH_TIME_ZONE": ["qqq", "../qqq", "/etc/qqq", "Asia/qqq", "Asia", "qqq\x07", "q" * 300],
