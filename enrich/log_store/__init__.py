@@ -9,8 +9,8 @@ reuse, `preflight` decides which indices may be written, `engines` whether their
 taken, `run_history` keeps records of runs, `templates` and `new_indices` are for indices to come
 (`series` knows how they will be called), `stats` counts and searches for people, `level_counts`
 counts and samples one project's logs of all levels, `recognition` tells which shapes their logs
-have, `scope` is what both searchers mean by all indices, `coverage` what an answer left out, `cluster` what holds for all nodes,
-`version` tells which OpenSearch it is. The rest sees `LogStore` only.
+have, `scope` is what both searchers mean by all indices, `coverage` what an answer left out,
+`cluster` what holds for all nodes, `version` tells which OpenSearch it is. The rest sees `LogStore` only.
 """
 
 from __future__ import annotations
