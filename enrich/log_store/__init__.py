@@ -10,7 +10,8 @@ taken, `run_history` keeps records of runs, `templates` and `new_indices` are fo
 (`series` knows how they will be called), `stats` counts and searches for people, `level_counts`
 counts and samples one project's logs of all levels, `recognition` tells which shapes their logs
 have, `scope` is what both searchers mean by all indices, `coverage` what an answer left out,
-`cluster` what holds for all nodes, `version` tells which OpenSearch it is. The rest sees `LogStore` only.
+`cluster` what holds for all nodes, `version` tells which OpenSearch it is. The rest sees
+`LogStore` only.
 """
 
 from __future__ import annotations
