@@ -30,8 +30,9 @@ from dev.embedding_model import Model
 from dev.failures import failures, ordinary
 from dev.live_demo import LiveLogs, LiveLogsFailed, show
 from dev.log_files import LogFileError, Summary, read_logs, summarize
-from dev.sample_logs import SampleLog, generate
+from dev.sample_logs import SampleLog, generate, project_with_most_logs
 from dev.service import Service, ServiceFailed
+from dev.service_demo import ServiceDemo
 from dev.services import Services, free_ports
 from enrich.cli.run_follower import Pace
 from enrich.errors import SettingsError
@@ -158,8 +159,14 @@ def _demonstrate(
         raise DemoFailed(f"{errors - verified} ERROR logs have no right vector")
     live = None
     if options.all:
+        service = ServiceDemo(stack, environment)
         live = LiveLogs(stack, client, settings, environment)
         show(live, settings, ledger, lambda keys: _verify(client, settings, keys), _say)
+        # The statistics are those of the live logs: all others are of the months before.
+        service.show(
+            {"model": MODEL_NAME, "project_uuid": project_with_most_logs(), "q": question, "k": 3},
+            _say,
+        )
     if not options.once:
         _stay(port, processes, question, live)
 
@@ -392,7 +399,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--once", action="store_true", help="end after the first cycle (ONCE=1)")
     parser.add_argument(
-        "--all", action="store_true", help="Kafka, the consumer and live logs, too (ALL=1)"
+        "--all",
+        action="store_true",
+        help="Kafka, the consumer, live logs and the HTTP service, too (ALL=1)",
     )
     parser.add_argument("--logs", type=Path, help="a log file of your own (LOGS=file)")
     parser.add_argument("--count", type=int, default=DEFAULT_LOGS, help="logs to make (N=5000)")

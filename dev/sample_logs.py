@@ -131,6 +131,11 @@ KOREAN: dict[str, str] = {
 }
 
 
+def project_with_most_logs() -> str:
+    """Its id, as the service is asked for it."""
+    return max(PROJECTS, key=lambda project: PROJECTS[project]).replace("_", "-")
+
+
 def generate(
     count: int,
     *,
