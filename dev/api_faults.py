@@ -11,7 +11,7 @@ import gzip
 import math
 import re
 import time
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -28,6 +28,8 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
     """One way to fail, for some requests; see `FAULT_KINDS`."""
 
     kind: str
+    #: Which requests it is for.
+    route: Literal["embeddings", "chat"] = "embeddings"
     #: How many requests it strikes; 0 is for ever. By default 1, and for ever for "poison".
     times: int | None = None
     #: How many requests it lets pass first.
@@ -79,12 +81,15 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True):
 #: bomb          answer gzip of `size` zeros though nobody asked for it
 #: huge          answer `size` blanks
 #: deep          answer JSON nested 100,000 deep
+#: words         of a chat: say `body` in place of an opinion
+#: refusal       of a chat: refuse, as structured output does
 FAULT_KINDS = frozenset(
     {"status", "html", "hang", "poison", "reset", "trickle", "cut_json"}
     | {"wrong_dimension", "nan", "inf", "zeros"}
     | {"too_few", "too_many", "duplicate_index", "shuffled_index", "empty_data"}
     | {"without_index", "without_index_0"}
     | {"usage", "bomb", "huge", "deep"}
+    | {"words", "refusal"}
 )
 
 
@@ -115,11 +120,11 @@ class Faults:
                 fault.times = 0 if fault.kind == "poison" else 1
         self._waiting += faults
 
-    def choose(self, texts: list[str]) -> Fault | None:
+    def choose(self, texts: list[str], route: str = "embeddings") -> Fault | None:
         """The first fault that is due for a request with these inputs."""
         chosen = None
         for fault in list(self._waiting):
-            if not fault.fits(texts):
+            if fault.route != route or not fault.fits(texts):
                 continue
             if fault.after > 0:
                 fault.after -= 1

@@ -29,6 +29,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from dev.api_faults import Faults, fail_early, fail_late
+from dev.chat_stand_in import chat_answer, read_chat
 from dev.embedding_model import NATIVE_DIMENSIONS, Model
 from dev.embeddings_protocol import (
     Ask,
@@ -99,6 +100,9 @@ class State:
     requests: int = field(init=False)
     inputs: int = field(init=False)
     tokens: int = field(init=False)
+    #: Requests of chats, and the texts of the last one.
+    chats: int = field(init=False)
+    last_chat: list[str] = field(init=False)
     refused: Counter[int] = field(init=False)
     distinct: set[bytes] = field(init=False)
     in_flight: int = 0
@@ -111,7 +115,8 @@ class State:
         """Back to the state after the start. Requests in flight stay in flight."""
         self.apply(msgspec.structs.replace(self.initial))
         self.faults = Faults()
-        self.requests = self.inputs = self.tokens = 0
+        self.requests = self.inputs = self.tokens = self.chats = 0
+        self.last_chat = []
         self.refused = Counter()
         self.distinct = set()
         self.in_flight_max = self.in_flight
@@ -152,6 +157,8 @@ class State:
             "requests": self.requests,
             "inputs": self.inputs,
             "tokens": self.tokens,
+            "chats": self.chats,
+            "last_chat": self.last_chat,
             "distinct_inputs": len(self.distinct),
             "refused": {str(status): count for status, count in sorted(self.refused.items())},
             "in_flight_max": self.in_flight_max,
@@ -173,6 +180,7 @@ def create_app(
     return Starlette(
         routes=[
             Route("/v1/embeddings", service.create_embeddings, methods=["POST"]),
+            Route("/v1/chat/completions", service.create_chat, methods=["POST"]),
             Route("/v1/models", service.list_models),
             Route("/v1/models/{model}", service.show_model),
             Route("/control", service.show_control),
@@ -211,6 +219,20 @@ class Service:
         for name, value in state.limit_headers().items():
             response.headers.setdefault(name, value)
         return response
+
+    async def create_chat(self, request: Request) -> Response:
+        self.state.chats += 1
+        try:
+            self._check_key(request)
+            texts = read_chat(await request.body())
+            self.state.last_chat = texts
+            fault = self.state.faults.choose(texts, "chat")
+            early = await fail_early(fault, request) if fault else None
+            return early or _json(chat_answer(texts, fault))
+        except Refusal as refusal:
+            return _json(refusal.body, refusal.status, refusal.headers)
+        except ClientDisconnect:
+            return Response(status_code=499)
 
     async def list_models(self, request: Request) -> Response:
         try:

@@ -8,12 +8,13 @@ from unittest.mock import Mock
 
 from enrich.api.app import build_app
 from enrich.api.keys import Keys
+from enrich.api.opinions import NOBODY
 from enrich.api.parts import Parts
 
 
 def document() -> dict[str, Any]:
     """What `GET /openapi.json` answers; nothing is asked of any server."""
-    parts: Any = Mock(spec=Parts, keys=Keys({}), dimensions=1536)
+    parts: Any = Mock(spec=Parts, keys=Keys({}), dimensions=1536, commentator=NOBODY)
     return build_app(parts).openapi()
 
 

@@ -30,6 +30,7 @@ from enrich.models import project_of
 from enrich.schema import AUTO, PRESETS, Schema, schema_of
 from enrich.schema.levels import check_levels
 from enrich.setting_forms import embeddings_api, opensearch_url
+from enrich.setting_forms.chat import SECRET_WORDS, ChatSettings
 from enrich.setting_forms.kafka import CommaSeparated, KafkaSettings
 from enrich.setting_forms.opensearch_url import Node, Nodes, read_nodes
 from enrich.setting_forms.redis_url import read_redis_url
@@ -61,14 +62,11 @@ RUNS_INDEX = "enrich-runs"
 #: On one host, more would rather need more memory than do more.
 MOST_DEFAULT_PROCESSES = 32
 
-#: In the name of a parameter of OPENAI_BASE_URL, a sign that its value is a secret.
-_SECRET_WORDS = ("key", "token", "sig", "secret", "passw", "code", "auth")
-
 #: A name as mappings have them: no wildcard, and no empty part between its dots.
 _FIELD_NAME = re.compile(r"[^\s.*,<>]+(\.[^\s.*,<>]+)*")
 
 
-class Settings(KafkaSettings, BaseSettings):
+class Settings(KafkaSettings, ChatSettings, BaseSettings):
     """All settings, validated. Field names are the environment variables in lower case."""
 
     model_config = SettingsConfigDict(
@@ -310,7 +308,7 @@ class Settings(KafkaSettings, BaseSettings):
             raise ValueError("must not carry a user name or password; use OPENAI_API_KEY")
         for name, _ in parse_qsl(parts.query, keep_blank_values=True):
             # It is shown on screens and in logs.
-            if any(word in name.lower() for word in _SECRET_WORDS):
+            if any(word in name.lower() for word in SECRET_WORDS):
                 raise ValueError(f"must not carry {name}= with a key; use OPENAI_API_KEY")
         if parts.fragment:
             raise ValueError("must not have a part behind #")
@@ -603,7 +601,7 @@ _SHOWN: Mapping[str, Callable[[str], str]] = {
 #: Whose names must be ours; what others read under them.
 _OURS = ("ENRICH_", "ENRICHMENT_", "OPENSEARCH_", "OPENAI_", "EMBEDDING_")
 #: Others have many names of this kind; only those that are nearly ours are told.
-_SHARED = ("KAFKA_", "CONSUMER_")
+_SHARED = ("KAFKA_", "CONSUMER_", "CHAT_")
 _OTHERS = re.compile(
     # The images of OpenSearch and its Dashboards, and its own scripts.
     r"OPENSEARCH_(INITIAL_ADMIN_PASSWORD|JAVA_OPTS|JAVA_HOME|HOME|PATH_CONF|TMPDIR|HOSTS)"

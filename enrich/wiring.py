@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from redis import Redis
 
     from enrich.api.keys import Keys
+    from enrich.api.opinions import Commentator
     from enrich.api.parts import Parts
     from enrich.backfill.publisher import Publisher
     from enrich.backfill.run import Backfill
@@ -206,6 +207,7 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
     store = build_store(settings)
     ledger = Ledger(redis, settings.enrich_redis_prefix)
     embedder, asker = build_embedder(settings), build_query_embedder(settings)
+    commentator = build_commentator(settings)
     cache = VectorCache(cached, settings)
     resolver = resolver_of(
         *(settings, store, ledger, build_quota(redis, settings, priority=Priority.REALTIME)),
@@ -219,7 +221,7 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
         return numbers
 
     def close() -> None:
-        for one in (store, embedder, asker, cache, ledger):
+        for one in (store, embedder, asker, cache, ledger, commentator):
             one.close()
 
     return Parts(
@@ -240,9 +242,39 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
         stats=store.stats,
         level_counts=store.level_counts,
         zone=lambda: settings.time_zone,
+        commentator=commentator,
         servers={"redis": ledger.now, "opensearch": store.version},
         metrics=metrics,
         close=close,
+    )
+
+
+def build_commentator(settings: Settings) -> Commentator:
+    """CHAT_MODEL, or nobody. Raises SettingsError: what is said of a proxy is wrong."""
+    from enrich.api.chat_model import ChatAddress, ChatModel
+    from enrich.api.opinions import NOBODY
+    from enrich.setting_forms.embeddings_api import Address, headers_object
+
+    if not (model := settings.chat_model):
+        return NOBODY
+    own = bool(settings.chat_base_url)
+    address = Address.of(settings.chat_base_url or settings.openai_base_url)
+    key = settings.chat_api_key.get_secret_value() or settings.openai_api_key.get_secret_value()
+    headers = {} if own else headers_object(settings.openai_extra_headers.get_secret_value())
+    names = {name.lower() for name in headers}
+    if address.azure and "api-key" not in names:
+        headers["api-key"] = key
+    return ChatModel(
+        ChatAddress(
+            model=model,
+            base_url=address.of_model(model) if own else address.of_other_model(model),
+            key=key,
+            query=address.query,
+            headers=headers,
+            bearer=not address.azure or "authorization" in names,
+            proxy=settings.openai_proxy.get_secret_value(),
+        ),
+        seconds=settings.chat_timeout_seconds,
     )
 
 

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 
 from enrich.api.keys import Key, Keys
 from enrich.api.openai_form import Form
+from enrich.api.opinions import Commentator
 from enrich.api.refusals import Refusal, budget_spent
 from enrich.api.statistics import CountStore
 from enrich.api.vectors import Saved, Vectors
@@ -37,6 +38,8 @@ class Parts:
     #: Logs of one project by level, and the zone of the hours they are counted by.
     level_counts: CountStore
     zone: Callable[[], ZoneInfo]
+    #: Says what it makes of a sample; CHAT_MODEL, or nobody.
+    commentator: Commentator
     #: Each server that is needed, and a call that raises if it is not there.
     servers: dict[str, Callable[[], object]]
     #: The metrics, as Prometheus reads them.

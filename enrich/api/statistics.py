@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field
 from enrich.analysis import comparing, sampling
 from enrich.analysis.hours import Hour, Period, hours_of
 from enrich.analysis.sampling import Estimate, Estimates, Kind
+from enrich.api.opinions import NO_LOGS, NOBODY, Commentator, NoOpinion, Opinion, Status
 from enrich.errors import EnrichError
 from enrich.log_store.level_counts import Counted, Counts, Drawn
 
@@ -80,6 +81,26 @@ class Intervals(BaseModel):
     estimated_error_rate: Interval
 
 
+class ChatStatistics(BaseModel):
+    """What a chat model makes of the sample's numbers: beside the estimates, never in their place.
+
+    Without an opinion all but `status` and `note` are null.
+    """
+
+    status: Status
+    note: str = Field(description="Why there is no opinion, or whose it is")
+    model: str | None = None
+    estimated_total_logs: int | None = None
+    estimated_error_count: int | None = None
+    estimated_warn_count: int | None = None
+    estimated_info_count: int | None = None
+    estimated_error_rate: float | None = None
+    overall_accuracy: float | None = Field(
+        default=None,
+        description="Of these estimates, in %, reckoned as that of the statistical ones",
+    )
+
+
 class AiStatistics(BaseModel):
     """Estimates, from the sample alone."""
 
@@ -91,7 +112,9 @@ class AiStatistics(BaseModel):
     confidence_score: float = Field(
         ge=0, le=100, description="Overall accuracy that estimates of such errors have on average"
     )
-    reasoning: str
+    reasoning: str = Field(description="The chat model's words, or else the statistics' own")
+    statistical_reasoning: str = Field(description="How the estimates came about")
+    chat_model: ChatStatistics
     intervals: Intervals
     method: str = Field(description="sample, or census where every log was read")
     logs_read: int
@@ -164,10 +187,12 @@ def compare(
     sample_size: int = 100,
     seed: int | None = None,
     now: datetime | None = None,
+    commentator: Commentator = NOBODY,
 ) -> Comparison:
     """Estimate a project's logs of the last hours from a sample, count them, and compare.
 
     Args:
+        commentator: is asked what it makes of the estimates, before anything is counted.
         seed: of the sample; one at random if None.
         now: the end of the period; aware. The present if None.
 
@@ -185,14 +210,16 @@ def compare(
     seed = secrets.randbelow(2**31) if seed is None else seed
     indices = store.indices_of(project_uuid)
     estimates = _estimated(store, indices, hours, sample_size, seed)
+    opinion = commentator.opinion(estimates) if estimates.read else NO_LOGS
     counted = _counted(store, indices, hours)
-    told = _told(estimates, seed)
     truth = comparing.Truth(
         total=counted.whole.total,
         error=counted.whole.error,
         warn=counted.whole.warn,
         info=counted.whole.info,
     )
+    chat = _chat(commentator.model, opinion, truth)
+    told = _told(estimates, seed, opinion, chat)
     found = comparing.accuracies(
         truth,
         total=told.estimated_total_logs,
@@ -293,7 +320,41 @@ def _counted(store: CountStore, indices: Sequence[str], hours: Sequence[Hour]) -
     return counted
 
 
-def _told(estimates: Estimates, seed: int) -> AiStatistics:
+def _chat(model: str, opinion: Opinion | NoOpinion, truth: comparing.Truth) -> ChatStatistics:
+    if isinstance(opinion, NoOpinion):
+        return ChatStatistics(
+            status=opinion.status,
+            note=f"{opinion.note} The statistical estimates stand alone.",
+            model=model or None,
+        )
+    found = comparing.accuracies(
+        truth,
+        total=opinion.estimated_total_logs,
+        error=opinion.estimated_error_count,
+        warn=opinion.estimated_warn_count,
+        info=opinion.estimated_info_count,
+        error_rate=opinion.error_rate,
+    )
+    return ChatStatistics(
+        status=Status.ANSWERED,
+        note=(
+            "The chat model was told the sample's estimates and nothing else. Its own are not "
+            "those that are graded."
+        ),
+        model=model,
+        estimated_total_logs=opinion.estimated_total_logs,
+        estimated_error_count=opinion.estimated_error_count,
+        estimated_warn_count=opinion.estimated_warn_count,
+        estimated_info_count=opinion.estimated_info_count,
+        estimated_error_rate=_rate(opinion.error_rate),
+        overall_accuracy=_rounded(found.overall),
+    )
+
+
+def _told(
+    estimates: Estimates, seed: int, opinion: Opinion | NoOpinion, chat: ChatStatistics
+) -> AiStatistics:
+    own_words = comparing.reasoning(estimates)
     return AiStatistics(
         estimated_total_logs=round(estimates.total.value),
         estimated_error_count=round(estimates.error.value),
@@ -301,7 +362,9 @@ def _told(estimates: Estimates, seed: int) -> AiStatistics:
         estimated_info_count=round(estimates.info.value),
         estimated_error_rate=_rate(estimates.error_rate.value),
         confidence_score=_rounded(comparing.confidence(estimates)),
-        reasoning=comparing.reasoning(estimates),
+        reasoning=opinion.reasoning if isinstance(opinion, Opinion) else own_words,
+        statistical_reasoning=own_words,
+        chat_model=chat,
         intervals=Intervals(
             estimated_total_logs=_interval(estimates.total),
             estimated_error_count=_interval(estimates.error),

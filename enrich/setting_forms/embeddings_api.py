@@ -123,6 +123,13 @@ class Address:
             return f"{self.base}/deployments/{quote(model, safe='')}"
         return self.base
 
+    def of_other_model(self, model: str) -> str:
+        """The address for a model of another kind behind the same endpoint, where
+        `/chat/completions` is put behind it: a deployment in the path gives way to that model's."""
+        if self.deployment:
+            return re.sub(r"(?<=/deployments/)[^/]+", quote(model, safe=""), self.base)
+        return self.of_model(model)
+
     def told(self, model: str) -> str:
         """Which form it is, in words."""
         if not self.azure:

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,46 @@ def test_search_finds_logs_by_meaning(
         wrong = service.http.get("/api/v1/search", params={"q": "x", "index": bad})
         assert wrong.status_code == 422, bad
     assert "locked" not in service.told()
+
+
+def test_a_chat_model_speaks_beside_the_statistics(
+    serve: Callable[..., Served], search: Search, embeddings: ApiControl
+) -> None:
+    search.create("shop_2026_11")
+    now = datetime.now(UTC) - timedelta(minutes=1)
+    search.index(
+        "shop_2026_11",
+        [
+            {"level": level, "message": f"sekret {n}", "timestamp": now.isoformat()}
+            for n, level in enumerate(("ERROR", "INFO", "INFO", "DEBUG") * 100)
+        ],
+    )
+    service = serve(CHAT_MODEL="gpt-9", CHAT_TIMEOUT_SECONDS="2")
+
+    def compared() -> Any:
+        path = "/api/v2-langgraph/statistics/compare"
+        asked = {"project_uuid": "shop", "sample_size": 50, "seed": 1}
+        return service.http.get(path, params=asked).raise_for_status().json()["ai_statistics"]
+
+    told = compared()
+    chat = told.pop("chat_model")
+    assert chat["status"] == "answered" and chat["overall_accuracy"] > 0
+    assert chat["estimated_total_logs"] == told["estimated_total_logs"]
+    assert told["reasoning"].startswith("The sample of 50 logs speaks for")
+    sent = " ".join(embeddings.seen["last_chat"])
+    assert "sekret" not in sent and "shop" not in sent
+    told["reasoning"] = told["statistical_reasoning"]
+    for fault, status in (
+        ({"kind": "words", "body": "I like turtles"}, "unusable"),
+        ({"kind": "refusal"}, "refused"),
+        ({"kind": "status", "status": 500}, "failed"),
+        ({"kind": "html"}, "unusable"),
+        ({"kind": "hang"}, "late"),
+    ):
+        embeddings.faults({"route": "chat", **fault})
+        spoilt = compared()
+        assert spoilt.pop("chat_model")["status"] == status
+        assert spoilt == told
 
 
 def test_bad_requests_are_answered_and_nobody_else_waits(

@@ -138,6 +138,15 @@ WRONG: dict[str, list[str]] = {
     "ENRICH_LOG_FORMAT": ["qqq", "JSON qqq"],
     "ENRICH_API_PORT": ["qqq", "0", "65536"],
     "ENRICH_COALESCE_MS": ["qqq", "-1", "1001", "nan"],
+    "CHAT_MODEL": ["qqq\x07", "q" * 201],
+    "CHAT_BASE_URL": [
+        # Right, but the key of the embeddings API is for that alone.
+        "https://qqq.example/v1", "https://qqq.example/v1/chat/completions",
+        "qqq", "ftp://qqq", "https://", "https://me:qqq@api", "http://[qqq/v1", "http://api:qqq",
+        "https://api/v1?subscription-key=qqq", "https://api/v1#qqq", "https://api/<qqq>/v1",
+    ],
+    "CHAT_API_KEY": ["sk-qqq\nHost: qqq", "ключ-qqq", "sk-\x07qqq"],
+    "CHAT_TIMEOUT_SECONDS": ["qqq", "0", "-1", "61", "nan", "inf"],
     "KAFKA_BOOTSTRAP_SERVERS": ["qqq", "qqq:0", "kafka://qqq:9092", "a:9092,qqq", "u:qqq@a:9092"],
     "KAFKA_TOPIC": [",", "a qqq", "qqq*", "..", "q" * 250],
     "CONSUMER_GROUP_ID": ["q" * 250],

@@ -3,6 +3,7 @@
 # Annotations are read as they stand: those of routes name what is only known in a function.
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Annotated, TypeVar
 
 from fastapi import APIRouter, Depends, Query
@@ -15,6 +16,9 @@ from enrich.api.refusals import PROBLEMS, Refusal, described
 from enrich.log_store.level_counts import ProjectRefused, ProjectUnknown
 
 T = TypeVar("T")
+
+#: Callers that wait for the chat model at a time.
+MOST_WAITING = 16
 
 Project = Annotated[
     str,
@@ -37,6 +41,8 @@ def router(parts: Parts) -> APIRouter:
         },
     )
     caller = caller_of(parts)
+    # Who waits for a chat model waits for seconds, and none of the threads that all others need.
+    waiting = ThreadPoolExecutor(MOST_WAITING, "chat") if parts.commentator.model else None
 
     @routes.get("/compare", summary="A sample's estimates of a project's logs beside the counts")
     async def compare(
@@ -58,7 +64,9 @@ def router(parts: Parts) -> APIRouter:
                 time_hours=time_hours,
                 sample_size=sample_size,
                 seed=seed,
-            )
+                commentator=parts.commentator,
+            ),
+            waiting,
         )
 
     @routes.get("/hourly", summary="A project's logs by the hour")
@@ -74,9 +82,9 @@ def router(parts: Parts) -> APIRouter:
     return routes
 
 
-async def _counted(call: Callable[[], T]) -> T:
+async def _counted(call: Callable[[], T], threads: Executor | None = None) -> T:
     try:
-        return await asyncio.to_thread(call)
+        return await asyncio.get_running_loop().run_in_executor(threads, call)
     except (statistics.NoLogs, ProjectUnknown) as error:
         raise Refusal(404, str(error)) from None
     except ProjectRefused as error:
