@@ -114,6 +114,8 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 _LEFT = {
     "time": "its time was up; the next run begins at once",
     "cap": "it took as many as ENRICH_MAX_LOGS_PER_RUN allows; the next tick takes more",
+    "confirm": "it has spent what it may without another `python -m enrich confirm`; the next tick "
+    "plans what is left",
     "budget": "the day's ENRICH_MAX_COST_PER_DAY is used up; it goes on after midnight UTC",
 }
 
@@ -142,7 +144,7 @@ class RunRecord(BaseModel):
     state: str = "running"
     #: Whether it left logs for the next run.
     more: bool = False
-    #: What ended its search early: `time`, `cap`, `budget`, `halt`; "" if nothing did.
+    #: What ended its search early: `time`, `cap`, `budget`, `confirm`, `halt`; "" if nothing did.
     stopped_by: str = ""
     started_at: datetime | None = None
     finished_at: datetime | None = None

@@ -154,6 +154,8 @@ class Settings(KafkaSettings, ChatSettings, BaseSettings):
     enrich_max_logs_per_run: int = Field(0, ge=0)
     enrich_max_cost_per_day: float = Field(0, ge=0)
     enrich_max_project_share: float = Field(0.5, gt=0, le=1)
+    #: USD; a backlog that costs more waits for `confirm`; 0: none waits.
+    enrich_confirm_above_usd: float = Field(0, ge=0)
     #: Enough for the largest worker that there is by default, see `too_few_chunks_for`.
     enrich_max_chunks_in_flight: int = Field(2 * MOST_DEFAULT_PROCESSES, ge=1)
     enrich_price_per_million_tokens: float | None = Field(None, ge=0)
@@ -463,6 +465,11 @@ class Settings(KafkaSettings, ChatSettings, BaseSettings):
         if self.enrich_max_cost_per_day and not self.price_per_million_tokens:
             raise ValueError(
                 "ENRICH_MAX_COST_PER_DAY needs ENRICH_PRICE_PER_MILLION_TOKENS, because the price "
+                "of EMBEDDING_MODEL is not known"
+            )
+        if self.enrich_confirm_above_usd and not self.price_per_million_tokens:
+            raise ValueError(
+                "ENRICH_CONFIRM_ABOVE_USD needs ENRICH_PRICE_PER_MILLION_TOKENS, because the price "
                 "of EMBEDDING_MODEL is not known"
             )
         return self

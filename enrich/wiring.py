@@ -7,6 +7,7 @@ for the clients of all.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from enrich.ledger import Ledger
     from enrich.log_store import LogStore
     from enrich.log_store.interfaces import RunStore
+    from enrich.planning.planner import KnownPlaces, KnownVectors, Planner
     from enrich.ratelimit.api_quota import ApiQuota
     from enrich.ratelimit.gcra import Priority
     from enrich.realtime.consumer import Consumer
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
 #: How long a text that somebody else is embedding is waited for: by a consumer, whose logs should
 #: be searchable soon, and by a caller of the service, who would rather wait than pay twice.
 REALTIME_WAIT_SECONDS, SERVICE_WAIT_SECONDS = 0.5, 5.0
+
+#: How long OpenSearch may take to count the texts of a backlog: ten seconds a million logs, and
+#: more where it has other work.
+PATIENT_SECONDS = 900.0
 
 
 def build_ledger(settings: Settings) -> Ledger:
@@ -93,6 +99,68 @@ def build_query_embedder(settings: Settings) -> OpenAIEmbedder:
     return OpenAIEmbedder(settings, Purpose.QUERY)
 
 
+def build_planner(settings: Settings, days: float | None = None) -> Planner:
+    """Makes plans of the whole backlog, or of its last days."""
+    from enrich.embedding.cache import VectorCache
+    from enrich.embedding.locations import VectorLocations
+    from enrich.redis_client import connect
+
+    ledger, cached = build_ledger(settings), connect(settings.vector_cache_url)
+    if days is not None:
+        most = min(days, settings.enrich_max_age_days or days)
+        settings = settings.model_copy(update={"enrich_max_age_days": most})
+    return planner_of(
+        settings,
+        build_store(settings),
+        ledger,
+        VectorCache(cached, settings),
+        VectorLocations(cached, settings),
+        build_quota(connect(settings.redis_url.get_secret_value()), settings).limits,
+        patient=PATIENT_SECONDS,
+    )
+
+
+def planner_of(
+    settings: Settings,
+    store: RunStore,
+    ledger: Ledger,
+    cache: KnownVectors,
+    locations: KnownPlaces,
+    limits: Callable[[], tuple[int, int]],
+    *,
+    patient: float = 0.0,
+) -> Planner:
+    """A planner that works with these.
+
+    Args:
+        patient: seconds that OpenSearch may take to count the texts of a large backlog; 0 leaves
+            OPENSEARCH_TIMEOUT_SECONDS.
+    """
+    from enrich.embedding.cache import space
+    from enrich.embedding.endpoint import Endpoint
+    from enrich.log_store import LogStore
+    from enrich.planning.planner import Parts as PlannerParts
+    from enrich.planning.planner import Planner
+
+    counting = store
+    if patient > settings.opensearch_timeout_seconds:
+        counting = build_store(settings.model_copy(update={"opensearch_timeout_seconds": patient}))
+    return Planner(
+        PlannerParts(
+            settings=settings,
+            store=store,
+            text_counts=counting.text_counts if isinstance(counting, LogStore) else None,
+            placement=store.placement if isinstance(store, LogStore) else None,
+            cache=cache,
+            locations=locations,
+            ledger=ledger,
+            limits=limits,
+            space=space(settings),
+            prefix_bytes=len(Endpoint.of(settings).prefix.encode()),
+        )
+    )
+
+
 def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     from enrich.backfill.run import Backfill, Parts
     from enrich.embedding.cache import VectorCache
@@ -110,19 +178,21 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     embedder = build_embedder(settings)
     locations = VectorLocations(cached, settings)
     cache = VectorCache(cached, settings)
+    quota = build_quota(redis, settings)
     return Backfill(
         Parts(
             settings=settings,
             store=store,
-            resolver=resolver_of(
-                settings, store, ledger, build_quota(redis, settings), embedder, cache, locations
-            ),
+            resolver=resolver_of(settings, store, ledger, quota, embedder, cache, locations),
             locations=locations,
             ledger=ledger,
             throttle=WriteThrottle(redis, settings.enrich_redis_prefix, settings.enrich_write_pace),
             publisher=publisher,
             connections=(store, embedder, cache, ledger),
             recorder=recorder if settings.enrich_history else None,
+            planner=planner_of(settings, store, ledger, cache, locations, quota.limits)
+            if settings.enrich_confirm_above_usd
+            else None,
         )
     )
 
@@ -325,6 +395,7 @@ def resolver_of(
     from enrich.embedding.limits import EndpointLimits, SharedLimits
     from enrich.embedding.resolver import Resolver
     from enrich.enrichment.stored_vectors import VectorsOfLogs
+    from enrich.ledger.measurements import Usage
     from enrich.settings import rewrite_of
 
     of_space = space(settings)
@@ -342,6 +413,9 @@ def resolver_of(
             ),
             prefix_bytes=len(endpoint.prefix.encode()),
             cuts=cuts,
+            measured=lambda used: ledger.measurements.add_usage(
+                of_space, Usage(**dataclasses.asdict(used))
+            ),
         ),
         cache=cache,
         stored=VectorsOfLogs(

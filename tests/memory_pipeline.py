@@ -30,7 +30,7 @@ from enrich.log_store.in_memory import InMemoryLogStore
 from enrich.models import Chunk, RunRecord
 from enrich.ratelimit.write_throttle import WriteThrottle
 from enrich.settings import load_settings
-from enrich.wiring import resolver_of
+from enrich.wiring import planner_of, resolver_of
 
 DIMENSIONS = 4
 NOBODY = fakeredis.FakeRedis(connected=False)
@@ -78,6 +78,10 @@ class MemoryPipeline:
             *(self.settings, self.store, self.ledger, self.quota),
             *(self.embedder, self.cache, self.locations),
         )
+        self.planner = planner_of(
+            *(self.settings, self.store, self.ledger, self.cache, self.locations),
+            self.quota.limits,
+        )
         # Without a pace it asks nobody.
         throttle = WriteThrottle(NOBODY, "enrich:", 0)
         self.scanner = Scanner(
@@ -103,6 +107,7 @@ class MemoryPipeline:
                 throttle=throttle,
                 publisher=self.publisher,
                 connections=(),
+                planner=self.planner if self.settings.enrich_confirm_above_usd else None,
             )
         )
         self.lines: list[str] = []

@@ -19,6 +19,8 @@ from enrich.embedding.resolver import Resolver
 from enrich.ledger import Ledger
 from enrich.log_store.interfaces import RunStore
 from enrich.models import Chunk, LogLocation
+from enrich.planning.confirming import Confirming
+from enrich.planning.planner import Backlog
 from enrich.settings import Settings, rewrite_of
 
 log = logging.getLogger(__name__)
@@ -41,7 +43,9 @@ class Scanner:
         resolver: Resolver,
         survey: Survey,
         publisher: ChunkPublisher,
+        confirming: Confirming | None = None,
     ) -> None:
+        """Args: confirming: holds runs to ENRICH_CONFIRM_ABOVE_USD; None where that is 0."""
         self._scope_of = settings.reuse_scope
         #: Logs of a run; 0 for all.
         self._most = settings.enrich_max_logs_per_run
@@ -50,6 +54,7 @@ class Scanner:
         self._resolver = resolver
         self._survey = survey
         self._publisher = publisher
+        self._confirming = confirming
         self._pager = Pager(
             store.finder,
             texts_a_chunk=settings.enrich_batch_size,
@@ -72,7 +77,17 @@ class Scanner:
             log.info("Cycle #%d started (%s)", record.number, record.trigger)
             # Kept by itself: a survey of many indices, or of a slow server, has the time limit of a
             # task for itself, and so has the first page.
-            scan = self._ledger.pages.begin(run, self._survey.of(run))
+            found = self._survey.of(run)
+            if self._confirming is not None:
+                self._confirming.check(
+                    run,
+                    Backlog(
+                        counts=found.left,
+                        unsorted=frozenset(found.unsorted),
+                        windows=found.windows,
+                    ),
+                )
+            scan = self._ledger.pages.begin(run, found)
         skipped = self._ledger.runs.skipped(run)
         skipped |= self._survey.leave_spent_shares(
             run, [index for index, _ in scan.pending if index not in skipped]
@@ -174,6 +189,8 @@ class Scanner:
             return "time", 0
         if self._resolver.budget.used_up():
             return "budget", 0
+        if self._confirming is not None and self._confirming.used_up(run):
+            return "confirm", 0
         if not self._most:
             return "", math.inf
         left = self._most - self._ledger.records.of(run).found

@@ -28,11 +28,14 @@ from enrich.errors import Halt, NotHere, RunClosed, TransientError
 from enrich.history.recorder import Recorder
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import Configuration
+from enrich.ledger.measurements import RunSpeed
 from enrich.ledger.owners import this_process
 from enrich.log_context import bound
 from enrich.log_store import RequestRefused
 from enrich.log_store.interfaces import RunStore
-from enrich.models import Chunk, Outcome, outcome_line
+from enrich.models import Chunk, Outcome, RunRecord, outcome_line
+from enrich.planning.confirming import Confirming
+from enrich.planning.planner import Planner
 from enrich.ratelimit.write_throttle import WriteThrottle
 from enrich.settings import Settings
 
@@ -61,6 +64,8 @@ class Parts:
     connections: Sequence[Closable]
     #: Writes records of runs where they outlive Redis; None where none are kept.
     recorder: Recorder | None = None
+    #: Plans backlogs where ENRICH_CONFIRM_ABOVE_USD asks for it; None elsewhere.
+    planner: Planner | None = None
 
 
 class Backfill:
@@ -104,6 +109,9 @@ class Backfill:
             parts.resolver,
             Survey(parts.settings, parts.store, parts.locations, parts.ledger, parts.resolver),
             parts.publisher,
+            confirming=None
+            if parts.planner is None
+            else Confirming(parts.planner, parts.ledger, parts.settings.enrich_confirm_above_usd),
         )
 
     def close(self) -> None:
@@ -225,6 +233,7 @@ class Backfill:
         if verdict != "finished":
             return f"run {run} is {verdict}"
         record = self._ledger.records.of(run)
+        self._measure(record)
         log_summary(record, self._ledger, self._settings)
         if record.state == "finished" and record.more and record.stopped_by == "time":
             self._publisher.find_unvectorized("continued")
@@ -233,6 +242,19 @@ class Backfill:
             self._recorder.catch_up()
         outcomes = {outcome.value: getattr(record, outcome.value) for outcome in Outcome}
         return f"cycle #{record.number} {record.state}: {outcome_line(outcomes)}"
+
+    def _measure(self, record: RunRecord) -> None:
+        """Keep how fast a run was that nothing held up."""
+        held_up = record.deferred or record.rate_limited or record.retries
+        if record.state == "finished" and not held_up:
+            self._ledger.measurements.add_run(
+                record.number,
+                RunSpeed(
+                    vectors=record.vectors_written,
+                    inputs=record.api_inputs,
+                    seconds=record.duration_seconds,
+                ),
+            )
 
 
 _SKIPPED = {

@@ -133,15 +133,59 @@ def check(
     raise typer.Exit(max(looked.status, runs.begin(settings, wait=True, as_json=False)))
 
 
+@app.command(epilog="Example: python -m enrich plan --index 'shop_*' --days 30")
+def plan(
+    index: Index = None,
+    days: Annotated[
+        float | None,
+        typer.Option(help="Only logs that are not older.", min=0.001, max=36_500),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What the backlog will cost: texts, tokens, money, hours, disk. Buys nothing."""
+    from enrich.cli.plan import show
+
+    raise typer.Exit(show(load_settings(), index, days, as_json=as_json))
+
+
 @app.command(epilog="Example: python -m enrich run --wait")
 def run(
     wait: Annotated[bool, typer.Option("--wait", help="Follow it to its end.")] = False,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="First do what `confirm` does.")
+    ] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Run now, through the workers."""
     from enrich.cli import runs
 
-    raise typer.Exit(runs.begin(load_settings(), wait=wait, as_json=as_json))
+    settings = load_settings()
+    if confirm:
+        from enrich.cli.confirm import confirm as confirm_first
+
+        said = screen.err() if as_json else screen.out()
+        status = confirm_first(settings, said, None, lambda question: yes or _confirmed(question))
+        if status is not None:
+            raise typer.Exit(status)
+    raise typer.Exit(runs.begin(settings, wait=wait, as_json=as_json))
+
+
+@app.command(epilog="Example: python -m enrich confirm --up-to 5")
+def confirm(
+    up_to: Annotated[
+        float | None,
+        typer.Option("--up-to", help="This sum in USD, not the plan's.", min=0, max=1e9),
+    ] = None,
+    yes: Yes = False,
+) -> None:
+    """Let runs spend what the backlog costs, where that is above ENRICH_CONFIRM_ABOVE_USD."""
+    from enrich.cli.confirm import confirm as begin
+
+    status = begin(
+        load_settings(), screen.out(), up_to, lambda question: yes or _confirmed(question)
+    )
+    raise typer.Exit(status or 0)
 
 
 @app.command(epilog="Example: python -m enrich status --json")

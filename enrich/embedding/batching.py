@@ -123,6 +123,18 @@ class Quota(Protocol):
     def learn(self, limits: Limits) -> None: ...
 
 
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What requests that were answered took."""
+
+    requests: int
+    inputs: int
+    #: UTF-8 bytes of the texts as they were sent.
+    bytes: int
+    #: As the endpoint billed them.
+    tokens: int
+
+
 class Batching:
     """Requests within the API's quota, counted for whoever asks."""
 
@@ -137,6 +149,7 @@ class Batching:
         most: EndpointLimits | None = None,
         prefix_bytes: int = 0,
         cuts: bool = True,
+        measured: Callable[[Measured], None] = lambda measured: None,
     ) -> None:
         """
         Args:
@@ -146,6 +159,7 @@ class Batching:
             most: what a request may have from the start.
             prefix_bytes: what the embedder puts before each text.
             cuts: whether a text that is too long for the model is cut; otherwise it is refused.
+            measured: takes what each request was billed, where the endpoint tells.
         """
         self._embedder = embedder
         self._quota = quota
@@ -155,6 +169,7 @@ class Batching:
         self.most = most or EndpointLimits()
         self.prefix_bytes = prefix_bytes
         self.cuts = cuts
+        self._measured = measured
         #: The most that one request of this process got through.
         self.passed_inputs = 0
         self.passed_bytes = 0
@@ -231,6 +246,13 @@ class Batching:
         # An endpoint that does not tell: budget and daily cost hold for it as well.
         tokens = answer.tokens or expected
         caller.meter.count(api_requests=answer.requests, api_inputs=len(texts), api_tokens=tokens)
+        if answer.tokens:
+            size = sum(self.prefix_bytes + len(text.encode()) for text in texts)
+            self._measured(
+                Measured(
+                    requests=answer.requests, inputs=len(texts), bytes=size, tokens=answer.tokens
+                )
+            )
         self._quota.learn(answer.limits)
         self._quota.correct(expected, tokens)
 

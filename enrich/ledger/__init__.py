@@ -15,6 +15,7 @@ import redis
 from enrich.ledger.answers import Lease, Opened, RunState, Scan
 from enrich.ledger.api_keys import WorkingKeys
 from enrich.ledger.chunks import Chunks
+from enrich.ledger.confirmed import Confirmed
 from enrich.ledger.controls import Controls
 from enrich.ledger.counters import Counters
 from enrich.ledger.deployment import Deployment
@@ -23,6 +24,7 @@ from enrich.ledger.history import HistoryDebt
 from enrich.ledger.index_states import IndexState, IndexStates
 from enrich.ledger.keyspace import Keyspace
 from enrich.ledger.lone_failures import KeptLoneFailures
+from enrich.ledger.measurements import Measurements
 from enrich.ledger.pages import Pages
 from enrich.ledger.realtime import Realtime
 from enrich.ledger.records import Records
@@ -60,6 +62,8 @@ class Ledger:
         self.realtime = Realtime(keys)
         #: What outlasts runs.
         self.controls = Controls(keys)
+        self.confirmed = Confirmed(keys)
+        self.measurements = Measurements(keys)
         self.deployment = Deployment(connection, prefix, keys.move)
         self.endpoint = Endpoint(keys)
         self.api_keys = WorkingKeys(connection, prefix)

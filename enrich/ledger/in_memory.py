@@ -438,6 +438,8 @@ class InMemoryKeyspace(RealtimeMoves, Keyspace):
             return 0
         if micro_usd > 0:
             memory.hincrby(self.run_key(run), "cost_micro_usd", micro_usd)
+            if memory.exists(self.key("confirmed")):
+                memory.incrby(self.key("confirmed"), -micro_usd)
         for name, amount in amounts:
             kind, bar, sentence = name.partition("|")
             if bar:

@@ -6,12 +6,12 @@ searches what is pending, `documents` reads and writes by reference, `whereabout
 index a log is, `arrivals` puts logs in where no shipper does, `stored_vectors` reads what others
 reuse, `preflight` decides which indices may be written, `engines` whether their k-NN engine runs,
 `wholeness` whether a document would be written back whole, `write_probe` whether a vector would be
-taken, `run_history` keeps records of runs, `templates` and `new_indices` are for indices to come
-(`series` knows how they will be called), `stats` counts and searches for people, `level_counts`
-counts and samples one project's logs of all levels, `recognition` tells which shapes their logs
-have, `scope` is what both searchers mean by all indices, `coverage` what an answer left out,
-`cluster` what holds for all nodes, `version` tells which OpenSearch it is. The rest sees
-`LogStore` only.
+taken, `distinct_texts` counts the texts of what is pending, `placement` tells where shards lie,
+`run_history` keeps records of runs, `templates` and `new_indices` are for indices to come (`series`
+knows how they will be called), `stats` counts and searches for people, `level_counts` counts and
+samples one project's logs of all levels, `recognition` tells which shapes their logs have, `scope`
+is what both searchers mean by all indices, `coverage` what an answer left out, `cluster` what holds
+for all nodes, `version` tells which OpenSearch it is. The rest sees `LogStore` only.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 from enrich.log_store.arrivals import Arrival, Arrivals
 from enrich.log_store.backlog import Backlog, BacklogCounter
 from enrich.log_store.connection import Connection
+from enrich.log_store.distinct_texts import TextCounts
 from enrich.log_store.documents import (
     DROPPED,
     MAPPING_FULL,
@@ -38,6 +39,7 @@ from enrich.log_store.mapping import Mappings
 from enrich.log_store.new_indices import NewIndices
 from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.pages import Finder, Hit, IndexPage, Target
+from enrich.log_store.placement import Placement
 from enrich.log_store.preflight import APPEND_ONLY, Preflight, Readiness
 from enrich.log_store.queries import Queries
 from enrich.log_store.recognition import Recognition
@@ -104,6 +106,8 @@ class LogStore:
         self.level_counts = LevelCounts(self.connection, scope, queries)
         self.recognition = Recognition(scope, queries, settings.enrich_levels)
         self.engines = Engines(self.connection)
+        self.text_counts = TextCounts(scope, queries)
+        self.placement = Placement(self.connection)
         self.preflight = Preflight(self.connection, settings)
         self.mappings = Mappings(self.connection, settings.embedding_dimensions)
         self.wholeness = Wholeness(

@@ -44,7 +44,7 @@ UNKNOWN_SIZE = MAX_CHUNK_BYTES // 64
 #: In both scripts. Shortens a text so that `text.text_of` of it equals `text.text_of` of the whole:
 #: stripped, everything up to where its tail may begin, and that tail. Painless knows no escape for
 #: a line break, so that one comes as a parameter.
-_SHORTENED = """
+SHORTENED = """
 String shortened(String m, Map p) {
   int head = p.head;
   int tail = p.tail;
@@ -75,17 +75,15 @@ for (def value : params._source.values()) {
 """
 
 #: Gives that length and the message, shortened.
-_MESSAGE_SCRIPT = f"""{_SHORTENED}{_SIZE}
+_MESSAGE_SCRIPT = f"""{SHORTENED}{_SIZE}
 def m = params._source.message;
 return [size, m instanceof String ? shortened(m, params) : null];
 """
 
-#: The same for a shape whose text is in several fields, or not at the top: one value for each name
-#: of `params.names`. A string is shortened, an array of strings is one with line breaks; numbers
-#: are levels, which tell shapes apart; anything else is no text.
-_FIELDS_SCRIPT = (
-    _SHORTENED
-    + """
+#: In scripts for a shape whose text is in several fields, or not at the top: the values of a name
+#: of `params.names`, and what a value tells. A string is shortened, an array of strings is one with
+#: line breaks; numbers are levels, which tell shapes apart; anything else is no text.
+TOLD = """
 void collect(def at, String name, List found) {
   if (at instanceof List) {
     for (def one : at) { if (one instanceof Map) { collect(one, name, found); } }
@@ -114,6 +112,11 @@ def told(def value, Map p) {
   return shortened(lines.toString(), p);
 }
 """
+
+#: The same for such a shape: one value for each name.
+_FIELDS_SCRIPT = (
+    SHORTENED
+    + TOLD
     + _SIZE
     + """
 List answer = new ArrayList();
@@ -128,7 +131,7 @@ for (String name : params.names) {
 return answer;
 """
 )
-_MESSAGE_PARAMS = {
+SHORTENING = {
     "head": MAX_TEXT_BYTES + TAIL_BYTES,
     "tail": TAIL_BYTES,
     "gap": "\n",
@@ -219,7 +222,7 @@ class Finder:
                 return [page for target in targets for page in self._read([target], unsorted)]
             # Without a script messages come as they are, and this one is no text.
             answers = self._answers(targets, unsorted, messages=False)
-        if self._scripts and any(_scripts_refused(answer.error) for answer in answers):
+        if self._scripts and any(scripts_refused(str(answer.error)) for answer in answers):
             log.warning(
                 "OpenSearch refuses inline scripts: messages are read whole, in pages of %d logs",
                 PAGE_WITHOUT_SCRIPTS * len(targets),
@@ -339,10 +342,10 @@ class Finder:
 
 def _script_of(schema: Schema) -> dict[str, Any]:
     if schema.is_message_alone:
-        return {"source": _MESSAGE_SCRIPT, "params": _MESSAGE_PARAMS}
+        return {"source": _MESSAGE_SCRIPT, "params": SHORTENING}
     return {
         "source": _FIELDS_SCRIPT,
-        "params": {**_MESSAGE_PARAMS, "names": list(schema.message_fields)},
+        "params": {**SHORTENING, "names": list(schema.message_fields)},
     }
 
 
@@ -358,8 +361,7 @@ def _cursors(before: list[Any], hits: Sequence[RawHit]) -> list[list[Any]]:
     return cursors
 
 
-def _scripts_refused(error: dict[str, Any] | None) -> bool:
-    """Whether OpenSearch is told to run no such script: `script.allowed_types` or
-    `script.allowed_contexts`. Any other failure of a script is that of one log."""
-    text = str(error)
+def scripts_refused(text: str) -> bool:
+    """Whether a refusal says that OpenSearch is told to run no such script: `script.allowed_types`
+    or `script.allowed_contexts`. Any other failure of a script is that of one log."""
     return "[inline] scripts" in text or "scripts using [" in text

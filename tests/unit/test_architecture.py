@@ -73,7 +73,14 @@ FLOORS = {
     "status": {"history", "ledger", "log_store", "wiring"},
     "enrichment": {"embedding", "ledger", "log_store", "ratelimit"},
     "backfill": {
-        *("embedding", "enrichment", "history", "ledger", "log_store", "ratelimit", "status"),
+        "embedding",
+        "enrichment",
+        "history",
+        "ledger",
+        "log_store",
+        "planning",
+        "ratelimit",
+        "status",
     },
     "wiring": {
         "api",
@@ -83,12 +90,14 @@ FLOORS = {
         "history",
         "ledger",
         "log_store",
+        "planning",
         "ratelimit",
         "realtime",
         "redis_client",
     },
     "api": {"analysis", "embedding", "ledger", "log_store", "ratelimit"},
     "realtime": {"embedding", "enrichment", "ledger", "log_store", "ratelimit"},
+    "planning": {"embedding", "ledger", "log_store"},
     "reindexing": {"log_store"},
     "flower": {"history", "status"},
     "cli": {
@@ -97,6 +106,7 @@ FLOORS = {
         "history",
         "ledger",
         "log_store",
+        "planning",
         "realtime",
         "reindexing",
         "redis_client",
@@ -224,7 +234,13 @@ def test_domain_knows_nothing_of_celery() -> None:
     assert subprocess.run([sys.executable, "-c", program], env=environment).returncode == 0
 
 
-@pytest.mark.parametrize("module", ["text/extract", "backfill/chunking", "models", "errors"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("text/extract", "backfill/chunking", "models", "errors"),
+        *("planning/plan", "planning/texts", "planning/speed", "planning/disk"),
+    ],
+)
 def test_pure_modules_know_no_server(module: str) -> None:
     path = CHECKOUT / "enrich" / f"{module}.py"
     for package in ("redis", "openai", "opensearchpy", "enrich.settings", "enrich.ledger"):

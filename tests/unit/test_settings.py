@@ -121,6 +121,7 @@ WRONG: dict[str, list[str]] = {
     "ENRICH_BATCH_SIZE": ["qqq", "0", "2049"],
     "ENRICH_MAX_LOGS_PER_RUN": ["qqq", "-1"],
     "ENRICH_MAX_COST_PER_DAY": ["qqq", "-1", "nan", "inf"],
+    "ENRICH_CONFIRM_ABOVE_USD": ["qqq", "-1", "nan", "inf"],
     "ENRICH_MAX_PROJECT_SHARE": ["qqq", "0", "-1", "1.1", "nan", "inf"],
     "ENRICH_MAX_CHUNKS_IN_FLIGHT": ["qqq", "0"],
     "ENRICH_PRICE_PER_MILLION_TOKENS": ["qqq", "-1", "nan", "inf"],

@@ -11,7 +11,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from enrich.errors import TextUnusable
-from enrich.log_store.pages import _MESSAGE_PARAMS, _MESSAGE_SCRIPT
+from enrich.log_store.pages import _MESSAGE_SCRIPT
+from enrich.log_store.pages import SHORTENING as _MESSAGE_PARAMS
 from enrich.text.extract import CUT_MARK, MAX_TEXT_BYTES, TAIL_BYTES, cut, fingerprint, text_of
 
 REPEATABLE = settings(deadline=None, max_examples=120, derandomize=True)

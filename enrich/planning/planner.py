@@ -1,0 +1,499 @@
+"""Makes plans: asks the log store for the texts, the cache and the logs for vectors that are there,
+and the ledger for what was measured. Nothing is bought, and no log is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Protocol
+
+from more_itertools import sliced
+
+from enrich.embedding.limits import limits_of
+from enrich.errors import TextUnusable
+from enrich.ledger import Ledger
+from enrich.log_store.coverage import Counted as CountedBy
+from enrich.log_store.distinct_texts import RELATIVE_ERROR, SampledText, ScriptsRefused
+from enrich.log_store.interfaces import RunStore
+from enrich.log_store.pages import Target
+from enrich.log_store.placement import Disk as DiskOfNode
+from enrich.log_store.placement import ShardCopy
+from enrich.log_store.refusals import RightMissing
+from enrich.models import LogLocation
+from enrich.planning.disk import bytes_by_node, fullest, vector_bytes
+from enrich.planning.plan import (
+    Billed,
+    Bounds,
+    Counted,
+    Disk,
+    Paid,
+    Plan,
+    Saved,
+    cost_of,
+    disk_of,
+    time_of,
+    tokens_of,
+)
+from enrich.planning.speed import Ran, speed_of
+from enrich.planning.texts import DistinctTexts
+from enrich.settings import PRICE_PER_MILLION_TOKENS, Settings, rewrite_of
+from enrich.text.extract import MAX_TEXT_BYTES, cut, fingerprint, text_of
+from enrich.text.kinds import ALL
+from enrich.text.normalizing import Normalizer, expanded
+
+#: Backlogs up to this are read log by log.
+EXACT_UP_TO = 200_000
+
+#: Logs of one index in one search, and indices in one request: a page of long stack traces has
+#: 30 MB then.
+PAGE, ABREAST = 1_000, 3
+
+#: Texts that one request asks for.
+TEXTS_AT_ONCE = 5_000
+
+#: Distinct texts of a backlog that is not read which are looked at.
+SAMPLED = 2_000
+
+#: Distinct texts that are normalised to see what that would save: up to some milliseconds each.
+MOST_NORMALIZED = 1_000
+
+
+class TextCounter(Protocol):
+    """Lets OpenSearch count texts."""
+
+    def distinct(self, indices: Sequence[str]) -> CountedBy[int]: ...
+    def some(
+        self, indices: Sequence[str], parts: int, most: int
+    ) -> CountedBy[list[SampledText]]: ...
+
+
+class DiskReader(Protocol):
+    """Tells where shards are."""
+
+    def copies(self, indices: Sequence[str]) -> list[ShardCopy]: ...
+    def disks(self) -> list[DiskOfNode]: ...
+    def high_watermark(self) -> str: ...
+    def vectors_in_source(self, indices: Sequence[str]) -> Mapping[str, bool]: ...
+
+
+class KnownVectors(Protocol):
+    """Texts whose vector is in Redis."""
+
+    def known(self, fingerprints: Sequence[str]) -> set[str]: ...
+
+
+class KnownPlaces(Protocol):
+    """Texts whose vector was written into a log."""
+
+    def find(self, fingerprints: Sequence[str]) -> Mapping[str, LogLocation]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backlog:
+    """What a run would take."""
+
+    counts: Mapping[str, int]
+    unsorted: frozenset[str] = frozenset()
+    #: Hits that an index gives at once, where fewer than others.
+    windows: Mapping[str, int] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def logs(self) -> int:
+        return sum(self.counts.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a planner works with."""
+
+    settings: Settings
+    store: RunStore
+    #: Asks OpenSearch with more patience than the rest; None: all logs are read.
+    text_counts: TextCounter | None
+    placement: DiskReader | None
+    cache: KnownVectors
+    locations: KnownPlaces
+    ledger: Ledger
+    #: The API's requests and tokens a minute; 0 where none is known.
+    limits: Callable[[], tuple[int, int]]
+    #: The vector space's name.
+    space: str
+    #: Bytes put before each text.
+    prefix_bytes: int = 0
+    exact_up_to: int = EXACT_UP_TO
+
+
+#: Takes what is being done, how much of it is done, and of how much; 0 where that is not known.
+Tell = Callable[[str, int, int], None]
+
+
+def untold(what: str, done: int, total: int) -> None:
+    """Tells nobody."""
+
+
+@dataclass(kw_only=True)
+class _Seen:
+    """What is known of the texts."""
+
+    texts: DistinctTexts
+    counted: Counted
+    #: Of all logs, as they would be sent.
+    bytes_of_all: float
+    raw: int | None = None
+    left_out: dict[str, str] = field(default_factory=dict)
+    #: For `Saved.normalize_looked_at` and `normalize_left`.
+    normalized: tuple[int, int] = (0, 0)
+
+
+class Planner:
+    """Plans for one deployment."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._settings = parts.settings
+        self._rewrite = rewrite_of(parts.settings)
+        self._schema = parts.settings.log_schema
+        found = limits_of(parts.ledger.endpoint.limits().get(parts.space, {}))
+        self._most_bytes = min(
+            found.text_bytes or MAX_TEXT_BYTES,
+            parts.settings.enrich_max_text_bytes or MAX_TEXT_BYTES,
+        )
+        self._most_inputs = min(
+            parts.settings.enrich_batch_size,
+            found.inputs or parts.settings.enrich_batch_size,
+            parts.settings.enrich_max_request_inputs or parts.settings.enrich_batch_size,
+        )
+
+    def backlog(self, wanted: Callable[[str], bool] = lambda index: True) -> Backlog:
+        """What a run would take now of the indices that are wanted.
+
+        Raises:
+            EnrichError: OpenSearch cannot tell.
+        """
+        store = self._parts.store
+        backlog = store.backlog.count()
+        names = [name for name in sorted(backlog.counts) if wanted(name)]
+        ready = store.preflight.inspect(names)
+        fit = [name for name in names if name not in ready.skipped]
+        refused = store.wholeness.survey(fit, ready, backlog.unsorted)
+        unreadable = {n: why for n, why in backlog.unreadable.items() if wanted(n)}
+        return Backlog(
+            counts={name: backlog.counts[name] for name in fit if name not in refused},
+            unsorted=backlog.unsorted,
+            windows=ready.windows,
+            left_out={**unreadable, **ready.skipped, **refused},
+        )
+
+    def plan(
+        self,
+        backlog: Backlog,
+        tell: Tell = untold,
+        *,
+        index: str = "",
+        days: float | None = None,
+    ) -> Plan:
+        """What a backlog will cost.
+
+        Raises:
+            EnrichError: a server cannot tell.
+        """
+        seen = self._seen(backlog, tell)
+        saved, paid = self._saved(seen, tell)
+        ledger = self._parts.ledger
+        billed = Billed(**asdict(ledger.measurements.usage(self._parts.space)))
+        sent = tokens_of(paid, billed, self._most_inputs)
+        cost = cost_of(sent, seen.bytes_of_all, self._price)
+        return Plan(
+            made_at=datetime.now(UTC),
+            index=index,
+            days=days,
+            model=self._settings.embedding_model,
+            counted=seen.counted,
+            saved=saved,
+            sent=sent,
+            cost=cost,
+            time=time_of(backlog.logs, sent, cost, speed_of(self._runs()), self._bounds()),
+            disk=self._disk(backlog.counts),
+            left_out={**backlog.left_out, **seen.left_out},
+        )
+
+    # -- texts
+
+    def _seen(self, backlog: Backlog, tell: Tell) -> _Seen:
+        counter = self._parts.text_counts
+        if counter and self._rewrite is None and backlog.logs > self._parts.exact_up_to:
+            try:
+                return self._counted(backlog, counter, tell)
+            except ScriptsRefused:
+                # Then all logs are read, in pages without scripts.
+                pass
+        return self._scanned(backlog, tell)
+
+    def _scanned(self, backlog: Backlog, tell: Tell) -> _Seen:
+        """Read every log."""
+        reading = _Reading(self._schema_scope, self._rewrite, self._sent_bytes)
+        left_out: dict[str, str] = {}
+        indices = sorted(backlog.counts)
+        for names in sliced(indices, ABREAST):
+            targets = [self._target(name, backlog) for name in names]
+            while targets:
+                pages = self._parts.store.finder.page(targets, backlog.unsorted)
+                following = []
+                for target, page in zip(targets, pages, strict=True):
+                    if page.trouble:
+                        left_out[page.index] = page.trouble
+                    for hit in page.hits:
+                        reading.take(hit.reference.index, hit.message)
+                    if page.cursors and not page.exhausted:
+                        following.append(Target(target.index, page.cursors[-1], target.size))
+                targets = following
+                tell("logs read", reading.logs, backlog.logs)
+        texts = reading.texts
+        return _Seen(
+            texts=texts,
+            counted=Counted(
+                logs=backlog.logs,
+                indices=len(indices),
+                unusable=reading.unusable,
+                distinct_texts=round(texts.count),
+                error=round(texts.error, 4),
+                method="scan",
+            ),
+            bytes_of_all=reading.bytes,
+            raw=round(reading.raw.count) if reading.raw is not None else None,
+            left_out=left_out,
+            normalized=reading.normalized(self._settings.enrich_normalize),
+        )
+
+    def _counted(self, backlog: Backlog, counter: TextCounter, tell: Tell) -> _Seen:
+        """Let OpenSearch count, and look at some of the texts."""
+        indices = sorted(backlog.counts)
+        tell("texts counted by OpenSearch", 0, 0)
+        distinct = counter.distinct(indices)
+        parts = max(1, distinct.value // SAMPLED)
+        tell("texts looked at by OpenSearch", 0, 0)
+        # A part may have a few more texts than the others.
+        some = counter.some(indices, parts, most=2 * SAMPLED + 1_000)
+        texts, normalize = DistinctTexts(), Normalizer([ALL])
+        looked_at: set[str] = set()
+        left: set[str] = set()
+        for one in some.value:
+            try:
+                message = self._schema.message(one.source)
+                text = text_of({"message": message}, self._rewrite)
+            except TextUnusable:
+                continue
+            digest = fingerprint(text)
+            for name in one.indices:
+                texts.add(digest, self._sent_bytes(text), self._schema_scope(name))
+            if len(looked_at) < MOST_NORMALIZED and digest not in looked_at:
+                looked_at.add(digest)
+                left.add(normalize(text))
+        gaps = distinct.gaps | some.gaps
+        mean = sum(text.size for text in texts) / len(texts) if len(texts) else 0.0
+        return _Seen(
+            texts=texts,
+            counted=Counted(
+                logs=backlog.logs,
+                indices=len(indices),
+                unusable=None,
+                distinct_texts=distinct.value,
+                error=round(RELATIVE_ERROR, 4),
+                method="cardinality",
+            ),
+            bytes_of_all=mean * backlog.logs,
+            left_out=dict(gaps.indices),
+            normalized=(len(looked_at), len(left)),
+        )
+
+    def _target(self, name: str, backlog: Backlog) -> Target:
+        return Target(name, None, min(PAGE, backlog.windows.get(name, PAGE)))
+
+    def _schema_scope(self, index: str) -> str:
+        return self._settings.reuse_scope(index)
+
+    def _sent_bytes(self, text: str) -> int:
+        return self._parts.prefix_bytes + len(cut(text, self._most_bytes).encode())
+
+    # -- what is there already
+
+    def _saved(self, seen: _Seen, tell: Tell) -> tuple[Saved, Paid]:
+        texts = list(seen.texts)
+        lends = bool(texts) and bool(self._parts.store.stats.count_of_model().value)
+        cached = reused = 0
+        paid_texts = paid_bytes = 0
+        done = 0
+        for some in sliced(texts, TEXTS_AT_ONCE):
+            digests = [text.fingerprint for text in some]
+            known = self._parts.cache.known(digests)
+            placed = self._parts.locations.find([d for d in digests if d not in known])
+            missing = [
+                t for t in some if t.fingerprint not in known and t.fingerprint not in placed
+            ]
+            lent = self._lent((t.fingerprint, t.scopes) for t in missing) if lends else set()
+            paid = [text for text in missing if text.fingerprint not in lent]
+            cached += len(known)
+            reused += len(placed) + len(lent)
+            paid_texts += len(paid)
+            paid_bytes += sum(text.size for text in paid)
+            done += len(some)
+            tell("texts looked for", done, len(texts))
+        # What was seen of some texts holds for all.
+        counted = seen.counted
+        factor = counted.distinct_texts / len(texts) if texts else 0.0
+        looked_at, left = seen.normalized
+        usable = counted.logs - (counted.unusable or 0)
+        return (
+            Saved(
+                repeats=max(0, usable - counted.distinct_texts),
+                masking=None if seen.raw is None else max(0, seen.raw - counted.distinct_texts),
+                cache=round(cached * factor),
+                reuse=round(reused * factor),
+                normalize_looked_at=looked_at,
+                normalize_left=left,
+            ),
+            Paid(texts=paid_texts * factor, bytes=paid_bytes * factor),
+        )
+
+    def _lent(self, texts: Iterable[tuple[str, frozenset[str]]]) -> set[str]:
+        """Texts of which every project that needs one has a vector in some log."""
+        wanted: dict[str, set[str]] = {}
+        needed = dict(texts)
+        for digest, scopes in needed.items():
+            for scope in scopes:
+                wanted.setdefault(scope, set()).add(digest)
+        found = set(self._parts.store.reusable.find(wanted))
+        return {
+            digest
+            for digest, scopes in needed.items()
+            if all((scope, digest) in found for scope in scopes)
+        }
+
+    # -- money, time, disk
+
+    @property
+    def _price(self) -> float | None:
+        settings = self._settings
+        known = (
+            settings.enrich_price_per_million_tokens is not None
+            or settings.embedding_model in PRICE_PER_MILLION_TOKENS
+        )
+        return settings.price_per_million_tokens if known else None
+
+    def _runs(self) -> list[Ran]:
+        ledger = self._parts.ledger
+        kept = [
+            Ran(vectors=run.vectors, inputs=run.inputs, seconds=run.seconds)
+            for run in ledger.measurements.runs()
+        ]
+        return kept or [
+            Ran(vectors=run.vectors_written, inputs=run.api_inputs, seconds=run.duration_seconds)
+            for run in ledger.records.last(100)
+            if run.state == "finished" and not run.deferred and not run.rate_limited
+        ]
+
+    def _bounds(self) -> Bounds:
+        settings = self._settings
+        requests, tokens = self._parts.limits()
+        return Bounds(
+            requests_per_minute=requests,
+            tokens_per_minute=tokens,
+            set_by_hand=bool(
+                settings.enrich_requests_per_minute or settings.enrich_tokens_per_minute
+            ),
+            write_pace=settings.enrich_write_pace,
+            usd_per_day=settings.enrich_max_cost_per_day,
+            logs_per_run=settings.enrich_max_logs_per_run,
+            interval_seconds=settings.interval_seconds,
+        )
+
+    def _disk(self, logs: Mapping[str, int]) -> Disk:
+        dimensions = self._settings.embedding_dimensions
+        placement = self._parts.placement
+        if placement is None or not logs:
+            size = vector_bytes(dimensions, in_source=False)
+            return Disk(bytes=0 if not logs else None, bytes_per_vector=round(size))
+        indices = sorted(logs)
+        try:
+            in_source = placement.vectors_in_source(indices)
+            sizes = {
+                name: vector_bytes(dimensions, in_source=in_source.get(name, True))
+                for name in indices
+            }
+            copies = placement.copies(indices)
+            given = bytes_by_node(logs, sizes, copies)
+            filling = fullest(placement.disks(), given)
+            return disk_of(logs, sizes, given, filling, placement.high_watermark())
+        except RightMissing as error:
+            lacking = f" ({', '.join(error.rights)})" if error.rights else ""
+            size = vector_bytes(dimensions, in_source=True)
+            return Disk(
+                bytes_per_vector=round(size),
+                unseen=f"which node is filled most cannot be seen: OPENSEARCH_USER lacks a "
+                f"right{lacking}",
+            )
+
+
+class _Reading:
+    """Texts of logs, as they are read."""
+
+    def __init__(
+        self,
+        scope_of: Callable[[str], str],
+        rewrite: Callable[[str], str] | None,
+        sent_bytes: Callable[[str], int],
+    ) -> None:
+        self._scope_of = scope_of
+        self._rewrite = rewrite
+        self._sent_bytes = sent_bytes
+        self.texts = DistinctTexts()
+        #: The texts before they are rewritten; None where they stay as they are.
+        self.raw = DistinctTexts() if rewrite is not None else None
+        #: What each of the raw ones becomes: rewriting takes a hundred times as long as the rest.
+        self._became: dict[str, tuple[str, int]] = {}
+        self._some: dict[str, str] = {}
+        self.logs = self.unusable = self.bytes = 0
+
+    def take(self, index: str, message: str | None) -> None:
+        self.logs += 1
+        try:
+            digest, size = self._text(index, message)
+        except TextUnusable:
+            self.unusable += 1
+            return
+        self.bytes += size
+        self.texts.add(digest, size, self._scope_of(index))
+
+    def _text(self, index: str, message: str | None) -> tuple[str, int]:
+        source = {"message": message}
+        text = text_of(source)
+        digest = fingerprint(text)
+        if self.raw is None:
+            known = self.texts.get(digest)
+            size = known.size if known else self._sent_bytes(text)
+            self._keep(digest, text)
+            return digest, size
+        self.raw.add(digest, len(text))
+        if digest in self._became:
+            return self._became[digest]
+        rewritten = text_of(source, self._rewrite)
+        became = fingerprint(rewritten), self._sent_bytes(rewritten)
+        if self.raw.get(digest) is not None:
+            self._became[digest] = became
+        self._keep(became[0], rewritten)
+        return became
+
+    def _keep(self, digest: str, text: str) -> None:
+        if len(self._some) < MOST_NORMALIZED:
+            self._some.setdefault(digest, text)
+
+    def normalized(self, kinds: Sequence[str]) -> tuple[int, int]:
+        """Of the first distinct texts, how many there are and how many ENRICH_NORMALIZE=all would
+        leave; zeros where it is set."""
+        normalize = Normalizer([ALL])
+        if expanded(kinds) == expanded([ALL]):
+            return 0, 0
+        return len(self._some), len({normalize(text) for text in self._some.values()})
