@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 
 from enrich.embedding.budget import Usage
 from enrich.embedding.resolver import Resolution, Resolved, Source, TextRequest
+from enrich.errors import RateLimited
 from enrich.text.extract import fingerprint
 from enrich.vectors import Vector
 
@@ -29,6 +30,10 @@ THREADS, LOOKUPS = 8, 2
 
 #: Texts that one call of the resolver is given at most.
 MOST_TEXTS = 2048
+
+#: A pause that the embeddings API asks for is waited for, so many seconds in all; then the caller
+#: is told how long it is.
+PATIENCE_SECONDS = 10.0
 
 
 class Cache(Protocol):
@@ -99,12 +104,15 @@ class Vectors:
         usage: Usage,
         *,
         window_seconds: float,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> None:
         """
         Args:
             usage: takes what is used.
             window_seconds: for so long texts are gathered before they are asked for.
+            patience_seconds: for so long pauses are waited for.
         """
+        self._patience = patience_seconds
         self._resolver = resolver
         self._cache = cache
         self._usage = usage
@@ -177,6 +185,7 @@ class Vectors:
 
     async def _apart(self, digests: Sequence[str], requests: Mapping[str, TextRequest]) -> Answer:
         distinct = list(requests.values())
+        # Once: what was bought before a pause is not in the cache.
         resolution = await _run(
             self._pool,
             lambda: self._resolver.embed_apart(distinct, self._usage, occasion=self._process),
@@ -247,11 +256,10 @@ class Vectors:
     async def _resolve(self, some: Sequence[_Wanted]) -> None:
         name = f"{self._process}-{next(self._numbers)}"
         try:
-            resolution = await _run(
-                self._pool,
+            resolution = await self._patiently(
                 lambda: self._resolver.resolve(
                     [one.request for one in some], self._usage, owner=name, occasion=name
-                ),
+                )
             )
         except BaseException as error:
             for one in some:
@@ -272,6 +280,18 @@ class Vectors:
             del self._flying[one.request.fingerprint]
             if not one.future.done():
                 one.future.set_result(resolved)
+
+    async def _patiently(self, call: Callable[[], Resolution]) -> Resolution:
+        """Again after a pause that is short enough. What was got before it is in the cache."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._patience
+        while True:
+            try:
+                return await _run(self._pool, call)
+            except RateLimited as error:
+                if clock() + error.pause > until:
+                    raise
+                await asyncio.sleep(error.pause)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -15,7 +15,7 @@ from enrich.api.vectors import Answer, Saved, Vectors
 from enrich.embedding.budget import Usage
 from enrich.embedding.in_memory import InMemoryCache, InMemoryUsage, vector_of
 from enrich.embedding.resolver import Resolution, Resolved, Source, TextRequest
-from enrich.errors import TransientError
+from enrich.errors import RateLimited, TransientError
 from enrich.vectors import Vector
 
 DIMENSIONS = 8
@@ -29,6 +29,8 @@ class Resolver:
         self.calls: list[list[str]] = []
         self.apart: list[list[str]] = []
         self.trouble: Exception | None = None
+        #: Raised by the next calls, one each.
+        self.troubles: list[Exception] = []
         self.refused: set[str] = set()
         self.may_end = threading.Event()
         self.may_end.set()
@@ -40,6 +42,8 @@ class Resolver:
         with self._lock:
             self.calls.append([o.text for o in requests if not self.cache.known([o.fingerprint])])
         assert self.may_end.wait(30)
+        if self.troubles:
+            raise self.troubles.pop()
         if self.trouble is not None:
             raise self.trouble
         results, paid = [], 0
@@ -235,3 +239,20 @@ def test_a_cache_that_is_away_fails_those_who_look_and_no_others() -> None:
         return await desk.vectors.of(["a"], "me")
 
     assert is_right("a", desk.run(work).results[0])
+
+
+def test_a_short_pause_of_the_api_is_waited_for() -> None:
+    desk = Desk()
+    desk.resolver.troubles = [RateLimited("a pause", 0.001), RateLimited("a pause", 0.002)]
+    answer = desk.run(lambda: desk.vectors.of(["a"], "p"))
+    assert is_right("a", answer.results[0])
+    assert desk.resolver.calls == [["a"]] * 3
+
+
+def test_a_long_pause_of_the_api_is_told() -> None:
+    desk = Desk()
+    desk.resolver.trouble = RateLimited("a pause", 60)
+    with pytest.raises(RateLimited) as told:
+        desk.run(lambda: desk.vectors.of(["a"], "p"))
+    assert told.value.pause == 60
+    assert desk.resolver.calls == [["a"]]
