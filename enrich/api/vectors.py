@@ -31,6 +31,10 @@ THREADS, LOOKUPS = 8, 2
 #: Texts that one call of the resolver is given at most.
 MOST_TEXTS = 2048
 
+#: A caller with so many new texts shares no request: little would be saved, and all who share one
+#: wait for the last of its texts, while the API could be working for them side by side.
+ENOUGH_TEXTS = 64
+
 #: A pause that the embeddings API asks for is waited for, so many seconds in all; then the caller
 #: is told how long it is.
 PATIENCE_SECONDS = 10.0
@@ -76,14 +80,21 @@ class Answer:
 
 
 @dataclass(eq=False)
-class _Wanted:
-    """A text that is on its way."""
+class _Group:
+    """Texts that are asked for together."""
 
-    request: TextRequest
-    future: asyncio.Future[Resolved]
-    #: Its part of what was paid, once that is known.
-    micro_usd: int = 0
-    tokens: int = 0
+    #: By fingerprint.
+    requests: dict[str, TextRequest]
+    #: What came of each, and of those that were paid for their part of it.
+    future: asyncio.Future[tuple[Mapping[str, Resolved], Mapping[str, _Part]]] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    tokens: int
+    micro_usd: int
 
 
 @dataclass(eq=False)
@@ -122,8 +133,9 @@ class Vectors:
         self._process = f"api-{socket.gethostname()}-{os.getpid()}"
         self._numbers = itertools.count()
         #: Texts on their way, by fingerprint.
-        self._flying: dict[str, _Wanted] = {}
-        self._gathered: list[_Wanted] = []
+        self._flying: dict[str, _Group] = {}
+        #: Of callers with few texts, until the window ends.
+        self._gathered: _Group | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._to_look_up: list[_Lookup] = []
         self._looking = 0
@@ -156,20 +168,16 @@ class Vectors:
             for digest, vector in known.items()
         }
         coalesced = {digest for digest in requests if digest in self._flying} - cached.keys()
-        wanted = {
-            digest: self._ask_for(request)
-            for digest, request in requests.items()
-            if digest not in cached
-        }
+        groups = self._ask_for({d: one for d, one in requests.items() if d not in cached})
         # All of them, so that one that fails leaves none unwatched.
-        if wanted:
-            await asyncio.wait([one.future for one in wanted.values()])
-        got = cached | {digest: one.future.result() for digest, one in wanted.items()}
-        mine = [
-            one
-            for digest, one in wanted.items()
-            if digest not in coalesced and got[digest].source is Source.EMBEDDED
-        ]
+        if groups:
+            await asyncio.wait({group.future for group in groups.values()})
+        got, mine = cached, []
+        for digest, group in groups.items():
+            results, parts = group.future.result()
+            got[digest] = results[digest]
+            if digest in parts and digest not in coalesced:
+                mine.append(parts[digest])
         sources = Counter(one.source for one in got.values())
         return Answer(
             results=[got[digest] for digest in digests],
@@ -178,8 +186,8 @@ class Vectors:
                 duplicates=len(digests) - len(requests),
                 coalesced=len(coalesced),
                 paid=len(mine),
-                tokens=sum(one.tokens for one in mine),
-                micro_usd=sum(one.micro_usd for one in mine),
+                tokens=sum(part.tokens for part in mine),
+                micro_usd=sum(part.micro_usd for part in mine),
             ),
         )
 
@@ -231,55 +239,53 @@ class Vectors:
 
     # -- what has to be asked for
 
-    def _ask_for(self, request: TextRequest) -> _Wanted:
-        flying = self._flying.get(request.fingerprint)
-        if flying is not None:
-            return flying
-        wanted = _Wanted(request, asyncio.get_running_loop().create_future())
-        self._flying[request.fingerprint] = wanted
-        self._gathered.append(wanted)
-        if len(self._gathered) >= MOST_TEXTS:
-            self._send()
-        elif self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(self._window, self._send)
-        return wanted
+    def _ask_for(self, requests: Mapping[str, TextRequest]) -> dict[str, _Group]:
+        """With which group each of these texts comes."""
+        new = {d: request for d, request in requests.items() if d not in self._flying}
+        if len(new) >= ENOUGH_TEXTS:
+            self._send(self._fly(_Group({}), new))
+        elif new:
+            if self._gathered is None:
+                self._gathered = _Group({})
+                loop = asyncio.get_running_loop()
+                self._timer = loop.call_later(self._window, self._send_gathered)
+            self._fly(self._gathered, new)
+            if len(self._gathered.requests) >= MOST_TEXTS:
+                self._send_gathered()
+        return {digest: self._flying[digest] for digest in requests}
 
-    def _send(self) -> None:
+    def _fly(self, group: _Group, requests: Mapping[str, TextRequest]) -> _Group:
+        group.requests.update(requests)
+        self._flying.update(dict.fromkeys(requests, group))
+        return group
+
+    def _send_gathered(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        some, self._gathered = self._gathered, []
-        if some:
-            self._spawn(self._resolve(some))
+        group, self._gathered = self._gathered, None
+        if group is not None:
+            self._send(group)
 
-    async def _resolve(self, some: Sequence[_Wanted]) -> None:
+    def _send(self, group: _Group) -> None:
+        self._spawn(self._resolve(group))
+
+    async def _resolve(self, group: _Group) -> None:
         name = f"{self._process}-{next(self._numbers)}"
+        requests = list(group.requests.values())
         try:
             resolution = await self._patiently(
-                lambda: self._resolver.resolve(
-                    [one.request for one in some], self._usage, owner=name, occasion=name
-                )
+                lambda: self._resolver.resolve(requests, self._usage, owner=name, occasion=name)
             )
         except BaseException as error:
-            for one in some:
-                del self._flying[one.request.fingerprint]
-                _fail(one.future, error)
+            _fail(group.future, error)
             return
-        paid = [
-            one
-            for one, resolved in zip(some, resolution.results, strict=True)
-            if resolved.source is Source.EMBEDDED
-        ]
-        size = sum(len(one.request.text) for one in paid) or 1
-        for one in paid:
-            part = len(one.request.text) / size
-            one.micro_usd = round(part * resolution.paid.get("micro_usd", 0))
-            one.tokens = round(part * resolution.paid.get("api_tokens", 0))
-        for one, resolved in zip(some, resolution.results, strict=True):
-            del self._flying[one.request.fingerprint]
-            if not one.future.done():
-                one.future.set_result(resolved)
+        finally:
+            for digest in group.requests:
+                del self._flying[digest]
+        results = dict(zip(group.requests, resolution.results, strict=True))
+        if not group.future.done():
+            group.future.set_result((results, _parts(group.requests, resolution)))
 
     async def _patiently(self, call: Callable[[], Resolution]) -> Resolution:
         """Again after a pause that is short enough. What was got before it is in the cache."""
@@ -308,3 +314,20 @@ def _fail(future: asyncio.Future[Any], error: BaseException) -> None:
         future.set_exception(error)
         # Whoever waited may be gone.
         future.exception()
+
+
+def _parts(requests: Mapping[str, TextRequest], resolution: Resolution) -> dict[str, _Part]:
+    """What was paid for each text, by its length."""
+    paid = {
+        digest: len(request.text)
+        for (digest, request), one in zip(requests.items(), resolution.results, strict=True)
+        if one.source is Source.EMBEDDED
+    }
+    size = sum(paid.values()) or 1
+    tokens, micro_usd = (resolution.paid.get(name, 0) for name in ("api_tokens", "micro_usd"))
+    return {
+        digest: _Part(
+            tokens=round(length / size * tokens), micro_usd=round(length / size * micro_usd)
+        )
+        for digest, length in paid.items()
+    }
