@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := .dev/bench-venv
 ENDPOINTS := .dev/endpoints-venv
 
-.PHONY: demo test test-apart test-opensearch-2 unit chaos bench bench-full bench-peers endpoints openapi lint lock clean
+.PHONY: demo test test-apart test-opensearch-2 unit chaos bench bench-full bench-peers endpoints screenshots openapi lint lock clean
 
 demo: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m dev.demo $(if $(ONCE),--once) $(if $(ALL),--all) $(if $(LOGS),--logs "$(LOGS)") $(if $(N),--count $(N))
@@ -68,6 +68,11 @@ $(ENDPOINTS)/.ready: tests/endpoints-requirements.txt
 	@$(PYTHON) -m venv $(ENDPOINTS)
 	@$(ENDPOINTS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@
+
+# Flower's page in every state, on a desktop and a phone, light and dark, into .dev/screenshots; needs
+# a Chromium. ONLY="scene,scene" for some.
+screenshots: $(READY)
+	@PYTHONPATH=. $(BIN)/python -m tests.page.screenshots $(if $(ONLY),--only $(ONLY))
 
 # The service's description of itself, which a test holds against the service.
 openapi: $(READY)

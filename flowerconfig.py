@@ -17,6 +17,7 @@ from enrich.flower.mounting import mount as _mount
 from enrich.worker.app import app as _app
 from enrich.worker.app import log_settings as _log_settings
 from enrich.worker.app import settings as _settings
+from enrich.worker.remote import Workers as _Workers
 
 _app.log.setup_logging_subsystem(loglevel=_logging.INFO)
 _log_settings("flower")
@@ -41,7 +42,7 @@ if "FLOWER_PURGE_OFFLINE_WORKERS" not in _os.environ:
     purge_offline_workers = 3600
 
 try:
-    _mount(_settings)
+    _mount(_settings, _Workers())
 except _SettingsError as _error:
     print(f"enrich: {_error}", file=_sys.stderr)
     _sys.exit(2)

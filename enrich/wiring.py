@@ -66,6 +66,14 @@ def quick_ledger(settings: Settings, timeout: float, *, second_try: bool = False
     )
 
 
+def quick_quota(settings: Settings, timeout: float) -> ApiQuota:
+    """As `quick_ledger`, for a look at the quota."""
+    from enrich.redis_client import connect
+
+    url = settings.redis_url.get_secret_value()
+    return build_quota(connect(url, timeout=timeout, second_try=True), settings)
+
+
 def build_store(settings: Settings) -> LogStore:
     from enrich.log_store import LogStore
 

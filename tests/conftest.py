@@ -311,13 +311,18 @@ def model() -> Model:
 @pytest.fixture
 def clean(stack: Services, search: Search, embeddings: ApiControl) -> Services:
     """The stack with nothing left in it from another test."""
+    empty_stack(stack, search, embeddings)
+    return stack
+
+
+def empty_stack(stack: Services, search: Search, embeddings: ApiControl) -> None:
+    """Remove what somebody has left on the servers."""
     embeddings.reset()
     for index in search("GET", "/_cat/indices?format=json&expand_wildcards=all"):
         if not index["index"].startswith("."):
             search("DELETE", f"/{index['index']}")
     search("DELETE", "/_index_template/*", ok=False)
     empty_redis(stack.environment()["REDIS_URL"])
-    return stack
 
 
 def empty_redis(url: str) -> None:

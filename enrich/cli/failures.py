@@ -1,48 +1,32 @@
 """Documents that were marked failed: which and why, and putting them back in line.
 
-A mark lives on the document; where it could not be written, the ledger records the document.
-Both are one list here.
+What is marked, and how a mark is taken off, says enrich/status/failed_logs.py.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from fnmatch import fnmatchcase
+from collections.abc import Callable
 from typing import Any
 
 from rich.console import Console
 
 from enrich import wiring
 from enrich.cli import screen
-from enrich.ledger import Ledger
 from enrich.log_store import LogStore
 from enrich.log_store.coverage import MOST_NAMED, Counted, Gaps
 from enrich.log_store.refusals import RightMissing
-from enrich.models import LogLocation
 from enrich.settings import Settings
+from enrich.status.failed_logs import MAX_LISTED, code_told, failed_logs, put_back
 
-#: Listed on the screen; `--json` lists up to MAX_LISTED, which is what one search can give.
+#: Listed on the screen; `--json` lists up to MAX_LISTED.
 MAX_SHOWN = 30
-MAX_LISTED = 10_000
-
-#: Marks taken off in one round.
-ROUND = 1000
-
-#: With the fields of the text in place of `{}`.
-_CODES = {
-    "message_missing": "there is no {} field",
-    "message_not_text": "{} is not a string",
-    "message_empty": "{} is empty or blank",
-    "text_refused": "the embeddings API refuses this text",
-    "text_too_large": "the embeddings API finds this text too large",
-}
 
 
 def show(settings: Settings, index: str | None, *, as_json: bool) -> int:
     """List documents marked failed. The exit status."""
     store = wiring.build_store(settings)
-    counted = _failures(store, wiring.build_ledger(settings), index)
+    counted = failed_logs(store, wiring.build_ledger(settings), index)
     found, gaps = counted.value, counted.gaps
     if not found and gaps.whole and _no_such(store, index):
         return 2
@@ -58,7 +42,7 @@ def show(settings: Settings, index: str | None, *, as_json: bool) -> int:
     why = screen.table("logs", "why", "", numbers=("logs",), wraps=("",))
     fields = settings.log_schema.texts_told.replace("`", "")
     for code, count in Counter(str(row["error"]) for row in found).most_common():
-        why.add_row(*screen.cells(count, code, _CODES.get(code, "").format(fields)))
+        why.add_row(*screen.cells(count, code, code_told(code, fields)))
     screen.put(console, why)
     console.print()
     table = screen.table("index", "_id", "why", "since", wraps=("index", "_id", "why"))
@@ -76,7 +60,7 @@ def retry(settings: Settings, index: str | None, *, confirmed: Callable[[str], b
     """Take the marks off, so that the next run finds the documents again. The exit status."""
     console = screen.out()
     store, ledger = wiring.build_store(settings), wiring.build_ledger(settings)
-    counted = _failures(store, ledger, index)
+    counted = failed_logs(store, ledger, index)
     found, gaps = counted.value, counted.gaps
     if not found and gaps.whole and _no_such(store, index):
         return 2
@@ -86,21 +70,19 @@ def retry(settings: Settings, index: str | None, *, confirmed: Callable[[str], b
         return status
     if not confirmed(f"Put {_number(counted)} logs back in line?"):
         return status
-    forgotten = _refused_of(ledger, index)
-    ledger.refused.forget([(row["index"], row["id"]) for row in forgotten])
-    changed, stuck = _unmark(store, index)
+    done = put_back(store, ledger, index)
     screen.line(
         console,
         "ok",
-        f"{changed + len(forgotten):,} logs are back in line: the next run tries them again",
+        f"{done.logs:,} logs are back in line: the next run tries them again",
     )
-    for name in sorted(stuck):
+    for name in done.stuck:
         screen.line(
             screen.err(),
             "bad",
             f"{name}: some marks could not be taken off; does the index take writes?",
         )
-    return max(status, 1 if stuck else 0)
+    return max(status, 1 if done.stuck else 0)
 
 
 def _say_gaps(gaps: Gaps) -> int:
@@ -142,46 +124,3 @@ def no_such(store: LogStore, index: str) -> str:
     if not closed:
         return f"no index matches {index}"
     return f"no open index matches {index}: {', '.join(closed[:MOST_NAMED])} is closed"
-
-
-def _unmark(store: LogStore, index: str | None) -> tuple[int, set[str]]:
-    """Take off marks, index by index, so that one which takes no writes does not stop the rest."""
-    changed = 0
-    done: set[str] = set()
-    stuck: set[str] = set()
-    while True:
-        names = {row["index"] for row in store.stats.failures(index, MAX_LISTED).value} - done
-        if not names:
-            return changed, stuck
-        for name in names:
-            done.add(name)
-            while rows := store.stats.failures(name, ROUND).value:
-                taken_off = store.documents.unmark(
-                    [LogLocation(row["index"], row["id"], row["routing"]) for row in rows]
-                )
-                changed += taken_off
-                if taken_off < len(rows):
-                    stuck.add(name)
-                if not taken_off:
-                    break
-
-
-def _failures(store: LogStore, ledger: Ledger, index: str | None) -> Counted[list[dict[str, Any]]]:
-    """Newest first."""
-    marked = store.stats.failures(index, MAX_LISTED)
-    rows = [*marked.value, *_refused_of(ledger, index)]
-    return Counted(sorted(rows, key=lambda row: str(row["since"]), reverse=True), marked.gaps)
-
-
-def _refused_of(ledger: Ledger, index: str | None) -> list[dict[str, Any]]:
-    return [
-        {"index": name, "id": id, "routing": None, **told, "run": ""}
-        for (name, id), told in ledger.refused.all().items()
-        if matches(name, index)
-    ]
-
-
-def matches(name: str, expression: str | None) -> bool:
-    """Whether an index is one of those that an `--index` names."""
-    parts: Iterable[str] = (expression or "*").split(",")
-    return any(fnmatchcase(name, part.strip()) for part in parts)

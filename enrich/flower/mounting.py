@@ -17,21 +17,52 @@ from tornado.web import url
 
 from enrich.flower.environment import api_is_open
 from enrich.flower.hosts import watch
-from enrich.flower.page import EnrichmentJson, EnrichmentPage, Metrics, Templates
+from enrich.flower.json_api import ApiPart, ApiRun, ApiRuns
+from enrich.flower.latest import Latest
+from enrich.flower.orders import Orders, Workers
+from enrich.flower.page import (
+    EnrichmentJson,
+    EnrichmentPage,
+    IndicesPage,
+    Metrics,
+    OrderPage,
+    Room,
+    RunPage,
+    RunsPage,
+    Static,
+)
+from enrich.flower.templating import Templates
 from enrich.setting_forms.loopback import is_loopback
 from enrich.settings import Settings
 from enrich.status.metrics import EnrichCollector
 from enrich.status.reader import StatusReader, build_reader
+from enrich.wiring import build_ledger, build_store
 
 
-def mount(settings: Settings) -> None:
-    """Add /enrichment and /enrichment.json, the link to it, and the metrics. Once a process."""
+def mount(settings: Settings, workers: Workers) -> None:
+    """Add the pages below /enrichment, the link to them, and the metrics. Once a process.
+
+    Args:
+        workers: to whom the buttons send work.
+    """
     reader = build_reader(settings)
     views.hmac = _Utf8
-    urls.handlers[:0] = pages(reader)
+    urls.handlers[:0] = pages(room_of(settings, workers, reader))
     urls.settings["template_loader"] = Templates(urls.settings["template_path"])
     prometheus_client.REGISTRY.register(EnrichCollector(reader.read))
     watch()
+
+
+def room_of(settings: Settings, workers: Workers, reader: StatusReader | None = None) -> Room:
+    """What the handlers share. `reader`: one of its own if None."""
+    reader = reader or build_reader(settings)
+    return Room(
+        Latest(reader.overview, reader.forget),
+        reader.history,
+        orders=Orders(settings, build_ledger(settings), build_store(settings), workers),
+        shown_settings=settings.redacted(),
+        text_fields=settings.log_schema.texts_told,
+    )
 
 
 class _Utf8:
@@ -45,11 +76,20 @@ class _Utf8:
         )
 
 
-def pages(reader: StatusReader) -> list[Any]:
+def pages(room: Room) -> list[Any]:
     """Our handlers, to stand before Flower's, of which the last one takes every path."""
+    shared = {"room": room}
     return [
-        url(r"/enrichment", EnrichmentPage, {"reader": reader}, name="enrichment"),
-        url(r"/enrichment\.json", EnrichmentJson, {"reader": reader}, name="enrichment-json"),
+        url(r"/enrichment", EnrichmentPage, shared, name="enrichment"),
+        url(r"/enrichment\.json", EnrichmentJson, shared, name="enrichment-json"),
+        url(r"/enrichment/runs", RunsPage, shared, name="enrichment-runs"),
+        url(r"/enrichment/run/([^/]+)", RunPage, shared, name="enrichment-run"),
+        url(r"/enrichment/indices", IndicesPage, shared, name="enrichment-indices"),
+        url(r"/enrichment/order/([a-z-]+)", OrderPage, shared, name="enrichment-order"),
+        url(r"/enrichment/api/runs", ApiRuns, shared),
+        url(r"/enrichment/api/runs/([^/]+)", ApiRun, shared, name="enrichment-api-run"),
+        url(r"/enrichment/api/([a-z]*)", ApiPart, shared, name="enrichment-api"),
+        url(r"/enrichment/static/(.*)", Static, name="enrichment-static"),
         url(r"/metrics", Metrics),
     ]
 

@@ -1,182 +1,293 @@
-"""The handlers for /enrichment, /enrichment.json and /metrics, and the link in Flower's navigation.
+"""The handlers of the pages below /enrichment, of the JSON beside them, and of /metrics.
 
-Each lets in whom Flower's own pages let in. Servers are asked on two threads of their own, never
-on the event loop nor on the threads with which Flower asks its workers.
+Each lets in whom Flower's own pages let in. What they show is read behind them (`latest`); nothing
+here waits for a server for longer than it must.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property
-from pathlib import Path
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Protocol
+from urllib.parse import quote, urlencode, urlparse
 
 import prometheus_client
 from flower.views import BaseHandler
 from tornado import web
-from tornado.template import Loader, Template
 
-from enrich.models import Outcome, RunRecord
+from enrich.errors import EnrichError
+from enrich.flower import words
+from enrich.flower.latest import THREADS, Latest
+from enrich.flower.orders import Order, Orders
+from enrich.flower.templating import STATIC, asset_path
+from enrich.flower.view import SKIPPED_SHOWN, View, rows_of
+from enrich.history.reader import Page as History
+from enrich.history.reader import UnknownRun
+from enrich.models import RunRecord
 from enrich.status import realtime
 from enrich.status.durations import span
-from enrich.status.health import Health, as_json, health_of, told, unsaid
-from enrich.status.reader import StatusReader
-from enrich.status.report import IndexBacklog, Status
+from enrich.status.health import as_json
+from enrich.status.overview import Overview
 
-TEMPLATES = Path(__file__).parent / "templates"
+#: Seconds between two reloads of a page without JavaScript, and between two looks of one with it:
+#: while a run is active, and otherwise.
 REFRESH_SECONDS = 10
+LIVE_SECONDS = (3, 10)
 
-#: More rows than this help nobody; `python -m enrich status` has all of them.
-INDICES_SHOWN = 100
-PARTITIONS_SHOWN = 50
+#: Rows of a page of runs or indices.
+ROWS = 50
 
-_threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="enrichment")
+#: Only what comes from this Flower runs, shows or is sent to; and nobody puts a page into theirs.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "font-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'"
+)
+
+MOST_NOTICES = 20
 
 
-@dataclass(frozen=True)
-class View:
-    """The status as the page words it."""
+class Runs(Protocol):
+    """`enrich.history.reader.History`, as far as pages ask it."""
 
-    status: Status
+    def runs(self, count: int = 50, *, before: str = "", busy: bool = False) -> History: ...
+    def run(self, run: str) -> RunRecord: ...
 
-    partitions_shown = PARTITIONS_SHOWN
 
-    @cached_property
-    def health(self) -> Health:
-        return health_of(self.status)
+@dataclass
+class Room:
+    """What the handlers share."""
 
-    @property
-    def others(self) -> list[tuple[str, str]]:
-        """The reasons beside the first: word and sentence."""
-        return [
-            (reason.word.value, told(reason.sentence, reason.remedy))
-            for reason in self.health.reasons[1:]
-        ]
+    latest: Latest
+    history: Runs
+    #: None where nothing may be done here.
+    orders: Orders | None = None
+    shown_settings: dict[str, str] = field(default_factory=dict)
+    text_fields: str = "`message`"
+    #: What was done, by what stands in the address of the page that says so.
+    notices: OrderedDict[str, str] = field(default_factory=OrderedDict)
 
-    @property
-    def unsaid(self) -> list[str]:
-        return unsaid(self.status, self.health)
+    def note(self, sentence: str) -> str:
+        token = secrets.token_urlsafe(9)
+        self.notices[token] = sentence
+        while len(self.notices) > MOST_NOTICES:
+            self.notices.popitem(last=False)
+        return token
 
-    @property
-    def word(self) -> str:
-        """The state of the runs in one word."""
-        if any(problem.startswith("Redis") for problem in self.status.problems):
-            return "unknown"
-        if self.status.paused:
-            return "paused"
-        last = self.last
-        if last is None:
-            return "waiting"
-        if last.state == "halted":
-            # Also while it still counts as active: its open chunks are being put back.
-            return "halted"
-        return "idle" if self.status.active_run is None else "running"
 
-    @property
-    def sentence(self) -> str:
-        """What the word means here, and what would change it."""
-        last = self.last
-        match self.word:
-            case "unknown":
-                return "Redis does not answer, so the state of the runs is not known."
-            case "paused":
-                return "No new work is handed out until `python -m enrich resume`."
-            case "waiting":
-                return "No run yet: beat's next tick begins the first."
-            case "halted" if last is not None:
-                return f"Run #{last.number} stopped: {last.halt_reason or 'no reason was given'}"
-            case "idle" if last is not None and last.more:
-                why = f": {last.left_because}" if last.left_because else ""
-                return f"The last run left work for the next one{why}."
-            case "idle":
-                return "The last run has ended; the next tick looks for new logs."
-        return "A run is active."
+class Page(BaseHandler):  # type: ignore[misc]
+    """What our pages share."""
+
+    def initialize(self, room: Room) -> None:
+        self.room = room
+
+    def set_default_headers(self) -> None:
+        super().set_default_headers()
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Referrer-Policy", "same-origin")
 
     @property
-    def last(self) -> RunRecord | None:
-        """The run in the middle of the page: the active one, or else the last."""
-        runs = self.status.last_runs
-        return self.status.active_run or (runs[0] if runs else None)
+    def orders(self) -> Orders | None:
+        return None if self.application.options.read_only else self.room.orders
 
-    @property
-    def indices(self) -> list[tuple[str, IndexBacklog]]:
-        """The indices with most to do first, then by name; not more than fit on a page."""
-        if self.status.backlog is None:
-            return []
-        rows = self.status.backlog.by_index.items()
-        ordered = sorted(rows, key=lambda row: (-row[1].without_vector, -row[1].failed, row[0]))
-        return ordered[:INDICES_SHOWN]
+    def view_of(self, overview: Overview) -> View:
+        return View(
+            overview.status,
+            overview,
+            address=lambda run: str(self.reverse_url("enrichment-run", run)),
+            shown_settings=self.room.shown_settings,
+            text_fields=self.room.text_fields,
+        )
 
-    @property
-    def indices_left_out(self) -> int:
-        backlog = self.status.backlog
-        return max(0, len(backlog.by_index) - INDICES_SHOWN) if backlog else 0
+    def show(self, template: str, view: View, *, live: bool = True, **more: Any) -> None:
+        self.render(
+            template,
+            view=view,
+            status=view.status,
+            overview=view.overview,
+            words=words,
+            span=span,
+            realtime=realtime,
+            asset=self._asset,
+            live=live and self.application.options.auto_refresh,
+            live_seconds=LIVE_SECONDS[view.status.active_run is None],
+            refresh_seconds=REFRESH_SECONDS,
+            **more,
+        )
 
-    @staticmethod
-    def outcomes(run: RunRecord) -> list[tuple[str, int]]:
-        return [(o.value.replace("_", " "), getattr(run, o.value)) for o in Outcome]
+    def _asset(self, name: str) -> str:
+        return str(self.reverse_url("enrichment-static", "")) + asset_path(name)
 
-    @staticmethod
-    def percent(part: int, whole: int) -> str:
-        """Rounded down: 100 % is said only of all."""
-        return f"{int(1000 * part / whole) / 10:g}" if whole else "0"
+    def query(self, name: str) -> str:
+        # Raw: templates escape by themselves, and Flower's own getter would do it twice.
+        return web.RequestHandler.get_argument(self, name, "")[: words.NAME_LENGTH]
 
-    @staticmethod
-    def clock(time: datetime | str | None) -> str:
-        """To the second, in UTC."""
-        if isinstance(time, str):
-            try:
-                time = datetime.fromisoformat(time)
-            except ValueError:
-                return str(time)
-        if time is None:
-            return "–"
-        return (time.astimezone(UTC) if time.tzinfo else time).strftime("%Y-%m-%d %H:%M:%S")
-
-    @staticmethod
-    def usd(amount: float) -> str:
-        # Small runs cost hundredths of a cent, and "$0.00" would read as "free".
-        return f"${amount:,.2f}" if amount >= 1 else f"${amount:.4f}"
+    def number(self, name: str) -> int:
+        text = self.query(name)
+        return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
 
 
-class _Handler(BaseHandler):  # type: ignore[misc]
-    """A page that reads the status."""
-
-    def initialize(self, reader: StatusReader) -> None:
-        self._reader = reader
-
-    async def read(self) -> Status:
-        loop = asyncio.get_running_loop()
-        return (await loop.run_in_executor(_threads, self._reader.read)).status
-
-
-class EnrichmentPage(_Handler):
+class EnrichmentPage(Page):
     """GET /enrichment"""
 
     @web.authenticated
     async def get(self) -> None:
-        status = await self.read()
-        if self.application.options.auto_refresh:
-            # As a header, since Flower's base template leaves no room in <head> for a <meta>.
-            self.set_header("Refresh", str(REFRESH_SECONDS))
-        self.set_header("Cache-Control", "no-store")
-        self.render(
-            "enrichment.html", view=View(status), status=status, span=span, realtime=realtime
+        overview = await self.room.latest.get()
+        self.show(
+            "enrichment.html",
+            self.view_of(overview),
+            orders=self.orders.offered(overview) if self.orders else [],
+            notice=self.room.notices.get(self.query("done"), ""),
         )
 
 
-class EnrichmentJson(_Handler):
+class RunPage(Page):
+    """GET /enrichment/run/ID"""
+
+    @web.authenticated
+    async def get(self, id: str) -> None:
+        overview = await self.room.latest.get()
+        run = await find_run(self.room, overview, id)
+        active = overview.status.active_run
+        at_work = active is not None and active.run_id == run.run_id
+        self.show(
+            "enrichment_run.html",
+            self.view_of(overview),
+            live=at_work,
+            run=run,
+            chunks=overview.chunks if at_work else [],
+            record=[(name, _told(value)) for name, value in run.model_dump(mode="json").items()],
+        )
+
+
+class RunsPage(Page):
+    """GET /enrichment/runs?before=ID&empty=1"""
+
+    @web.authenticated
+    async def get(self) -> None:
+        before, empty = self.query("before"), self.query("empty") == "1"
+        overview = await self.room.latest.get()
+        found = await runs_of(self.room, ROWS, before, empty)
+        self.show(
+            "enrichment_runs.html",
+            self.view_of(overview),
+            live=False,
+            rows=rows_of(found.runs, _number_above(found.runs, before, overview)),
+            problem=found.problem,
+            before=before,
+            empty=empty,
+            next_before=found.next,
+        )
+
+
+class IndicesPage(Page):
+    """GET /enrichment/indices?q=PART&page=N"""
+
+    @web.authenticated
+    async def get(self) -> None:
+        wanted = self.query("q")
+        view = self.view_of(await self.room.latest.get())
+        found = [row for row in view.all_indices if wanted.lower() in row[0].lower()]
+        pages = max(1, -(-len(found) // ROWS))
+        page = min(max(1, self.number("page")), pages)
+        first = (page - 1) * ROWS
+
+        def address(number: int) -> str:
+            query = {"q": wanted, "page": number} if wanted else {"page": number}
+            return f"{self.reverse_url('enrichment-indices')}?{urlencode(query)}"
+
+        self.show(
+            "enrichment_indices.html",
+            view,
+            live=False,
+            q=wanted,
+            found=len(found),
+            first=first + 1,
+            indices=found[first : first + ROWS],
+            page=page,
+            pages=pages,
+            page_address=address,
+        )
+
+
+class OrderPage(Page):
+    """GET /enrichment/order/NAME says what a button will do, POST does it."""
+
+    @web.authenticated
+    async def get(self, name: str) -> None:
+        await self._ask(self._order(name))
+
+    @web.authenticated
+    async def post(self, name: str) -> None:
+        order = self._order(name)
+        try:
+            done = await on_thread(order.do)
+        except EnrichError as error:
+            self.set_status(409)
+            await self._ask(order, str(error).rstrip("."))
+            return
+        await self.room.latest.anew()
+        self.redirect(
+            f"{self.reverse_url('enrichment')}?done={quote(self.room.note(done))}", status=303
+        )
+
+    async def _ask(self, order: Order, problem: str = "") -> None:
+        overview = await (self.room.latest.anew() if problem else self.room.latest.get())
+        self.show(
+            "enrichment_order.html",
+            self.view_of(overview),
+            live=False,
+            order=order,
+            sentences=order.foretell(overview),
+            problem=problem,
+        )
+
+    def _order(self, name: str) -> Order:
+        if self.orders is None:
+            raise web.HTTPError(
+                403, "This Flower is read-only: FLOWER_READ_ONLY=false gives it buttons"
+            )
+        if name not in self.orders.all:
+            raise web.HTTPError(404, "There is no such button")
+        return self.orders.all[name]
+
+    def check_xsrf_cookie(self) -> None:
+        """Whatever the login: without one, any page that the operator's browser opens could send a
+        form to this port. Flower leaves that case out."""
+        site = self.request.headers.get("Sec-Fetch-Site", "")
+        origin = self.request.headers.get("Origin", "")
+        if site and site not in ("same-origin", "none"):
+            raise web.HTTPError(403, "Cross-site request forbidden")
+        if not site and origin and urlparse(origin).netloc != self.request.host:
+            raise web.HTTPError(403, "Cross-origin request forbidden")
+        web.RequestHandler.check_xsrf_cookie(self)
+
+
+class EnrichmentJson(Page):
     """GET /enrichment.json: what `python -m enrich status --json` prints."""
 
     @web.authenticated
     async def get(self) -> None:
-        status = await self.read()
+        overview = await self.room.latest.fresh()
         self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.set_header("Cache-Control", "no-store")
-        self.finish(json.dumps(as_json(status)))
+        self.finish(json.dumps(as_json(overview.status)))
+
+
+class Static(web.StaticFileHandler):
+    """GET /enrichment/static/FILE: style and script, for everybody, as Flower's own are."""
+
+    def initialize(self) -> None:  # type: ignore[override]
+        super().initialize(str(STATIC))
+
+    def set_extra_headers(self, path: str) -> None:
+        self.set_header("X-Content-Type-Options", "nosniff")
 
 
 class Metrics(BaseHandler):  # type: ignore[misc]
@@ -189,33 +300,52 @@ class Metrics(BaseHandler):  # type: ignore[misc]
     @web.authenticated
     async def get(self) -> None:
         self.application.purge_offline_worker_metrics()
-        loop = asyncio.get_running_loop()
-        body = await loop.run_in_executor(_threads, prometheus_client.generate_latest)
+        body = await on_thread(prometheus_client.generate_latest)
         self.set_header("Content-Type", prometheus_client.CONTENT_TYPE_LATEST)
         self.finish(body)
 
 
-class Templates(Loader):
-    """Flower's templates, with ours beside them and one more link in the navigation."""
+async def on_thread(do: Callable[..., Any], *arguments: Any) -> Any:
+    return await asyncio.get_running_loop().run_in_executor(THREADS, do, *arguments)
 
-    LINK = """
-        <li class="nav-item">
-          <a class="nav-link{% if active_tab == 'enrichment' %} active{% end %}"
-            href="{{ reverse_url('enrichment') }}"
-            {% if active_tab == 'enrichment' %}aria-current="page"{% end %}>Enrichment</a>
-        </li>
-      """
 
-    def resolve_path(self, name: str, parent_path: str | None = None) -> str:
-        # Flower names its templates flatly, so nothing is relative to a parent.
-        return name
+async def runs_of(room: Room, count: int, before: str, empty: bool) -> History:
+    """A page of runs. Raises HTTPError: 404 where `before` is no run."""
+    try:
+        page: History = await on_thread(
+            partial(room.history.runs, count, before=before, busy=not empty)
+        )
+    except UnknownRun as error:
+        raise web.HTTPError(404, words.plain(error)) from None
+    except EnrichError as error:
+        return History([], problem=str(error))
+    return page
 
-    def _create_template(self, name: str) -> Template:
-        ours = TEMPLATES / name
-        if ours.exists():
-            return Template(ours.read_text(encoding="utf-8"), name=name, loader=self)
-        if name != "navbar.html":
-            return super()._create_template(name)
-        text = (Path(self.root) / name).read_text(encoding="utf-8")
-        # The first list is the one of the pages. Without it, the page has no link and still works.
-        return Template(text.replace("</ul>", self.LINK + "</ul>", 1), name=name, loader=self)
+
+async def find_run(room: Room, overview: Overview, id: str) -> RunRecord:
+    """A run by its id or number. Raises HTTPError: 404 where nobody knows it, 503 where a server is
+    away."""
+    active = overview.status.active_run
+    if active is not None and active.run_id == id:
+        return active
+    try:
+        found: RunRecord = await on_thread(room.history.run, id[: words.NAME_LENGTH])
+    except UnknownRun as error:
+        raise web.HTTPError(404, words.plain(error)) from None
+    except EnrichError as error:
+        raise web.HTTPError(503, words.plain(error)) from None
+    return found
+
+
+def _number_above(runs: list[RunRecord], before: str, overview: Overview) -> int:
+    """The number of the run above the first row, which tells how many empty ones are between."""
+    if before:
+        return runs[0].number + 1 if runs else 0
+    last = overview.status.last_runs
+    return last[0].number + 1 if last else 0
+
+
+def _told(value: Any) -> Any:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {each}" for name, each in list(value.items())[:SKIPPED_SHOWN])
+    return value

@@ -56,6 +56,24 @@ class Lease(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChunkState:
+    """A chunk of a run that is not settled."""
+
+    id: str
+    #: Documents.
+    logs: int
+    #: `leased`: a delivery works on it; `waiting`: none does; `deferred`: left to the next run.
+    state: Literal["leased", "waiting", "deferred"]
+    #: "host/pid" of the process that has the lease; "" if none has.
+    owner: str
+    #: For how long it has been so, by Redis TIME; 0 if it is not known.
+    seconds: float
+    workers_lost: int
+    #: Why it was deferred; "" if it was not.
+    why: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scan:
     """How far a run has searched: what one page hands to the next."""
 

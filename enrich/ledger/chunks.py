@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from enrich.ledger.answers import Lease, RunState
+from enrich.ledger.answers import ChunkState, Lease, RunState
 from enrich.ledger.counters import as_reason
 from enrich.ledger.deployment import Configuration
 from enrich.ledger.keyspace import Keyspace, run_of, text
@@ -119,6 +119,21 @@ class Chunks:
         entry = json.loads(raw)
         return not entry["by"] or entry["claimed"] / 1000 + hard_limit <= self._keys.now()
 
+    def under_way(self, run: str) -> list[ChunkState]:
+        """The chunks of a run that are not settled: open ones, and those that were deferred while
+        their owner may still be at work. Those at work first, the longest first."""
+        key = self._keys.run_key
+        with translated():
+            pipe = self._keys.redis.pipeline(transaction=True)
+            pipe.hgetall(key(run, "open"))
+            pipe.hgetall(key(run, "late"))
+            pipe.time()
+            opened, late, (seconds, micros) = pipe.execute()
+        now = seconds + micros / 1e6
+        found = [_chunk_state(text(id), raw, now, late=False) for id, raw in opened.items()]
+        found += [_chunk_state(text(id), raw, now, late=True) for id, raw in late.items()]
+        return sorted(found, key=lambda c: (c.state != "leased", -c.seconds, c.id))
+
     def leased_elsewhere(self, configuration: Configuration, hard_limit: float) -> bool:
         """Whether a delivery of a run with another configuration may still be at work."""
         key = self._keys.run_key
@@ -141,6 +156,21 @@ class Chunks:
                 if entry["by"] and entry["claimed"] > since:
                     return True
         return False
+
+
+def _chunk_state(id: str, raw: bytes, now: float, *, late: bool) -> ChunkState:
+    entry = json.loads(raw)
+    leased = bool(entry["by"])
+    since = float(entry["claimed"] if leased else entry.get("registered", 0)) / 1000
+    return ChunkState(
+        id=id,
+        logs=int(entry["n"]),
+        state="deferred" if late else "leased" if leased else "waiting",
+        owner=str(entry["by"]),
+        seconds=max(0.0, now - since) if since else 0.0,
+        workers_lost=int(entry.get("losses", 0)),
+        why=str(entry.get("why", "")),
+    )
 
 
 def _run_state(row: list[Any]) -> RunState:

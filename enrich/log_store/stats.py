@@ -43,6 +43,12 @@ from enrich.vectors import cosine
 SAMPLED_INDICES = 30
 SAMPLES = 4
 
+#: Why a document is marked failed (`ai_enrichment_error`).
+FAILURE_CODES = (
+    "message_missing", "message_not_text", "message_empty", "text_refused", "text_too_large",
+    "mapping_refused",
+)  # fmt: skip
+
 #: Most models that are named.
 MAX_MODELS = 10
 
@@ -255,6 +261,31 @@ class Stats:
             for hit in counted.value.hits.hits
         ]
         return Counted(rows, counted.gaps)
+
+    def failure_reasons(self) -> Counted[dict[str, dict[str, int]]]:
+        """How many documents are marked failed, by code and index: all of them, and at most
+        MAX_INDICES indices. Another's code counts as "other"."""
+        codes = {code: {"term": {"ai_enrichment_error": {"value": code}}} for code in FAILURE_CODES}
+        counted = self._scope.search(
+            _CountsAnswer,
+            {
+                "size": 0,
+                "query": {"bool": {"filter": [IS_FAILED], "must_not": [HAS_VECTOR]}},
+                "aggs": {
+                    "why": {
+                        "filters": {"filters": codes, "other_bucket_key": "other"},
+                        "aggs": {"by_index": {"terms": {"field": "_index", "size": MAX_INDICES}}},
+                    }
+                },
+            },
+        )
+        buckets = counted.value.aggregations.get("why", {}).get("buckets", {})
+        found = {
+            code: {of["key"]: int(of["doc_count"]) for of in bucket["by_index"]["buckets"]}
+            for code, bucket in buckets.items()
+            if bucket["doc_count"]
+        }
+        return Counted(found, counted.gaps)
 
     def matching(self, index: str) -> list[str]:
         """Indices that an expression names, also those that cannot be searched now."""

@@ -31,6 +31,27 @@ class Limits:
     tokens: int | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class QuotaUsage:
+    """The quota as it stands."""
+
+    #: 0 where no limit is known.
+    requests_per_minute: int
+    tokens_per_minute: int
+    #: Whether a limit is what the provider's headers said, and not a setting.
+    learned: bool
+    #: Of what may be taken at once, 0 to 1 and more: from 1 on, callers wait.
+    requests_taken: float
+    tokens_taken: float
+    #: How long the provider asked everybody to wait, from now; 0 if it did not.
+    paused_seconds: float
+
+
+def _taken(until: bytes | None, now: float) -> float:
+    """The part of a bucket that is not refilled yet."""
+    return max(0.0, float(until or 0) - now) / (BURST_SECONDS * 1000)
+
+
 class ApiQuota:
     """Permits for requests to the embeddings API."""
 
@@ -102,6 +123,25 @@ class ApiQuota:
         with translated():
             learned = self._redis.hmget(self._learned, "requests", "tokens")
         return self._requests or int(learned[0] or 0), self._tokens or int(learned[1] or 0)
+
+    def usage(self) -> QuotaUsage:
+        """What is in force, how much of it is taken, and for how long everybody is held."""
+        requests, tokens = self.limits()
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            pipe.mget(self._keys[:2])
+            pipe.pttl(self._keys[2])
+            pipe.time()
+            (first, second), pause, (seconds, micros) = pipe.execute()
+        now = seconds * 1000 + micros / 1000
+        return QuotaUsage(
+            requests_per_minute=requests,
+            tokens_per_minute=tokens,
+            learned=not (self._requests and self._tokens),
+            requests_taken=_taken(first, now) if requests else 0.0,
+            tokens_taken=_taken(second, now) if tokens else 0.0,
+            paused_seconds=max(0, pause) / 1000,
+        )
 
     def learn(self, limits: Limits) -> None:
         """Remember what the provider's headers said."""

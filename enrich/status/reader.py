@@ -12,11 +12,14 @@ import time
 from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeVar
 
+from enrich.errors import EnrichError
+from enrich.history.reader import History, Page, Sums
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore
 from enrich.settings import Settings
+from enrich.status.overview import RUNS_SHOWN, Overview, Quota, failures_or_problem, read_beside
 from enrich.status.report import Status, read_backlog_or_problem, read_status
-from enrich.wiring import quick_ledger
+from enrich.wiring import build_history, quick_ledger, quick_quota
 
 BACKLOG_SECONDS = 10.0
 LEDGER_SECONDS = 1.0
@@ -53,6 +56,9 @@ class _Kept(Generic[T]):
             self._until = self._clock() + self._seconds
         return self._answer
 
+    def forget(self) -> None:
+        self._until = float("-inf")
+
 
 class StatusReader:
     """The status, from any thread; one read at a time."""
@@ -63,18 +69,56 @@ class StatusReader:
         store: LogStore,
         clock: Callable[[], float] = time.monotonic,
         settings: Settings | None = None,
+        quota: Quota | None = None,
+        history: History | None = None,
     ) -> None:
+        """
+        Args:
+            quota: None leaves the quota out of the overview.
+            history: None leaves out the runs that Redis no longer has.
+        """
         self._ledger = ledger
         self._settings = settings
+        self._quota = quota
+        self.history = history or History(ledger, None)
         self._lock = threading.Lock()
         self._kept_status = _Kept(self._ask_ledger, LEDGER_SECONDS, clock)
+        self._kept_beside = _Kept(self._ask_beside, LEDGER_SECONDS, clock)
+        self._kept_runs = _Kept(self._ask_history, BACKLOG_SECONDS, clock)
         self._kept_backlog = _Kept(lambda: read_backlog_or_problem(store), BACKLOG_SECONDS, clock)
+        self._kept_failures = _Kept(
+            lambda: failures_or_problem(store, ledger), BACKLOG_SECONDS, clock
+        )
 
     def read(self) -> Reading:
         """Read; a server that does not answer is named in `problems`, nothing is raised."""
         with self._lock:
-            status = self._kept_status.get()
-            backlog, problem = self._kept_backlog.get()
+            return self._read()
+
+    def overview(self) -> Overview:
+        """What Flower's pages show; a server that does not answer is named in the status."""
+        with self._lock:
+            reading = self._read()
+            failed = reading.status.backlog.failed if reading.status.backlog else 0
+            # Asked for only where there are any: most of the time it is one request less.
+            failures, problem = self._kept_failures.get() if failed else ([], "")
+            beside = self._kept_beside.get() if reading.redis_up else None
+        overview = beside or Overview(status=reading.status)
+        status = reading.status
+        if problem and problem not in status.problems:
+            status = status.model_copy(update={"problems": [*status.problems, problem]})
+        return overview.model_copy(update={"status": status, "failures": failures})
+
+    def forget(self) -> None:
+        """Ask Redis anew at the next read: an operator has just changed something."""
+        with self._lock:
+            self._kept_status.forget()
+            self._kept_beside.forget()
+            self._kept_runs.forget()
+
+    def _read(self) -> Reading:
+        status = self._kept_status.get()
+        backlog, problem = self._kept_backlog.get()
         merged = status.model_copy(
             update={"backlog": backlog, "problems": status.problems + ([problem] * bool(problem))}
         )
@@ -83,13 +127,30 @@ class StatusReader:
     def _ask_ledger(self) -> Status:
         return read_status(self._ledger, None, settings=self._settings)
 
+    def _ask_beside(self) -> Overview | None:
+        """None where Redis has gone since it was asked for the status."""
+        status = self._kept_status.get()
+        try:
+            page, sums = self._kept_runs.get()
+            return read_beside(status, self._ledger, self._quota, page.runs, sums)
+        except EnrichError:
+            return None
+
+    def _ask_history(self) -> tuple[Page, Sums]:
+        """Raises EnrichError: Redis does not answer; what OpenSearch lacks is said in both."""
+        return self.history.runs(RUNS_SHOWN, busy=True), self.history.sums()
+
 
 def build_reader(settings: Settings) -> StatusReader:
     """A reader of its own connections, which connect at the first read."""
     seconds = min(OPENSEARCH_TIMEOUT_SECONDS, settings.opensearch_timeout_seconds)
     hurried = settings.model_copy(update={"opensearch_timeout_seconds": seconds})
+    ledger = quick_ledger(settings, REDIS_TIMEOUT_SECONDS, second_try=True)
+    store = LogStore(hurried)
     return StatusReader(
-        quick_ledger(settings, REDIS_TIMEOUT_SECONDS, second_try=True),
-        LogStore(hurried),
+        ledger,
+        store,
         settings=settings,
+        quota=quick_quota(settings, REDIS_TIMEOUT_SECONDS),
+        history=build_history(settings, ledger, store),
     )

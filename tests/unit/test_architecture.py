@@ -99,7 +99,7 @@ FLOORS = {
     "realtime": {"embedding", "enrichment", "ledger", "log_store", "ratelimit"},
     "planning": {"embedding", "ledger", "log_store"},
     "reindexing": {"log_store"},
-    "flower": {"history", "status"},
+    "flower": {"backfill", "history", "ledger", "log_store", "status", "wiring"},
     "cli": {
         "api",
         "embedding",

@@ -24,7 +24,6 @@ from enrich import redis_client, wiring
 from enrich.cli import app, runs, screen
 from enrich.cli.check import Check
 from enrich.cli.checks.redis_and_workers import look_at_deployment, memory_lines
-from enrich.cli.failures import matches
 from enrich.cli.run_follower import Following, Pace, Paused, Progress, exit_status, sum_of
 from enrich.cli.screen import MAX_SKIPPED
 from enrich.cli.status import _print_backlog, _print_runs
@@ -37,6 +36,7 @@ from enrich.log_store.stats import Counts
 from enrich.log_store.wholeness import Item, objection
 from enrich.models import RunRecord
 from enrich.settings import Settings, load_settings
+from enrich.status.failed_logs import matches
 from enrich.status.report import Backlog, IndexBacklog, Status
 from enrich.worker.remote import NoWorker
 

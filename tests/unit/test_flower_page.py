@@ -29,14 +29,20 @@ from tornado.web import Application
 from enrich.errors import ServerUnavailable
 from enrich.flower.environment import api_is_open, prepare_environment
 from enrich.flower.hosts import may_be_answered, watch
+from enrich.flower.latest import Latest
 from enrich.flower.mounting import guard, pages, permitted_address
-from enrich.flower.page import INDICES_SHOWN, Templates, View
+from enrich.flower.page import Room
+from enrich.flower.templating import Templates
+from enrich.flower.view import INDICES_SHOWN, View
+from enrich.history.reader import History
 from enrich.ledger import Ledger, Scan
+from enrich.ledger.in_memory import in_memory_ledger
 from enrich.log_store.coverage import NO_SHARD, WHOLE, Counted, Gaps
 from enrich.log_store.stats import Counts
 from enrich.models import COUNTERS, RunRecord
 from enrich.setting_forms.loopback import is_loopback
 from enrich.status.metrics import EnrichCollector
+from enrich.status.overview import Overview, useful
 from enrich.status.reader import BACKLOG_SECONDS, LEDGER_SECONDS, Reading, StatusReader
 from enrich.status.report import Backlog, IndexBacklog, Status, TotalsReport
 from enrich.worker.inspect import counters
@@ -215,7 +221,7 @@ def test_another_host_gets_nothing_and_a_stripped_prefix_comes_back(prefix: str)
 
     watch(Watched)  # type: ignore[arg-type]
     settings = {**urls.settings, "template_loader": Templates(urls.settings["template_path"])}
-    handlers = pages(Fixed(Status())) + urls.handlers  # type: ignore[arg-type]
+    handlers = pages(room_of(Status())) + urls.handlers
     if prefix:
         handlers = [rewrite_handler(handler, prefix) for handler in handlers]
         settings["static_url_prefix"] = f"/{prefix}/static/"
@@ -411,14 +417,12 @@ def test_clock_and_money() -> None:
     assert (View.usd(0), View.usd(0.00031), View.usd(1234.5)) == ("$0.0000", "$0.0003", "$1,234.50")
 
 
-class Fixed:
-    """A reader of one status."""
+def room_of(status: Status, **parts: Any) -> Room:
+    """What the handlers share, where one status is all that is ever read."""
+    overview = Overview(status=status, runs=useful(status.last_runs), **parts)
 
-    def __init__(self, status: Status) -> None:
-        self._status = status
-
-    def read(self) -> Reading:
-        return Reading(self._status, True, True)
+    history = History(in_memory_ledger(), None)
+    return Room(Latest(lambda: overview, lambda: None), history)
 
 
 class FlowerOptions:
@@ -434,7 +438,7 @@ class FlowerOptions:
 def get(status: Status, path: str, **options: Any) -> HTTPResponse:
     """One request to our pages within Flower's own."""
     settings = {**urls.settings, "template_loader": Templates(urls.settings["template_path"])}
-    application = Application(pages(Fixed(status)) + urls.handlers, **settings)  # type: ignore[arg-type]
+    application = Application(pages(room_of(status)) + urls.handlers, **settings)
     application.options = FlowerOptions(**options)  # type: ignore[attr-defined]
     return fetch(application, path)
 
@@ -481,7 +485,9 @@ def test_page_shows_every_part() -> None:
     answer = get(status, "/enrichment")
     page = answer.body.decode()
     assert answer.code == 200
-    assert answer.headers["Refresh"] == "10"
+    # For who has no JavaScript; whoever has it gets what changed.
+    assert '<noscript><meta http-equiv="refresh" content="10"></noscript>' in page
+    assert "Refresh" not in answer.headers
     for shown in (
         "98,765", "834", "123.5", "Active run #7", "1,200", "4 <small>of 12", "4,567", "10 s",
         "a_float_2026_11", "log_vector is mapped as float", "quota exhausted", "2026-11-22 12:00",
@@ -507,9 +513,9 @@ def test_names_and_reasons_are_text_and_never_markup() -> None:
     page = get(status, "/enrichment").body.decode()
     assert "<script>alert" not in page
     # In the health: problem, halt reason, skipped index and its reason; then halt reason twice,
-    # skipped index and its reason, index of the backlog.
-    assert page.count(ESCAPED) == 9
-    assert page.count("{{ 1 + 1 }}") == 9
+    # skipped index and its reason, index of the backlog and of its bar.
+    assert page.count(ESCAPED) == 10
+    assert page.count("{{ 1 + 1 }}") == 10
 
 
 def test_json_is_the_status() -> None:
@@ -525,7 +531,9 @@ def test_who_may_see_flower_may_see_the_page_and_nobody_else(path: str) -> None:
 
 
 def test_refresh_can_be_turned_off() -> None:
-    assert "Refresh" not in get(Status(), "/enrichment", auto_refresh=False).headers
+    answer = get(Status(), "/enrichment", auto_refresh=False)
+    assert "Refresh" not in answer.headers
+    assert "http-equiv" not in answer.body.decode() and "enrichment.js?" not in answer.body.decode()
 
 
 def test_the_link_is_in_flowers_navigation() -> None:
