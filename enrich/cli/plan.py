@@ -12,11 +12,11 @@ from rich.progress import Progress as Bar
 
 from enrich import wiring
 from enrich.cli import screen
+from enrich.cli.failures import no_such
 from enrich.cli.screen import dollars, plural, span
 from enrich.planning.plan import Plan
 from enrich.planning.planner import Tell
 from enrich.settings import Settings
-from enrich.status.failed_logs import matches, no_such
 
 #: What is over sooner needs no line of its own; and between two lines where there is no terminal.
 QUIET_SECONDS, LINE_SECONDS = 2.0, 5.0
