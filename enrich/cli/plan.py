@@ -17,6 +17,7 @@ from enrich.cli.screen import dollars, plural, span
 from enrich.planning.plan import Plan
 from enrich.planning.planner import Tell
 from enrich.settings import Settings
+from enrich.status.failed_logs import matches
 
 #: What is over sooner needs no line of its own; and between two lines where there is no terminal.
 QUIET_SECONDS, LINE_SECONDS = 2.0, 5.0
