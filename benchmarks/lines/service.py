@@ -4,17 +4,33 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import subprocess
 import sys
 import time
+from base64 import b64decode
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+import numpy as np
 
-from benchmarks.rounds import Figure, alternate, at_least, at_most, median, percentile, stated
+from benchmarks.peers import litellm_proxy
+from benchmarks.rounds import (
+    Figure,
+    alternate,
+    at_least,
+    at_most,
+    median,
+    not_measured,
+    percentile,
+    stated,
+)
 from benchmarks.stage import Stage, StageFailed
+from dev.embedding_model import Model
+from dev.service import Service
 from dev.services import CHECKOUT, free_ports
 
 #: Callers at a time, and texts that all of them know.
@@ -28,6 +44,8 @@ _LATENCY_MS, _NEAR_MS = 500.0, 150.0
 #: Requests a minute of an endpoint that binds, and texts of which nine in ten are known.
 _REQUESTS_PER_MINUTE, _REPEATED = 1_200, 1_500
 _BATCHES = 30
+#: Beside LiteLLM: single inputs, and batches of mixed texts.
+_BESIDE, _MIXED, _MIXED_TEXTS = 1_000, 200, 1_000
 
 
 @dataclass(frozen=True)
@@ -57,9 +75,10 @@ def measure(stage: Stage) -> list[Figure]:
     )
     ours, endpoint = f"http://127.0.0.1:{port}", stage.stack.embeddings.url
     try:
-        _until_ready(ours)
+        _until_ready(service, f"{ours}/readyz")
         return [*_distinct(stage, ours, endpoint), *_cached(stage, ours, endpoint),
-                *_repeats(stage, ours, endpoint), *_batches(stage, ours)]  # fmt: skip
+                *_repeats(stage, ours, endpoint), *_batches(stage, ours),
+                *_beside_litellm(stage, ours)]  # fmt: skip
     finally:
         service.stop()
 
@@ -191,12 +210,87 @@ def _call(
     return Called(told["seconds"], told["milliseconds"])
 
 
-def _until_ready(url: str) -> None:
-    for _ in range(600):
+def _beside_litellm(stage: Stage, ours: str) -> list[Figure]:
+    if not litellm_proxy.is_there():
+        return [not_measured("service", "of LiteLLM's", "`make endpoints` installs it")]
+    stage.api.reset()
+    proxy, theirs = litellm_proxy.start(stage.stack, stage.folder)
+    try:
+        _until_ready(proxy, f"{theirs}/health/liveliness")
+        bodies = [_body([f"a known error {n % _KNOWN}"]) for n in range(_BESIDE)]
+        for url in (ours, theirs):
+            _call(stage, f"{url}/v1/embeddings", _CALLERS, bodies[:_KNOWN])
+
+        def ask(url: str) -> float:
+            return _call(stage, f"{url}/v1/embeddings", _CALLERS, bodies).per_second
+
+        rates = alternate(
+            {"service": lambda: ask(ours), "litellm": lambda: ask(theirs)},
+            stage.rounds(2, 5),
+            stage.say,
+        )
+        us, them = median(rates["service"]), median(rates["litellm"])
+        figures = [
+            stated("service", "LiteLLM: single inputs that are known", them, "/s"),
+            stated("service", "the service's, of LiteLLM's", us / them, "×"),
+        ]
+        for name, url in (("the service", ours), ("LiteLLM", theirs)):
+            texts, paid, wrong, refused = _mixed(stage, url, name)
+            figures += [
+                stated("service", f"{name}: inputs paid for {texts} texts", paid),
+                stated("service", f"{name}: wrong vectors", wrong),
+                stated("service", f"{name}: requests that were not answered", refused),
+            ]
+        return figures
+    finally:
+        proxy.stop()
+
+
+def _mixed(stage: Stage, url: str, name: str) -> tuple[int, int, int, int]:
+    """Batches of known, new and repeated texts, some of them at once.
+
+    Returns: how many texts there were, inputs that were paid for, vectors that were not those of their texts, and requests
+    that were not answered.
+    """
+    chance = random.Random(1)
+    texts = [f"{name}, a mixed error {n} of {time.monotonic_ns()}" for n in range(_MIXED_TEXTS)]
+    right = dict(zip(texts, Model().embed(texts), strict=True))
+    stage.api.reset()
+    key = stage.stack.environment()["OPENAI_API_KEY"]
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    wrong = refused = 0
+    with (
+        httpx2.Client(base_url=url, headers=headers, timeout=60) as http,
+        ThreadPoolExecutor(_AT_ONCE) as pool,
+    ):
+        asked = [chance.choices(texts, k=chance.randint(1, 40)) for _ in range(_MIXED)]
+        for batch, answer in zip(
+            asked, pool.map(lambda one: http.post("/v1/embeddings", content=_body(one)), asked),
+            strict=True,
+        ):  # fmt: skip
+            if answer.status_code != 200:
+                refused += 1
+                continue
+            rows = [np.frombuffer(b64decode(one["embedding"]), "<f4")
+                    if isinstance(one["embedding"], str) else np.float32(one["embedding"])
+                    for one in answer.json()["data"]]  # fmt: skip
+            wrong += abs(len(rows) - len(batch))
+            wrong += sum(
+                not np.allclose(row, right[text], atol=1e-6)
+                for text, row in zip(batch, rows, strict=False)
+            )
+    distinct = len({text for batch in asked for text in batch})
+    return distinct, stage.api.counts()["inputs"], wrong, refused
+
+
+def _until_ready(process: Service, url: str) -> None:
+    for _ in range(1800):
+        if not process.running:
+            raise StageFailed(f"{url} is not answered: its process has ended")
         try:
-            if httpx2.get(f"{url}/readyz", timeout=2).status_code == 200:
+            if httpx2.get(url, timeout=2).status_code == 200:
                 return
         except httpx2.TransportError:
             pass
         time.sleep(0.1)
-    raise StageFailed("the service is not ready after a minute")
+    raise StageFailed(f"{url} does not answer after three minutes")
