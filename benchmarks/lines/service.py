@@ -249,8 +249,8 @@ def _beside_litellm(stage: Stage, ours: str) -> list[Figure]:
 def _mixed(stage: Stage, url: str, name: str) -> tuple[int, int, int, int]:
     """Batches of known, new and repeated texts, some of them at once.
 
-    Returns: how many texts there were, inputs that were paid for, vectors that were not those of their texts, and requests
-    that were not answered.
+    Returns: how many texts there were, inputs that were paid for, vectors that were not those of
+    their texts, and requests that were not answered.
     """
     chance = random.Random(1)
     texts = [f"{name}, a mixed error {n} of {time.monotonic_ns()}" for n in range(_MIXED_TEXTS)]
