@@ -169,6 +169,8 @@ class RunRecord(BaseModel):
     estimated_cost_usd: float = 0.0
     retries: Count = 0
     rate_limited: Count = 0
+    #: Milliseconds of the pauses that the API asked for; workers that ask at once meet several.
+    paused_ms: Count = 0
     errors: Annotated[int, Counted(total="errors")] = 0
     chunks: Count = 0
     chunks_open: int = 0

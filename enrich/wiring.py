@@ -92,6 +92,15 @@ def build_history(settings: Settings, ledger: Ledger, store: LogStore | None) ->
     return History(ledger, store.history if kept and store is not None else None)
 
 
+def cache_counter(settings: Settings, timeout: float) -> Callable[[], int]:
+    """Counts the vectors in the cache; gives up after `timeout` seconds with an EnrichError."""
+    from enrich.embedding.cache import VectorCache
+    from enrich.redis_client import connect
+
+    cached = connect(settings.vector_cache_url, timeout=timeout, second_try=True)
+    return VectorCache(cached, settings).entries
+
+
 def build_embedder(settings: Settings) -> OpenAIEmbedder:
     """Embeds logs."""
     from enrich.embedding.client import OpenAIEmbedder

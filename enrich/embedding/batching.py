@@ -233,7 +233,7 @@ class Batching:
         try:
             return self._embedder.embed(texts)
         except RateLimited as error:
-            caller.meter.count(api_requests=1, rate_limited=1)
+            caller.meter.count(api_requests=1, rate_limited=1, paused_ms=round(1000 * error.pause))
             self._quota.pause(error.pause)
             raise RateLimited(str(error), error.pause) from None
         except (TransientError, InputRefused, Halt):

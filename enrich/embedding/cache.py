@@ -190,6 +190,11 @@ class VectorCache:
             known.update(some[position - 1] for position in found)
         return known
 
+    def entries(self) -> int:
+        """How many vectors there are, some of which may just have expired."""
+        with translated():
+            return int(self._redis.zcard(self._uses))
+
     def put(self, vectors: Mapping[str, Vector]) -> None:
         """Keep vectors and let the longest unused go beyond ENRICH_CACHE_MAX_ENTRIES."""
         if not vectors or not self._max_entries:

@@ -26,6 +26,7 @@ from enrich.ledger.keyspace import Keyspace
 from enrich.ledger.lone_failures import KeptLoneFailures
 from enrich.ledger.measurements import Measurements
 from enrich.ledger.pages import Pages
+from enrich.ledger.queues import Queues
 from enrich.ledger.realtime import Realtime
 from enrich.ledger.records import Records
 from enrich.ledger.refused import RefusedDocuments
@@ -60,6 +61,8 @@ class Ledger:
         self.history = HistoryDebt(keys)
         #: What the consumers of Kafka count and do.
         self.realtime = Realtime(keys)
+        #: Messages that wait for workers.
+        self.queues = Queues(keys)
         #: What outlasts runs.
         self.controls = Controls(keys)
         self.confirmed = Confirmed(keys)

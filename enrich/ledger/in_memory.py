@@ -164,6 +164,9 @@ class InMemoryRedis:
     def lrange(self, key: str, first: int, last: int) -> list[bytes]:
         return list(self._at(key, []))[first : None if last == -1 else last + 1]
 
+    def llen(self, key: str) -> int:
+        return len(self._at(key, []))
+
     def sadd(self, key: str, value: str) -> None:
         self._make(key, set()).add(_bytes(value))
 

@@ -68,6 +68,16 @@ class Counts:
     gaps: Gaps = WHOLE
 
 
+@dataclass(frozen=True, kw_only=True)
+class Oldest:
+    """Timestamps of the oldest ERROR logs without a vector, ISO 8601."""
+
+    #: Of all; None where none is known.
+    of_all: str | None = None
+    #: Of each index that has such a log with a time.
+    by_index: dict[str, str] = field(default_factory=dict)
+
+
 class _CountsAnswer(Searched):
     aggregations: dict[str, Any] = msgspec.field(default_factory=dict)
 
@@ -222,20 +232,34 @@ class Stats:
 
     def oldest_pending(self) -> Counted[str | None]:
         """Timestamp of the oldest ERROR log without a vector, ISO 8601, or None."""
+        found = self.oldest()
+        return Counted(found.value.of_all, found.gaps)
+
+    def oldest(self) -> Counted[Oldest]:
+        """The same, and of each index."""
         oldest_by = {
             "oldest" if n == 0 else f"oldest_{n}": {"min": {"field": name}}
             for n, name in enumerate(self._schema.timestamp_fields)
         }
-        query = {"size": 0, "query": self._queries.pending(), "aggs": oldest_by}
+        by_index = {"terms": {"field": "_index", "size": MAX_INDICES}, "aggs": oldest_by}
+        aggregations: dict[str, Any] = {**oldest_by, "by_index": by_index}
+        query = {"size": 0, "query": self._queries.pending(), "aggs": aggregations}
         try:
             counted = self._scope.search(_CountsAnswer, query)
         except RequestRefused:
-            return Counted(None)  # no index maps the time as a date: none is the oldest
-        # Not `value_as_string`: where one of the indices does not map the field, or has a format of
-        # its own, that is no date.
-        times = [counted.value.aggregations.get(name, {}).get("value") for name in oldest_by]
-        told = sorted(filter(None, map(iso_time, times)))
-        return Counted(told[0] if told else None, counted.gaps)
+            return Counted(Oldest())  # no index maps the time as a date: none is the oldest
+
+        def first_of(found: dict[str, Any]) -> str | None:
+            # Not `value_as_string`: where one of the indices does not map the field, or has a
+            # format of its own, that is no date.
+            times = [found.get(name, {}).get("value") for name in oldest_by]
+            return next(iter(sorted(filter(None, map(iso_time, times)))), None)
+
+        found = counted.value.aggregations
+        buckets = found.get("by_index", {}).get("buckets", [])
+        told = {bucket["key"]: first_of(bucket) for bucket in buckets}
+        oldest = {index: time for index, time in told.items() if time is not None}
+        return Counted(Oldest(of_all=first_of(found), by_index=oldest), counted.gaps)
 
     def failures(self, index: str | None, size: int = 1000) -> Counted[list[dict[str, Any]]]:
         """Documents marked failed, newest first: where, why, since when; never their text."""

@@ -6,21 +6,27 @@ like a burst to whoever computes a rate. `enrich_up` tells which server is missi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from enrich.models import COUNTERS, Outcome
-from enrich.status import realtime_metrics
+from enrich.models import COUNTERS, Outcome, project_of
+from enrich.status import counting_metrics, history_metrics, realtime_metrics
 from enrich.status.health import CODES, Health, Word, health_of
+from enrich.status.never_falling import NeverFalling
 from enrich.status.reader import Reading
 from enrich.status.report import Backlog, Status
 
 #: Indices of `enrich_index_not_counted`; a lost node may be missing in thousands.
 MOST_NOT_COUNTED = 100
+
+#: Projects of which there are metrics, those with most to do first; whoever makes indices names
+#: them.
+MOST_PROJECTS = 500
 
 STATES = ("with_vector", "without_vector", "failed")
 
@@ -33,19 +39,26 @@ class EnrichCollector(Collector):
     ) -> None:
         self._read = read
         self._now = now
+        self._never_falling = NeverFalling()
 
     def describe(self) -> Iterator[Metric]:
         """Nothing: else the registry would ask the servers while Flower starts."""
         return iter(())
 
     def collect(self) -> Iterator[Metric]:
+        return map(self._never_falling.kept, self._collect())
+
+    def _collect(self) -> Iterator[Metric]:
         reading = self._read()
         up = GaugeMetricFamily("enrich_up", "Whether the server answers", labels=["server"])
         up.add_metric(["redis"], reading.redis_up)
         up.add_metric(["opensearch"], reading.opensearch_up)
         yield up
         if reading.redis_up:
+            if reading.status.totals_known:
+                yield from counting_metrics.of(reading.status)
             yield from _of_ledger(reading.status)
+            yield from history_metrics.of(reading.status)
             yield from _of_health(health_of(reading.status))
             yield from realtime_metrics.of(reading.status.realtime)
         if reading.status.backlog is not None:
@@ -56,18 +69,18 @@ class EnrichCollector(Collector):
 
 
 def _of_ledger(status: Status) -> Iterator[Metric]:
-    totals = status.totals
-    yield CounterMetricFamily("enrich_runs", "Runs begun", totals.runs)
-    yield CounterMetricFamily("enrich_vectors", "Vectors written", totals.vectors)
-    yield CounterMetricFamily("enrich_errors", "Errors met, in all runs", totals.errors)
-    yield CounterMetricFamily(
-        "enrich_ticks_skipped", "Ticks that began no run", totals.ticks_skipped
+    waiting = GaugeMetricFamily(
+        "enrich_queue_messages",
+        "Messages in the broker that no worker has taken yet",
+        labels=["queue"],
     )
-    yield CounterMetricFamily(
-        "enrich_messages_dropped",
-        "Messages in the broker that enrich did not send",
-        totals.messages_dropped,
-    )
+    for queue, length in status.queues.items():
+        waiting.add_metric([queue], length)
+    yield waiting
+    if status.cache_entries is not None:
+        yield GaugeMetricFamily(
+            "enrich_cache_entries", "Vectors in the cache", status.cache_entries
+        )
     yield GaugeMetricFamily(
         "enrich_active_run", "Whether a run is active", int(status.active_run is not None)
     )
@@ -150,7 +163,8 @@ def _of_backlog(status: Status, backlog: Backlog, now: datetime) -> Iterator[Met
         for state in STATES:
             logs.add_metric([index, state], getattr(counts, state))
     yield logs
-    age = _age(backlog, now)
+    yield from _of_projects(backlog, now)
+    age = _age(backlog.without_vector, backlog.oldest_without_vector, now)
     if age is not None:
         yield GaugeMetricFamily(
             "enrich_oldest_unvectorized_age_seconds",
@@ -166,14 +180,34 @@ def _of_backlog(status: Status, backlog: Backlog, now: datetime) -> Iterator[Met
         )
 
 
-def _age(backlog: Backlog, now: datetime) -> float | None:
+def _of_projects(backlog: Backlog, now: datetime) -> Iterator[Metric]:
+    pending: Counter[str] = Counter()
+    for index, counts in backlog.by_index.items():
+        pending[project_of(index)] += counts.without_vector
+    logs = GaugeMetricFamily(
+        "enrich_project_pending_logs", "ERROR logs without a vector", labels=["project"]
+    )
+    ages = GaugeMetricFamily(
+        "enrich_project_oldest_unvectorized_age_seconds",
+        "Age of the oldest of them; 0 if there is none",
+        labels=["project"],
+    )
+    for project, count in pending.most_common(MOST_PROJECTS):
+        logs.add_metric([project], count)
+        age = _age(count, backlog.oldest_by_project.get(project), now)
+        if age is not None:
+            ages.add_metric([project], age)
+    yield from (logs, ages)
+
+
+def _age(pending: int, since: str | None, now: datetime) -> float | None:
     """Seconds; None if logs are pending and none of them has a time."""
-    if not backlog.without_vector:
+    if not pending:
         return 0.0
-    if backlog.oldest_without_vector is None:
+    if since is None:
         return None
     try:
-        oldest = datetime.fromisoformat(backlog.oldest_without_vector)
+        oldest = datetime.fromisoformat(since)
     except ValueError:
         # Years beyond 9999, which OpenSearch takes and Python does not.
         return None

@@ -19,7 +19,7 @@ from enrich.log_store import LogStore
 from enrich.settings import Settings
 from enrich.status.overview import RUNS_SHOWN, Overview, Quota, failures_or_problem, read_beside
 from enrich.status.report import Status, read_backlog_or_problem, read_status
-from enrich.wiring import build_history, quick_ledger, quick_quota
+from enrich.wiring import build_history, cache_counter, quick_ledger, quick_quota
 
 BACKLOG_SECONDS = 10.0
 LEDGER_SECONDS = 1.0
@@ -71,11 +71,13 @@ class StatusReader:
         settings: Settings | None = None,
         quota: Quota | None = None,
         history: History | None = None,
+        cache_entries: Callable[[], int] | None = None,
     ) -> None:
         """
         Args:
             quota: None leaves the quota out of the overview.
             history: None leaves out the runs that Redis no longer has.
+            cache_entries: counts vectors in the cache; None leaves that out.
         """
         self._ledger = ledger
         self._settings = settings
@@ -85,6 +87,7 @@ class StatusReader:
         self._kept_status = _Kept(self._ask_ledger, LEDGER_SECONDS, clock)
         self._kept_beside = _Kept(self._ask_beside, LEDGER_SECONDS, clock)
         self._kept_runs = _Kept(self._ask_history, BACKLOG_SECONDS, clock)
+        self._kept_entries = _Kept(lambda: _entries(cache_entries), BACKLOG_SECONDS, clock)
         self._kept_backlog = _Kept(lambda: read_backlog_or_problem(store), BACKLOG_SECONDS, clock)
         self._kept_failures = _Kept(
             lambda: failures_or_problem(store, ledger), BACKLOG_SECONDS, clock
@@ -119,13 +122,18 @@ class StatusReader:
     def _read(self) -> Reading:
         status = self._kept_status.get()
         backlog, problem = self._kept_backlog.get()
+        (entries,) = self._kept_entries.get()
         merged = status.model_copy(
-            update={"backlog": backlog, "problems": status.problems + ([problem] * bool(problem))}
+            update={
+                "backlog": backlog,
+                "cache_entries": entries,
+                "problems": status.problems + ([problem] * bool(problem)),
+            }
         )
         return Reading(merged, redis_up=not status.problems, opensearch_up=backlog is not None)
 
     def _ask_ledger(self) -> Status:
-        return read_status(self._ledger, None, settings=self._settings)
+        return read_status(self._ledger, None, settings=self._settings, history=self.history)
 
     def _ask_beside(self) -> Overview | None:
         """None where Redis has gone since it was asked for the status."""
@@ -141,6 +149,15 @@ class StatusReader:
         return self.history.runs(RUNS_SHOWN, busy=True), self.history.sums()
 
 
+def _entries(count: Callable[[], int] | None) -> tuple[int | None]:
+    """How many vectors the cache has; None where that cannot be told."""
+    try:
+        return (count() if count is not None else None,)
+    except EnrichError:
+        # The cache is a convenience: that Redis does not answer shows where it is missed.
+        return (None,)
+
+
 def build_reader(settings: Settings) -> StatusReader:
     """A reader of its own connections, which connect at the first read."""
     seconds = min(OPENSEARCH_TIMEOUT_SECONDS, settings.opensearch_timeout_seconds)
@@ -153,4 +170,5 @@ def build_reader(settings: Settings) -> StatusReader:
         settings=settings,
         quota=quick_quota(settings, REDIS_TIMEOUT_SECONDS),
         history=build_history(settings, ledger, store),
+        cache_entries=cache_counter(settings, REDIS_TIMEOUT_SECONDS),
     )

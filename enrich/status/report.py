@@ -7,25 +7,29 @@ that no two places can disagree. A server that does not answer is named; the res
 from __future__ import annotations
 
 import socket
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from pydantic import BaseModel, computed_field
 
 from enrich.errors import EnrichError
+from enrich.history.reader import History
 from enrich.ledger import Ledger
 from enrich.ledger.deployment import disagreements, place_of
 from enrich.ledger.realtime_summary import RealtimeSummary
 from enrich.log_store import LogStore
 from enrich.log_store.coverage import Gaps
-from enrich.models import RunRecord
+from enrich.log_store.stats import Oldest
+from enrich.models import Durations, RunRecord, Totals, project_of
 from enrich.settings import Settings
+from enrich.status.history import HistoryReport, read_history
 
 #: Projects of which it is told what they spent today: their names come from whoever makes indices.
 MOST_PROJECTS = 10
 
 
 class TotalsReport(BaseModel):
-    """Since this Redis was first used."""
+    """Since the first run; what Redis lost comes back from the history, where one is kept."""
 
     runs: int = 0
     ticks_skipped: int = 0
@@ -35,6 +39,16 @@ class TotalsReport(BaseModel):
     messages_dropped: int = 0
     #: Vectors a second, over the time in which runs were active.
     average_rate: float = 0.0
+    #: Every counter of `RunRecord`, of all runs together; what was corrected later is not taken
+    #: back, so that none ever falls.
+    counts: dict[str, int] = {}
+    #: Runs that ended, by state.
+    ended: dict[str, int] = {}
+    #: What runs, consumers and the HTTP service spent.
+    spent_usd: float = 0.0
+    #: How long runs took, and chunks from their last lease to their end; None where not known.
+    run_durations: Durations | None = None
+    chunk_durations: Durations | None = None
 
 
 class IndexBacklog(BaseModel):
@@ -60,6 +74,9 @@ class Backlog(IndexBacklog):
     not_counted_unnamed: str = ""
     #: Remote clusters that were passed over.
     clusters_not_counted: int = 0
+    #: Timestamp of the oldest ERROR log without a vector, ISO 8601, by project; those without such
+    #: a log, or without its time, are left out.
+    oldest_by_project: dict[str, str] = {}
     #: Timestamp of the oldest ERROR log without a vector, ISO 8601; where `whole` is false, there
     #: may be older ones.
     oldest_without_vector: str | None = None
@@ -119,6 +136,11 @@ class Status(BaseModel):
     """All of it, as `status --json` prints it."""
 
     totals: TotalsReport = TotalsReport()
+    #: Whether they are those since the first run; False where Redis lost them and they could not be
+    #: read from the history now.
+    totals_known: bool = True
+    #: What outlives Redis; None where it was not asked for.
+    history: HistoryReport | None = None
     active_run: RunRecord | None = None
     last_runs: list[RunRecord] = []
     paused: bool = False
@@ -146,6 +168,10 @@ class Status(BaseModel):
     realtime: list[RealtimeSummary] = []
     #: None when OpenSearch could not be asked.
     backlog: Backlog | None = None
+    #: Messages in the broker that no worker has taken yet, by queue.
+    queues: dict[str, int] = {}
+    #: Vectors in the cache; None where that was not asked for or cannot be told.
+    cache_entries: int | None = None
     #: What could not be read, in sentences.
     problems: list[str] = []
 
@@ -172,9 +198,14 @@ class Status(BaseModel):
 
 
 def read_status(
-    ledger: Ledger, store: LogStore | None, runs: int = 10, settings: Settings | None = None
+    ledger: Ledger,
+    store: LogStore | None,
+    runs: int = 10,
+    settings: Settings | None = None,
+    history: History | None = None,
 ) -> Status:
-    """Read the status. `store` None leaves the backlog out; `settings` tell how to judge it.
+    """Read the status. `store` None leaves the backlog out; `settings` tell how to judge it;
+    without `history` there is what Redis knows.
 
     A server that cannot be reached shows in `problems`; nothing is raised.
     """
@@ -184,6 +215,8 @@ def read_status(
         status.cost_limit_usd = settings.enrich_max_cost_per_day
     try:
         _read_ledger(status, ledger, runs, settings)
+        if history is not None:
+            _read_history(status, history, runs)
     except EnrichError as error:
         status.problems.append(str(error))
     if store is not None:
@@ -208,9 +241,9 @@ def read_backlog(store: LogStore) -> Backlog:
     by_index = {name: IndexBacklog(**counts) for name, counts in counted.by_index.items()}
     without = sum(index.without_vector for index in by_index.values())
     gaps = counted.gaps
-    oldest = None
+    oldest = Oldest()
     if without:
-        found = store.stats.oldest_pending()
+        found = store.stats.oldest()
         oldest, gaps = found.value, gaps | found.gaps
     return Backlog(
         with_vector=sum(index.with_vector for index in by_index.values()),
@@ -222,20 +255,52 @@ def read_backlog(store: LogStore) -> Backlog:
         not_counted=dict(sorted(gaps.indices.items())),
         not_counted_unnamed=gaps.unnamed,
         clusters_not_counted=gaps.clusters,
-        oldest_without_vector=oldest,
+        oldest_without_vector=oldest.of_all,
+        oldest_by_project=by_project(oldest.by_index),
     )
 
 
-def _read_ledger(status: Status, ledger: Ledger, runs: int, settings: Settings | None) -> None:
-    totals = ledger.records.totals()
-    status.totals = TotalsReport(
+def by_project(times: Mapping[str, str]) -> dict[str, str]:
+    """The first time of each project's indices. Pure."""
+    first: dict[str, str] = {}
+    for index, time in sorted(times.items()):
+        project = project_of(index)
+        first[project] = min(time, first.get(project, time))
+    return first
+
+
+def _read_history(status: Status, history: History, runs: int) -> None:
+    """In place of what Redis alone knows."""
+    page = history.runs(runs)
+    status.last_runs = page.runs
+    status.history = read_history(history)
+    if page.problem:
+        status.history.problems.append(page.problem)
+    try:
+        status.totals = _of_totals(history.totals())
+    except EnrichError as error:
+        status.totals_known = False
+        status.history.problems.append(f"totals are those of this Redis alone: {error}")
+
+
+def _of_totals(totals: Totals) -> TotalsReport:
+    return TotalsReport(
         runs=totals.runs,
         ticks_skipped=totals.ticks_skipped,
         vectors=totals.vectors,
         errors=totals.errors,
         messages_dropped=totals.messages_dropped,
         average_rate=totals.average_rate,
+        counts=dict(totals.counts),
+        ended=dict(totals.ended),
+        spent_usd=totals.spent_usd,
+        run_durations=totals.run_durations,
+        chunk_durations=totals.chunk_durations,
     )
+
+
+def _read_ledger(status: Status, ledger: Ledger, runs: int, settings: Settings | None) -> None:
+    status.totals = _of_totals(ledger.records.totals())
     status.last_runs = ledger.records.last(runs)
     active = ledger.runs.active()
     status.active_run = next((run for run in status.last_runs if run.run_id == active), None)
@@ -249,6 +314,7 @@ def _read_ledger(status: Status, ledger: Ledger, runs: int, settings: Settings |
         place = place_of(settings, socket.gethostname())
         found = ledger.deployment.neighbours(place, settings.enrich_index_pattern)
         status.neighbours = [neighbour.sentence for neighbour in found]
+    status.queues = ledger.queues.lengths()
     status.paused = ledger.controls.paused()
     status.last_tick = ledger.controls.last_tick()
     status.spent_today_usd = ledger.spending.today_usd()

@@ -32,7 +32,7 @@ from enrich.ledger import Ledger, Scan, deployment
 from enrich.ledger.deployment import Configuration, Deployment, WorkerNote
 from enrich.log_store.connection import decode
 from enrich.log_store.coverage import NO_SHARD, WHOLE, Counted, Gaps
-from enrich.log_store.stats import Counts
+from enrich.log_store.stats import Counts, Oldest
 from enrich.log_store.wholeness import Item, objection
 from enrich.models import RunRecord
 from enrich.settings import Settings, load_settings
@@ -65,8 +65,8 @@ class Store:
         self._answer()
         return Counts(by_index=self.by_index, gaps=self.gaps)
 
-    def oldest_pending(self) -> Counted[str]:
-        return Counted("2026-11-01T00:00:00.000Z")
+    def oldest(self) -> Counted[Oldest]:
+        return Counted(Oldest(of_all="2026-11-01T00:00:00.000Z"))
 
     def failures(self, index: str | None, size: int) -> Counted[list[dict[str, Any]]]:
         self._answer()

@@ -38,7 +38,7 @@ from enrich.history.reader import History
 from enrich.ledger import Ledger, Scan
 from enrich.ledger.in_memory import in_memory_ledger
 from enrich.log_store.coverage import NO_SHARD, WHOLE, Counted, Gaps
-from enrich.log_store.stats import Counts
+from enrich.log_store.stats import Counts, Oldest
 from enrich.models import COUNTERS, RunRecord
 from enrich.setting_forms.loopback import is_loopback
 from enrich.status.metrics import EnrichCollector
@@ -69,8 +69,8 @@ class Store:
             raise ServerUnavailable("OpenSearch cannot be reached")
         return Counts(by_index=self.by_index, gaps=self.gaps)
 
-    def oldest_pending(self) -> Counted[str]:
-        return Counted("2026-11-22T11:59:00.000Z")
+    def oldest(self) -> Counted[Oldest]:
+        return Counted(Oldest(of_all="2026-11-22T11:59:00.000Z"))
 
 
 @pytest.fixture
