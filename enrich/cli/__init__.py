@@ -196,6 +196,51 @@ def status(as_json: Json = False) -> None:
     raise typer.Exit(show(load_settings(), as_json=as_json))
 
 
+runs_app = typer.Typer(invoke_without_command=True, help="All runs that were recorded.")
+app.add_typer(runs_app, name="runs")
+
+
+@runs_app.callback(epilog="Example: python -m enrich runs --count 50 --busy")
+def runs_(
+    context: typer.Context,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="How many.")] = 20,
+    before: Annotated[
+        str, typer.Option(help="Only those older than this run: its id or number.")
+    ] = "",
+    busy: Annotated[
+        bool, typer.Option("--busy", help="Without those that ended well and found nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """All runs that were recorded, the newest first; `runs show` shows one."""
+    if context.invoked_subcommand is not None:
+        return
+    from enrich.cli.history import show_runs
+
+    raise typer.Exit(show_runs(load_settings(), count, before, busy=busy, as_json=as_json))
+
+
+@runs_app.command("show", epilog="Example: python -m enrich runs show 42 --json")
+def runs_show(
+    run: Annotated[str, typer.Argument(help="Its id, or its number.")], as_json: Json = False
+) -> None:
+    """One run: what it did, what it cost, why it left what it left."""
+    from enrich.cli.history import show_run
+
+    raise typer.Exit(show_run(load_settings(), run, as_json=as_json))
+
+
+@app.command(epilog="Example: python -m enrich metrics --port 9464")
+def metrics(
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")] = 9464,
+    address: Annotated[str, typer.Option(help="An address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Offer Prometheus' metrics over HTTP without Flower, until it is stopped."""
+    from enrich.cli.metrics import metrics as begin
+
+    raise typer.Exit(begin(load_settings(), address, port))
+
+
 @app.command()
 def pause() -> None:
     """Take up no more logs until `resume`; what is under way is finished."""

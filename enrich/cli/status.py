@@ -16,6 +16,7 @@ from enrich.models import RunRecord
 from enrich.settings import Settings
 from enrich.status.health import Health, Word, health_of, problems_of, told, unsaid
 from enrich.status.health import as_json as health_as_json
+from enrich.status.history import HistoryReport
 from enrich.status.report import Backlog, Status, read_status
 
 #: Indices and runs shown; `--json` has all indices.
@@ -25,9 +26,9 @@ MAX_RUNS = 8
 
 def show(settings: Settings, *, as_json: bool) -> int:
     """Read and print the status. The exit status."""
-    status = read_status(
-        wiring.build_ledger(settings), wiring.build_store(settings), settings=settings
-    )
+    ledger, store = wiring.build_ledger(settings), wiring.build_store(settings)
+    history = wiring.build_history(settings, ledger, store)
+    status = read_status(ledger, store, settings=settings, history=history)
     health = health_of(status)
     if as_json:
         screen.print_json(health_as_json(status))
@@ -70,6 +71,8 @@ def _print(console: Console, status: Status, settings: Settings) -> None:
             f"{plural(totals.errors, 'error')}, {plural(totals.ticks_skipped, 'skipped tick')}, "
             f"{screen.dollars(status.spent_today_usd)} spent today (UTC)",
         )
+        if status.history is not None:
+            _print_history(console, status.history)
         if status.spent_today_by_project:
             spent = (
                 f"{name} {screen.dollars(usd)}"
@@ -92,6 +95,25 @@ def _print(console: Console, status: Status, settings: Settings) -> None:
     if status.last_runs:
         _print_runs(console, status.last_runs[:MAX_RUNS])
     console.print()
+
+
+def _print_history(console: Console, history: HistoryReport) -> None:
+    month = history.month
+    if month.cost_usd or month.saved_usd:
+        screen.facts(
+            console,
+            f"{screen.dollars(month.cost_usd)} this month; cache and reuse saved about "
+            f"{screen.dollars(month.saved_usd)}, {screen.dollars(history.today.saved_usd)} of it "
+            "today",
+        )
+    for problem in history.problems:
+        screen.line(console, "warn", problem)
+    if history.owed and not history.problems and history.is_kept:
+        screen.facts(
+            console,
+            f"{plural(history.owed, 'run')} not yet in enrich-runs, for "
+            f"{screen.span(history.lag_seconds)}: the next run that ends writes them",
+        )
 
 
 def _print_tick(console: Console, tick: datetime | None, interval: float) -> None:

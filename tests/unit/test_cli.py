@@ -28,6 +28,7 @@ from enrich.cli.run_follower import Following, Pace, Paused, Progress, exit_stat
 from enrich.cli.screen import MAX_SKIPPED
 from enrich.cli.status import _print_backlog, _print_runs
 from enrich.errors import AccessRefused, EnrichError, ServerUnavailable
+from enrich.history.in_memory import InMemoryRunHistory
 from enrich.ledger import Ledger, Scan, deployment
 from enrich.ledger.deployment import Configuration, Deployment, WorkerNote
 from enrich.log_store.connection import decode
@@ -56,6 +57,7 @@ class Store:
         self.by_index = {"p_2026_11": {"with_vector": 3, "without_vector": 2, "failed": 1}}
         self.stats = self
         self.documents = self
+        self.history = InMemoryRunHistory()
 
     def _answer(self) -> None:
         if self.down:
