@@ -220,6 +220,10 @@ class Pipeline(InMemoryPublisher):
         return self.ledger.records.last(1)[0]
 
 
+# Few tests are about the history of runs, and switch it on; the others are spared an index each.
+os.environ.setdefault("ENRICH_HISTORY", "off")
+
+
 @contextmanager
 def running(name: str, **options: Any) -> Iterator[Services]:
     """Services in a folder of this process, which is removed at the end."""

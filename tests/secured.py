@@ -30,7 +30,7 @@ from typing import Any
 from dev.api_control import ApiControl
 from dev.opensearch_security import ADMIN
 from dev.services import Services
-from enrich.settings import Settings, load_settings
+from enrich.settings import RUNS_INDEX, Settings, load_settings
 from tests.conftest import PREFIX, ROOT, Pipeline, Search, empty_redis
 
 API = "/_plugins/_security/api"
@@ -106,7 +106,7 @@ class SecuredCluster:
         """Create or change a role: least rights, narrowed.
 
         Args:
-            patterns: of the indices it is for; None for those of the file.
+            patterns: of the indices with logs that it is for; None for those of the file.
             without: rights to leave out, with wildcards.
             fls: visible fields, or hidden ones as "~name".
             dls: a query, as JSON, that visible documents match.
@@ -120,6 +120,8 @@ class SecuredCluster:
         role["cluster_permissions"] = kept(role["cluster_permissions"])
         for permission in role["index_permissions"]:
             permission["allowed_actions"] = kept(permission["allowed_actions"])
+            if permission["index_patterns"] == [RUNS_INDEX]:
+                continue
             permission |= {"fls": list(fls), "masked_fields": list(masked_fields), "dls": dls}
             if patterns is not None:
                 permission["index_patterns"] = list(patterns)

@@ -8,17 +8,19 @@ from __future__ import annotations
 import io
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+from enrich import wiring
 from enrich.cli.check import Check
 from enrich.errors import AccessRefused, EnrichError, Halt
 from enrich.log_store import LogStore
 from enrich.log_store.refusals import RightMissing
 from enrich.reindexing.steps import Reindex
-from tests.conftest import ROOT
+from tests.conftest import PREFIX, ROOT
 from tests.secured import PASSWORD, SecuredCluster, User, least_rights
 
 INDEX = "shop_logs_2026_11"
@@ -42,6 +44,34 @@ def test_least_rights_suffice_for_a_run(secured: SecuredCluster) -> None:
     run = secured.pipeline(secured.user()).run()
     assert (run.state, run.vectors_written, run.skipped_indices) == ("finished", 5, {})
     assert secured.search.count(INDEX, {"exists": {"field": "log_vector"}}) == 5
+
+
+def test_runs_are_kept_with_least_rights_and_without_them_no_run_fails(
+    secured: SecuredCluster,
+) -> None:
+    secured.search.create(INDEX)
+    secured.search.index(INDEX, logs(2))
+    user = secured.user()
+    role = least_rights()
+    del role["index_permissions"][1]
+    secured.api("PUT", f"roles/{user.name}", role)
+    one = secured.pipeline(user, enrich_history=True)
+    run = one.run()
+    assert (run.state, run.vectors_written) == ("finished", 2)
+    lag = one.ledger.history.lag()
+    assert lag.runs == 1 and lag.problem.count("\n") == 0
+    assert "OPENSEARCH_USER" in lag.problem and "deploy/opensearch-role.json" in lag.problem
+    config = secured.settings(user, enrich_history=True, enrich_redis_prefix=PREFIX)
+    store = wiring.build_store(config)
+    shown = wiring.build_history(config, one.ledger, store).runs()
+    assert shown.runs == [run] and "OPENSEARCH_USER" in shown.problem
+    # Given the rights, the next run that ends catches up.
+    secured.role(user.name)
+    one.run()
+    assert one.ledger.history.lag().problem == "" and store.history.count() == 2
+    assert store.history.forget(datetime.now(UTC) + timedelta(days=1)) == 3, "two runs, one day"
+    assert store.history.count() == 0
+    store.close()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +174,7 @@ def test_check_names_each_right_that_is_missing(
 
     def checked() -> tuple[int, str]:
         console = Console(file=io.StringIO(), width=1000)
-        check = Check(secured.settings(user), console)
+        check = Check(secured.settings(user, enrich_history=True), console)
         check.all()
         assert isinstance(console.file, io.StringIO)
         return check.status, console.file.getvalue()

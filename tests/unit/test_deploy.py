@@ -27,7 +27,7 @@ from redis.retry import Retry
 from dev.redis_server import server_argv
 from dev.services import free_ports
 from enrich.realtime.consumer import GRACE_SECONDS
-from enrich.settings import Settings, load_settings
+from enrich.settings import RUNS_INDEX, Settings, load_settings
 
 ROOT = Path(__file__).parent.parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
@@ -463,7 +463,8 @@ def actions(name: str) -> tuple[set[str], list[dict[str, Any]]]:
 
 def test_the_role_cannot_create_or_delete() -> None:
     cluster, indices = actions("opensearch-role")
-    allowed = cluster | {action for each in indices for action in each["allowed_actions"]}
+    of_logs, of_runs = indices
+    allowed = cluster | set(of_logs["allowed_actions"])
     for action in allowed:
         # Single actions; a * only for an action's own parts, such as `search[phase/query]`.
         assert re.match(r"^(cluster|indices):[a-z_]+/[a-z_/]+\*?$", action), action
@@ -478,6 +479,18 @@ def test_the_role_cannot_create_or_delete() -> None:
         ):
             assert word not in action, action
     assert not any(action.startswith("indices:admin/") for action in cluster)
+    # But for the one index that is ours, which no pattern of logs reaches.
+    assert of_runs == {
+        "index_patterns": [RUNS_INDEX],
+        "allowed_actions": [
+            "indices:admin/create",
+            "indices:data/read/search*",
+            "indices:data/write/bulk*",
+            "indices:data/write/delete*",
+            "indices:data/write/index*",
+        ],
+    }
+    assert not re.fullmatch(of_logs["index_patterns"][0][1:-1], RUNS_INDEX)
 
 
 def test_the_role_covers_what_is_asked() -> None:

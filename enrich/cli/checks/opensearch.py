@@ -11,10 +11,11 @@ from enrich.cli.checks import indices
 from enrich.cli.checks.findings import Findings
 from enrich.cli.checks.seen import Seen
 from enrich.cli.screen import few, plural
+from enrich.errors import EnrichError
 from enrich.log_store import LogStore, RequestRefused
 from enrich.log_store.cluster import settings_of
 from enrich.reindexing.left_behind import LeftBehind
-from enrich.settings import Settings
+from enrich.settings import RUNS_INDEX, Settings
 
 
 def look_at(settings: Settings, findings: Findings, seen: Seen) -> None:
@@ -46,6 +47,8 @@ def look_at(settings: Settings, findings: Findings, seen: Seen) -> None:
     with findings.or_unseen("whether indices are closed"):
         if closed := store.stats.closed(None):
             _say_closed(closed, findings)
+    if settings.enrich_history:
+        _look_at_history(store, findings)
     with findings.or_unseen("whether a reindex was cut off"):
         for sentence in LeftBehind(store.connection, settings.index_expression).sentences():
             findings.warn(sentence)
@@ -94,6 +97,18 @@ def _look_at_cluster(store: LogStore, findings: Findings) -> None:
     with findings.or_unseen("whether a disk is full"):
         if blocker := store.preflight.seen_nodes().blocker:
             findings.bad(blocker)
+
+
+def _look_at_history(store: LogStore, findings: Findings) -> None:
+    try:
+        store.history.try_rights()
+    except EnrichError as error:
+        findings.warn(
+            f"records of runs cannot be kept in {RUNS_INDEX}, so that Redis' last 1,000 runs are "
+            f"all that is known: {error}; ENRICH_HISTORY=off if that is wanted"
+        )
+    else:
+        findings.ok(f"records of runs are kept in {RUNS_INDEX}")
 
 
 def _say_closed(closed: Sequence[str], findings: Findings) -> None:
