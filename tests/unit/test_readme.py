@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
 from enrich.cli import app
+from enrich.models import Durations, RunRecord
 from enrich.settings import Settings
+from enrich.status.history import HistoryReport
+from enrich.status.metrics import EnrichCollector
+from enrich.status.reader import Reading
+from enrich.status.report import Backlog, Status, TotalsReport
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "deploy" / "README.md"]
@@ -58,3 +64,22 @@ def test_links_settings_and_tests_exist(page: Path) -> None:
         assert f"def {name}(" in tests, name
     for path in re.findall(r"`((?:tests|enrich|tasks|docs|deploy|dev)/[\w/.-]+)`", text):
         assert (ROOT / path).exists(), path
+
+
+def test_the_table_of_metrics_has_each_metric_and_no_other() -> None:
+    durations = Durations(within={"+Inf": 0}, seconds=0)
+    status = Status(
+        totals=TotalsReport(
+            counts={"embedded": 1}, run_durations=durations, chunk_durations=durations
+        ),
+        last_runs=[RunRecord(run_id="r")],
+        last_tick=datetime.now(UTC),
+        history=HistoryReport(),
+        cache_entries=1,
+        backlog=Backlog(),
+    )
+    scraped = EnrichCollector(lambda: Reading(status, True, True)).collect()
+    names = {f"{m.name}_total" if m.type == "counter" else m.name for m in scraped}
+    table = (ROOT / "docs" / "metrics.md").read_text()
+    shown = re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
+    assert {name for row in shown for name in re.findall(r"`(enrich_\w+)", row)} == names
