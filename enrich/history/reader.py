@@ -7,6 +7,7 @@ or no history is kept, Redis' part is given with a sentence that says what is mi
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -32,6 +33,9 @@ KEPT_SECONDS, MOST_KEPT = 10.0, 64
 
 #: Most runs of one page, and names that are given for one that is unknown.
 MOST_RUNS, MOST_NAMES = 1000, 3
+
+#: What an id or a number may look like.
+_ID = re.compile(r"[0-9A-Za-z_-]{1,64}")
 
 #: Days that sums are told of, besides this month's.
 DAYS = 31
@@ -151,8 +155,9 @@ class History:
                 pass
         if number is not None and (found := self._numbered(number, names)):
             return found
-        problem, nearest = "", get_close_matches(wanted, names, MOST_NAMES)
-        if self._store is not None:
+        problem, nearest = "", get_close_matches(wanted[:64], names, MOST_NAMES)
+        # What cannot be an id is not looked for: it may be a megabyte, or no text at all.
+        if self._store is not None and _ID.fullmatch(wanted.removeprefix("#")):
             try:
                 if stored := self._stored(wanted, number):
                     return stored
@@ -276,9 +281,6 @@ class History:
     def _like(self, wanted: str) -> list[str]:
         store = self._store
         assert store is not None
-        # An id has twelve characters; longer ones cost a search much and are like none.
-        if not wanted or len(wanted) > 64:
-            return []
         return self._answers.get(("like", wanted), lambda: store.like(wanted, MOST_NAMES))
 
 
