@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from enrich.realtime.consumer import Consumer
 
 
-#: How long a text that somebody else is embedding is waited for: by a consumer, whose logs should
-#: be searchable soon, and by a caller of the service, who would rather wait than pay twice.
+#: How long a text is left to somebody else who wants to embed it and has not sent it yet: by a
+#: consumer, whose logs should be searchable soon, and by a caller of the service.
 REALTIME_WAIT_SECONDS, SERVICE_WAIT_SECONDS = 0.5, 5.0
 
 #: How long OpenSearch may take to count the texts of a backlog: ten seconds a million logs, and
@@ -400,7 +400,7 @@ def resolver_of(
     """A resolver that works with these.
 
     Args:
-        max_wait_seconds: how long a text that another caller is embedding is waited for; the other
+        max_wait_seconds: how long a text is left to another caller that has not sent it yet; it
             may be waiting for a permit, behind one that goes first.
         cuts: whether a text that is too long is cut; otherwise it is refused.
     """

@@ -83,8 +83,8 @@ class Results:
     #: Texts for which the API sent numbers that are no vector, or that failed in a way that passes;
     #: another time may bring one.
     invalid: set[str] = field(default_factory=set)
-    #: Of the vectors, those that came from elsewhere while a permit was waited for.
-    known: set[str] = field(default_factory=set)
+    #: Texts that were not sent because somebody else has, or has sent them meanwhile.
+    elsewhere: set[str] = field(default_factory=set)
     #: Why some of these have none, in sentences.
     reasons: dict[str, str] = field(default_factory=dict)
 
@@ -182,19 +182,20 @@ class Batching:
         texts: Mapping[str, str],
         caller: Caller,
         keep: Callable[[dict[str, Vector]], None],
-        known: Callable[[Sequence[str]], Mapping[str, Vector]] = lambda fingerprints: {},
+        sends: Callable[[Sequence[str]], set[str]] = set,
     ) -> Results:
         """Get the vectors of texts by fingerprint.
 
         Args:
             keep: called with the vectors of each request at once, before anything else can fail,
                 so that what was paid for is never paid for again.
-            known: asked after a wait for a permit: vectors that somebody else got meanwhile.
+            sends: told right before each request, when its permit is there; answers which of the
+                texts are still to be sent.
 
         Raises:
             Halt, RateLimited, TransientError: from the API; vectors got before were kept.
         """
-        call = _Call(self, caller, keep, known)
+        call = _Call(self, caller, keep, sends)
         call.embed(texts)
         if call.results.invalid:
             caller.meter.count(errors=len(call.results.invalid))
@@ -280,10 +281,10 @@ class _Call:
         batching: Batching,
         caller: Caller,
         keep: Callable[[dict[str, Vector]], None],
-        known: Callable[[Sequence[str]], Mapping[str, Vector]],
+        sends: Callable[[Sequence[str]], set[str]],
     ) -> None:
         self.results = Results()
-        self._known = known
+        self._sends = sends
         self._batching = batching
         self._caller = caller
         self._keep = keep
@@ -309,7 +310,8 @@ class _Call:
 
     def _unanswered(self, texts: Mapping[str, str]) -> bool:
         results = self.results
-        return bool(texts.keys() - {*results.vectors, *results.refused, *results.invalid})
+        answered = {*results.vectors, *results.refused, *results.invalid}
+        return bool(texts.keys() - answered - results.elsewhere)
 
     def _batches(self, texts: Iterable[tuple[str, str]]) -> list[Texts]:
         limits = self._limits
@@ -366,8 +368,7 @@ class _Call:
         """One request; the error, if one of its texts may be the reason for it."""
         waited = self._batching.acquire([text for _, text in batch], self._timeout)
         self._timeout -= waited
-        if waited:
-            self._leave_out_known(batch)
+        self._leave_to_others(batch)
         texts = [text for _, text in batch]
         if not texts:
             return None
@@ -400,14 +401,14 @@ class _Call:
             self._batching.suspected_inputs = 0
         return None
 
-    def _leave_out_known(self, batch: Texts) -> None:
-        """Take out of a batch what others, who go first, got while its permit was waited for."""
-        known = self._known([fingerprint for fingerprint, _ in batch])
-        if known:
-            self._batching.give_back([text for fingerprint, text in batch if fingerprint in known])
-            batch[:] = [one for one in batch if one[0] not in known]
-            self.results.vectors.update(known)
-            self.results.known.update(known)
+    def _leave_to_others(self, batch: Texts) -> None:
+        """Take out of a batch what others sent, or got, before its turn came."""
+        mine = self._sends([fingerprint for fingerprint, _ in batch])
+        left = [one for one in batch if one[0] not in mine]
+        if left:
+            self._batching.give_back([text for _, text in left])
+            batch[:] = [one for one in batch if one[0] in mine]
+            self.results.elsewhere.update(fingerprint for fingerprint, _ in left)
 
     # -- a text by itself
 

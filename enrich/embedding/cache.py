@@ -52,12 +52,13 @@ return known
 """
 
 #: KEYS: leases, the entries' prefix. ARGV: fingerprints, owner, milliseconds, length of a whole
-#: entry. Results the positions of the leases that are the owner's now; none where the entry has
-#: come about. A lease is when it ends and whose it is.
+#: entry, mark, whose leases may be taken. Results the positions of the leases that are the owner's
+#: now; none where the entry has come about. A lease is when it ends, a mark, and whose it is. The
+#: mark is `!` where a request with the text was sent.
 _LEASE = """
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local lease = string.format('%.0f %s', now + ARGV[3], ARGV[2])
+local lease = string.format('%.0f %s', now + ARGV[3], ARGV[5] .. ARGV[2])
 local names, entries = {}, {}
 for name in string.gmatch(ARGV[1], '[^,]+') do
   names[#names + 1] = name
@@ -68,9 +69,10 @@ local known = redis.call('MGET', unpack(entries))
 local mine, fresh = {}, {}
 for i, name in ipairs(names) do
   if not (known[i] and #known[i] == tonumber(ARGV[4])) then
-    local ends, owner = string.match(leases[i] or '', '^(%d+) (.*)$')
+    local ends, sent, owner = string.match(leases[i] or '', '^(%d+) (!?)(.*)$')
     local free = not ends or tonumber(ends) <= now
-    if free then
+    if owner ~= ARGV[2] and ARGV[6] == 'unsent' and sent == '' then free = true end
+    if free or (owner == ARGV[2] and ARGV[5] == '!') then
       fresh[#fresh + 1] = name
       fresh[#fresh + 1] = lease
     end
@@ -91,7 +93,7 @@ _RELEASE = """
 local names, mine = {}, {}
 for name in string.gmatch(ARGV[1], '[^,]+') do names[#names + 1] = name end
 for i, lease in ipairs(redis.call('HMGET', KEYS[1], unpack(names))) do
-  if lease and string.match(lease, '^%d+ (.*)$') == ARGV[2] then mine[#mine + 1] = names[i] end
+  if lease and string.match(lease, '^%d+ !?(.*)$') == ARGV[2] then mine[#mine + 1] = names[i] end
 end
 if #mine > 0 then redis.call('HDEL', KEYS[1], unpack(mine)) end
 """
@@ -207,12 +209,30 @@ class VectorCache:
                 args=[names, numbers, self._length, self._ttl, self._max_entries],
             )
 
-    def lease(self, fingerprints: Sequence[str], owner: str, seconds: float) -> set[str]:
+    def lease(
+        self, fingerprints: Sequence[str], owner: str, seconds: float, *, unsent: bool = False
+    ) -> set[str]:
         """Announce that `owner` will embed these texts.
+
+        Args:
+            unsent: take also what others have announced and not sent yet.
 
         Returns:
             those that nobody else has announced, and that have not become known meanwhile.
         """
+        return self._lease_as("", fingerprints, owner, seconds, "unsent" if unsent else "")
+
+    def send(self, fingerprints: Sequence[str], owner: str, seconds: float) -> set[str]:
+        """Announce that `owner` sends these texts now, so that nobody else takes them.
+
+        Returns:
+            those that it shall send: nobody else has them, and they are not known.
+        """
+        return self._lease_as("!", fingerprints, owner, seconds, "")
+
+    def _lease_as(
+        self, mark: str, fingerprints: Sequence[str], owner: str, seconds: float, over: str
+    ) -> set[str]:
         if not fingerprints:
             return set()
         names = ",".join(fingerprints)
@@ -220,7 +240,7 @@ class VectorCache:
         with translated():
             mine = self._lease(
                 keys=[self._leases, self._vectors],
-                args=[names, owner, milliseconds, self._length],
+                args=[names, owner, milliseconds, self._length, mark, over],
             )
         return {fingerprints[position - 1] for position in mine}
 

@@ -84,8 +84,8 @@ class InMemoryCache:
         self._lock = threading.Lock()
         #: Each with its end; the longest unused first.
         self._vectors: dict[str, tuple[Vector, float]] = {}
-        #: When each lease ends, and whose it is.
-        self._leases: dict[str, tuple[float, str]] = {}
+        #: When each lease ends, whose it is, and whether its text was sent.
+        self._leases: dict[str, tuple[float, str, bool]] = {}
 
     def close(self) -> None:
         """There is nothing to be closed."""
@@ -109,22 +109,32 @@ class InMemoryCache:
             while len(self._vectors) > self._max_entries:
                 del self._vectors[next(iter(self._vectors))]
 
-    def lease(self, fingerprints: Sequence[str], owner: str, seconds: float) -> set[str]:
+    def lease(
+        self, fingerprints: Sequence[str], owner: str, seconds: float, *, unsent: bool = False
+    ) -> set[str]:
         with self._lock:
             now = self._clock()
             mine = set()
             for one in fingerprints:
-                ends, held_by = self._leases.get(one, (now, ""))
-                if not self._is_kept(one) and (ends <= now or held_by == owner):
+                ends, held_by, sent = self._leases.get(one, (now, "", False))
+                free = ends <= now or (unsent and not sent and held_by != owner)
+                if not self._is_kept(one) and (free or held_by == owner):
                     mine.add(one)
-                    if ends <= now:
-                        self._leases[one] = now + seconds, owner
+                    if free:
+                        self._leases[one] = now + seconds, owner, False
             return mine
+
+    def send(self, fingerprints: Sequence[str], owner: str, seconds: float) -> set[str]:
+        mine = self.lease(fingerprints, owner, seconds)
+        with self._lock:
+            ends = self._clock() + seconds
+            self._leases |= dict.fromkeys(mine, (ends, owner, True))
+        return mine
 
     def release(self, fingerprints: Iterable[str], owner: str) -> None:
         with self._lock:
             for one in fingerprints:
-                if self._leases.get(one, (0, ""))[1] == owner:
+                if self._leases.get(one, (0, "", False))[1] == owner:
                     del self._leases[one]
 
     def _is_kept(self, fingerprint: str) -> bool:

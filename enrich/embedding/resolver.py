@@ -31,7 +31,7 @@ from enrich.vectors import Vector
 
 log = logging.getLogger(__name__)
 
-#: How long a text that another caller is embedding is waited for.
+#: How long a text that another caller is embedding is waited for, at most.
 MAX_WAIT_SECONDS = 10.0
 LEASE_SECONDS = 30.0
 
@@ -112,8 +112,14 @@ class Cache(Protocol):
     def get(self, fingerprints: Sequence[str]) -> Mapping[str, Vector]: ...
     def known(self, fingerprints: Sequence[str]) -> set[str]: ...
     def put(self, vectors: Mapping[str, Vector]) -> None: ...
-    def lease(self, fingerprints: Sequence[str], owner: str, seconds: float) -> set[str]:
+    def lease(
+        self, fingerprints: Sequence[str], owner: str, seconds: float, *, unsent: bool = False
+    ) -> set[str]:
         """Those that the owner may embed: nobody else has them, and no vector has come yet."""
+        ...
+
+    def send(self, fingerprints: Sequence[str], owner: str, seconds: float) -> set[str]:
+        """Announce that texts are sent now; those that nobody else has taken."""
         ...
 
     def release(self, fingerprints: Iterable[str], owner: str) -> None: ...
@@ -151,7 +157,8 @@ class Resolver:
         """
         Args:
             masks: whether texts come masked, so that masked places are counted.
-            max_wait_seconds: how long a text that another caller is embedding is waited for.
+            max_wait_seconds: how long a text is waited for that another caller wants to embed and
+                has not sent yet; what was sent is waited for up to MAX_WAIT_SECONDS.
             clock: seconds.
             wait: waits for so many seconds, or until a caller of this process is through.
         """
@@ -311,38 +318,57 @@ class Resolver:
         caller: Caller,
         owner: str,
     ) -> dict[str, Resolved]:
-        """Embed texts, except those that another caller is embedding: these are waited for."""
+        """Embed texts, except those that another caller is embedding: these are waited for.
+
+        After a while what the other has not sent yet is taken over from it, and sent here; it
+        finds that out before it sends. So a text is sent once, unless nothing comes for very long.
+        """
         results: dict[str, Resolved] = {}
-        until = self._clock() + self._max_wait
+        begun = news = self._clock()
         pause = FIRST_PAUSE
         while texts:
-            mine = self._cache.lease(sorted(texts), owner, LEASE_SECONDS)
-            if self._clock() >= until:
+            now = self._clock()
+            at_the_bound = now - news >= MAX_WAIT_SECONDS
+            mine = self._cache.lease(
+                sorted(texts), owner, LEASE_SECONDS, unsent=now - begun >= self._max_wait
+            )
+            if at_the_bound:
                 mine = set(texts)
             if mine:
                 some = {fingerprint: texts.pop(fingerprint) for fingerprint in sorted(mine)}
                 bill.charge((payers[fingerprint], text) for fingerprint, text in some.items())
-                results |= self._embed_mine(some, caller, owner)
+                results |= self._embed_mine(some, caller, owner, whatever=at_the_bound)
+                # Taken over by others meanwhile, who are waited for from now on.
+                texts |= {each: text for each, text in some.items() if each not in results}
+                news = self._clock()
             for known, vector in self._cache.get(sorted(texts)).items():
                 del texts[known]
                 results[known] = Resolved(vector=vector, source=Source.CACHED)
+                news = self._clock()
             if texts:
                 self._wait(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
         return results
 
     def _embed_mine(
-        self, texts: Mapping[str, str], caller: Caller, owner: str
+        self, texts: Mapping[str, str], caller: Caller, owner: str, *, whatever: bool
     ) -> dict[str, Resolved]:
+        """Args: whatever: send them also if somebody else has."""
+
         def keep(vectors: dict[str, Vector]) -> None:
             self._keep(vectors)
             masked = sum(masked_places(texts[each]) for each in vectors) if self._masks else 0
             if masked:
                 caller.meter.count(masked=masked)
 
+        def sends(fingerprints: Sequence[str]) -> set[str]:
+            if whatever:
+                return set(fingerprints)
+            return self._cache.send(fingerprints, owner, LEASE_SECONDS)
+
         try:
             with self._key.in_use():
-                found = self._batching.embed(texts, caller, keep, self._cache.get)
+                found = self._batching.embed(texts, caller, keep, sends)
         finally:
             self._cache.release(texts, owner)
             with self._through:
@@ -367,10 +393,7 @@ def _resolved(found: Results) -> dict[str, Resolved]:
     """What the API brought, by fingerprint."""
     return {
         **{
-            each: Resolved(
-                vector=vector,
-                source=Source.CACHED if each in found.known else Source.EMBEDDED,
-            )
+            each: Resolved(vector=vector, source=Source.EMBEDDED)
             for each, vector in found.vectors.items()
         },
         **{each: Resolved(failure=code) for each, code in found.refused.items()},

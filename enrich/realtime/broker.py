@@ -57,7 +57,8 @@ _UNREACHABLE = frozenset(
         *(KafkaError._TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError.REQUEST_TIMED_OUT),
         *(KafkaError.BROKER_NOT_AVAILABLE, KafkaError.LEADER_NOT_AVAILABLE),
         *(KafkaError.COORDINATOR_NOT_AVAILABLE, KafkaError.COORDINATOR_LOAD_IN_PROGRESS),
-        KafkaError.NOT_COORDINATOR,
+        *(KafkaError.NOT_COORDINATOR, KafkaError._WAIT_COORD, KafkaError.NETWORK_EXCEPTION),
+        KafkaError._TIMED_OUT_QUEUE,
     }
 )
 _LOGIN = frozenset({KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED})
@@ -173,6 +174,8 @@ class Broker:
         self._known_ids: dict[str, str] = {}
         #: The last trouble with the connection that was told; "" while there is none.
         self.trouble = ""
+        #: Whether it is that no broker answers.
+        self._away = False
         self._reason: EnrichError | None = None
         self._refusal: EnrichError | None = None
         #: Until then what is wrong ends the start, and is told by its end.
@@ -264,7 +267,14 @@ class Broker:
             log.info("partitions were not resumed: %s", error.args[0].name())
 
     def commit(self, offsets: Mapping[Place, int]) -> bool:
-        """Commit offsets; whether that was done. It is not while partitions change hands."""
+        """Commit offsets; whether that was done. It is not while partitions change hands, nor while
+        no broker answers."""
+        if self._away:
+            # The client would wait for the whole time after which a member counts as lost, also
+            # when this one is told to end.
+            self.try_again()
+            if self._away:
+                return False
         wanted = [TopicPartition(*place, offset) for place, offset in offsets.items()]
         try:
             answered = self._client.commit(offsets=wanted, asynchronous=False)
@@ -309,10 +319,11 @@ class Broker:
     def try_again(self) -> None:
         """See whether trouble is over."""
         try:
-            self._admin.list_topics(timeout=1.0)
+            self._admin.list_topics(timeout=LOOK_SECONDS)
         except KafkaException:
             return
-        self.trouble = ""
+        with self._lock:
+            self.trouble, self._away = "", False
 
     def close(self) -> None:
         """Give up all partitions and leave the group."""
@@ -384,6 +395,7 @@ class Broker:
         with self._lock:
             if isinstance(named, AccessRefused) or error.fatal():
                 self._refusal = named
+            self._away = self._away or error.code() in _UNREACHABLE
             if self.trouble and error.code() == KafkaError._ALL_BROKERS_DOWN:
                 # Follows the reason, and says less.
                 return

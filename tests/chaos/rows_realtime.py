@@ -13,9 +13,9 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from tests.chaos.matrix import ROWS, Row, redis_lost
-from tests.chaos.topic_world import PATIENCE, PER_SECOND, SESSION, TopicWorld
+from tests.chaos.topic_world import HEALED, PATIENCE, PER_SECOND, SESSION, TopicWorld
 from tests.chaos.traffic import Item
-from tests.chaos.world import BANK, BATCH, SHOP
+from tests.chaos.world import BANK, BATCH, SHOP, Stuck
 
 Harm = Callable[[TopicWorld], None]
 
@@ -73,7 +73,7 @@ def killed(moment: str, told: str, *, cut: int = 0, mode: str = "attach") -> Non
             # What is given up goes to another.
             w.assigned(dying)
             w.consumer(wait=False)
-        w.until(lambda: not dying.running, f"the consumer was killed when {moment}")
+        w.until(lambda: not dying.running, f"the consumer was killed when {moment}", HEALED)
         w.until(lambda: (w.folder / "stumbled").exists(), "it was killed at its moment", 1)
         w.truth.cut_inputs += cut
         if len(w.consumers) == 1:
@@ -142,7 +142,8 @@ def comings_and_goings(w: TopicWorld) -> None:
     w.consumer()
     w.begin(400, 30)
     for nth in range(5):
-        w.consumer(wait=False)
+        new = w.consumer(wait=False)
+        w.begun(new)
         time.sleep(2)
         old = w.consumers[nth]
         if nth % 2:
@@ -227,7 +228,7 @@ def topic_late(w: TopicWorld) -> None:
     w.topic.admin.delete_topics([w.topic_name])[w.topic_name].result(30)
     w.until(lambda: not w.topic.partitions(), "the topic is gone", 30)
     waiting = w.consumer(wait=False)
-    w.until(lambda: "has begun" in waiting.log.read_text(), "the consumer waits")
+    w.begun(waiting)
     time.sleep(2)
     w.make_topic()
     w.begin(120)
@@ -252,7 +253,7 @@ def offsets_reset(w: TopicWorld) -> None:
     w.consumer()
     w.until(lambda: not w.topic.lag(), "all is committed again")
     if (now := w.api.seen["inputs"]) != paid:
-        raise AssertionError(f"{now - paid} inputs were paid again")
+        raise Stuck(f"{now - paid} inputs were paid again")
 
 
 @row("retention removes messages that nobody has read")
@@ -413,6 +414,8 @@ def documents_never(w: TopicWorld) -> None:
 
 @row("documents deleted, some before their vector, some after")
 def documents_deleted(w: TopicWorld) -> None:
+    # So slow that many have no vector when all are shipped.
+    w.api.set(latency_ms=1000)
     w.consumer()
     keys = w.keys(w.begin())
     w.under_way()
@@ -446,6 +449,8 @@ def sibling_writes(w: TopicWorld) -> None:
 
 @row("documents replaced by others with another text, some before their vector, some after")
 def documents_changed(w: TopicWorld) -> None:
+    # So slow that many have no vector when all are shipped.
+    w.api.set(latency_ms=1000)
     w.consumer()
     keys = w.keys(w.begin())
     w.under_way()

@@ -93,6 +93,27 @@ class CacheContract:
         cache.release(["aa"], "crashed")
         assert cache.lease(["aa"], "third", 30) == set()
 
+    def test_what_is_announced_may_be_taken_over_and_what_is_sent_may_not(self, make: Make) -> None:
+        cache = make()
+        assert cache.lease(["aa", "bb", "cc"], "one", 30) == {"aa", "bb", "cc"}
+        assert cache.send(["aa"], "one", 30) == {"aa"}
+        assert cache.lease(["aa", "bb"], "other", 30) == set()
+        assert cache.lease(["aa", "bb"], "other", 30, unsent=True) == {"bb"}
+        # Whose it was finds out before it sends.
+        assert cache.send(["aa", "bb", "cc"], "one", 30) == {"aa", "cc"}
+        cache.release(["aa", "bb", "cc"], "one")
+        assert cache.lease(["aa", "bb", "cc"], "third", 30) == {"aa", "cc"}
+
+    def test_what_is_known_or_another_s_is_not_sent(self, make: Make) -> None:
+        cache = make()
+        cache.put(vectors_of("aa"))
+        cache.lease(["bb"], "other", 30)
+        assert cache.send(["aa", "bb", "cc"], "one", 30) == {"cc"}
+        assert cache.send([], "one", 30) == set()
+        # Whoever announces its own once more does not take back that it was sent.
+        assert cache.lease(["cc"], "one", 30, unsent=True) == {"cc"}
+        assert cache.lease(["cc"], "other", 30, unsent=True) == set()
+
     def test_claims_are_no_vectors(self, make: Make) -> None:
         cache = make()
         cache.lease(["aa"], "me", 30)
@@ -161,7 +182,8 @@ def random_walk(cache: Cache, seed: int) -> list[Any]:
         some = [f"name{n}" for n in chance.sample(range(7), chance.randint(1, 7))]
         owner = chance.choice(["one", "other"])
         # One name a move: what was used in one moment has no order.
-        match chance.choice(["get", "known", "put", "put", "lease", "release"]):
+        moves = ["get", "known", "put", "put", "lease", "take", "send", "release"]
+        match chance.choice(moves):
             case "get":
                 told.append(set(cache.get(some[:1])))
             case "known":
@@ -170,6 +192,10 @@ def random_walk(cache: Cache, seed: int) -> list[Any]:
                 cache.put(vectors_of(some[0]))
             case "lease":
                 told.append(cache.lease(some, owner, 60))
+            case "take":
+                told.append(cache.lease(some, owner, 60, unsent=True))
+            case "send":
+                told.append(cache.send(some, owner, 60))
             case "release":
                 cache.release(some, owner)
     return told

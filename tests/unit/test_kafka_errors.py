@@ -4,6 +4,7 @@ consumer ends or waits.
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,20 @@ def test_trouble_is_told_once_and_by_its_reason(caplog: pytest.LogCaptureFixture
             broker._note_trouble(error)
     assert len(caplog.messages) == 1 and "KAFKA_OAUTH_TOKEN_URL" in caplog.messages[0]
     assert "KAFKA_OAUTH_TOKEN_URL" in broker.trouble
+
+
+def test_without_a_broker_nothing_is_committed_and_nobody_waits_for_it() -> None:
+    """Neither is it an error: the consumer goes on, or ends, as soon as it is told to."""
+    # So long the client itself waits for a coordinator: nobody has told yet that none is there.
+    quick = {"session.timeout.ms": 200, "heartbeat.interval.ms": 50}
+    options = {"kafka_security_protocol": "PLAINTEXT", "kafka_extra_config": json.dumps(quick)}
+    plain = {name: "" for name in SECURED if "_sasl_" in name}
+    broker = Broker(settings(**plain, **options), group=None)  # type: ignore[arg-type]
+    assert broker.commit({("logs", 0): 5}) is False
+    broker._note_trouble(KafkaError(KafkaError._TRANSPORT, "Connect failed: Connection refused"))
+    broker._client = None  # Is not even asked.
+    assert broker.commit({("logs", 0): 5}) is False
+    assert "cannot be reached" in broker.trouble
 
 
 def test_a_file_that_is_no_certificate_names_its_setting(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from enrich.embedding.in_memory import (
     InMemorySpending,
     InMemoryUsage,
 )
+from enrich.embedding.limits import EndpointLimits
 from enrich.embedding.locations import VectorLocation
 from enrich.embedding.resolver import (
     FIRST_PAUSE,
@@ -475,6 +476,70 @@ def test_who_goes_first_waits_shortly_for_one_who_waits_for_a_permit() -> None:
     desk.cache.lease([fingerprint(TEXTS[0])], "backlog", 60)
     assert sources(desk.resolve(wanted(TEXTS[0]))) == [Source.EMBEDDED]
     assert sum(desk.waits) <= REALTIME_WAIT_SECONDS + LONGEST_PAUSE
+
+
+def test_what_another_has_sent_is_waited_for_also_by_who_goes_first() -> None:
+    desk = Desk(max_wait_seconds=REALTIME_WAIT_SECONDS)
+    name = fingerprint(TEXTS[0])
+    desk.cache.send([name], "backlog", 60)
+
+    def slow_answer(seconds: float) -> None:
+        Desk.wait(desk, seconds)
+        if desk.now >= 8 * REALTIME_WAIT_SECONDS:
+            desk.cache.put({name: vector_of(TEXTS[0])})
+
+    desk.resolver._wait = slow_answer
+    assert sources(desk.resolve(wanted(TEXTS[0]))) == [Source.CACHED]
+    assert desk.endpoint.requests == 0
+
+
+def test_who_was_busy_for_long_itself_still_waits_for_what_others_have_sent() -> None:
+    """A slow endpoint: neither its own requests nor those of others that bring something count as
+    time in which nothing came."""
+    desk = Desk(max_wait_seconds=REALTIME_WAIT_SECONDS)
+    mine, *others = sorted(TEXTS[:4], key=fingerprint)
+    desk.cache.send([fingerprint(text) for text in others], "other", 600)
+
+    def takes_long(texts: Sequence[str]) -> None:
+        desk.now += MAX_WAIT_SECONDS
+
+    def other_goes_on(seconds: float) -> None:
+        Desk.wait(desk, seconds)
+        done = int(desk.now / (MAX_WAIT_SECONDS - 2 * LONGEST_PAUSE)) - 1
+        desk.cache.put({fingerprint(text): vector_of(text) for text in others[:done]})
+
+    desk.endpoint.before = takes_long
+    desk.resolver._wait = other_goes_on
+    resolution = desk.resolve(*map(wanted, (mine, *others)))
+    assert sources(resolution) == [Source.EMBEDDED, *[Source.CACHED] * 3]
+    assert desk.endpoint.embedded == {mine: 1}
+
+
+@pytest.mark.parametrize("max_wait", [REALTIME_WAIT_SECONDS, MAX_WAIT_SECONDS])
+def test_two_who_want_the_same_texts_at_once_share_them_and_none_is_sent_twice(
+    max_wait: float,
+) -> None:
+    """The one with many requests is at its first when the other comes."""
+    slow = Desk()
+    quick = Desk(max_wait_seconds=max_wait)
+    quick.cache = quick.resolver._cache = slow.cache
+    one_each = EndpointLimits(inputs=1)
+    slow.resolver._batching = Batching(slow.endpoint, InMemoryQuota(), most=one_each)
+    got: list[Resolution] = []
+    # In the order of their fingerprints, as they are sent.
+    first, *others = sorted(TEXTS, key=fingerprint)
+
+    def meanwhile(texts: Sequence[str]) -> None:
+        if list(texts) == [first]:
+            got.append(quick.resolve(*map(wanted, others), owner="quick"))
+
+    slow.endpoint.before = meanwhile
+    resolution = slow.resolve(*map(wanted, (first, *others)), owner="slow")
+    assert sources(got[0]) == [Source.EMBEDDED] * len(others)
+    assert sources(resolution) == [Source.EMBEDDED] + [Source.CACHED] * len(others)
+    sent = slow.endpoint.embedded + quick.endpoint.embedded
+    assert sent == dict.fromkeys(TEXTS, 1)
+    assert resolution.paid["api_inputs"] == 1
 
 
 def test_what_others_got_while_a_permit_was_waited_for_is_not_sent() -> None:

@@ -149,6 +149,13 @@ def test_each_disagreement_is_seen(harm: Callable[[_Sound], None], told: str) ->
         assert broken == []
 
 
+def test_another_writer_may_put_its_name_on_a_vector_of_ours() -> None:
+    sound = _Sound()
+    sound.stored[INDEX, "1"]["_source"]["ai_enrichment_method"] = "another"
+    sound.truth.theirs[INDEX, "1"] = [0.5]
+    assert sound.broken() == []
+
+
 def test_what_may_have_been_removed_may_be_uncounted_and_nothing_else() -> None:
     sound = _Sound()
     sound.truth.removed = {("id", 0, 3), ("id", 0, 5)}
