@@ -330,6 +330,7 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
         level_counts=store.level_counts,
         zone=lambda: settings.time_zone,
         commentator=commentator,
+        error_kinds=store.error_kinds,
         servers={"redis": ledger.now, "opensearch": store.version},
         metrics=metrics,
         close=close,

@@ -16,7 +16,7 @@ from enrich.api.direct import Direct
 from enrich.api.guard import Guard
 from enrich.api.parts import Parts
 from enrich.api.refusals import Refusal, refusal_of, refusal_of_http
-from enrich.api.routes import embeddings, openai, operations, search, statistics
+from enrich.api.routes import embeddings, experiments, openai, operations, search, statistics
 from enrich.errors import EnrichError
 from enrich.setting_forms import loopback
 
@@ -44,7 +44,7 @@ def build_app(parts: Parts) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    for routes in (embeddings, openai, search, statistics, operations):
+    for routes in (embeddings, openai, search, statistics, experiments, operations):
         app.include_router(routes.router(parts))
     app.add_exception_handler(Refusal, _refused)  # type: ignore[arg-type]
     app.add_exception_handler(EnrichError, _expected)  # type: ignore[arg-type]

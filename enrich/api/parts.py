@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
+from enrich.api.experiment import KindStore
 from enrich.api.keys import Key, Keys
 from enrich.api.openai_form import Form
 from enrich.api.opinions import Commentator
@@ -40,6 +41,8 @@ class Parts:
     zone: Callable[[], ZoneInfo]
     #: Says what it makes of a sample; CHAT_MODEL, or nobody.
     commentator: Commentator
+    #: ERROR logs of one project by their text.
+    error_kinds: KindStore
     #: Each server that is needed, and a call that raises if it is not there.
     servers: dict[str, Callable[[], object]]
     #: The metrics, as Prometheus reads them.

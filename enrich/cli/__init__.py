@@ -297,6 +297,33 @@ def search(
     raise typer.Exit(show(load_settings(), " ".join(words), index, k, as_json=as_json))
 
 
+@app.command(
+    epilog="Example: python -m enrich experiment 3f2a9c1e-77d0-4b8e-9d51-0c6a1f2b3e4d --hours 168"
+)
+def experiment(
+    project: Annotated[
+        str, typer.Argument(help="The id that the project's indices are called by.")
+    ],
+    hours: Annotated[int, typer.Option(min=1, max=168, help="Of the last so many hours.")] = 24,
+    k: Annotated[
+        str, typer.Option("--k", "-k", help="Up to 10 numbers from 1 to 10,000, with commas.")
+    ] = "100,500,1000",
+    until: Annotated[
+        str, typer.Option(help="When the period ends, such as 2026-11-28T00:00; now if left out.")
+    ] = "",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Draws the same logs again.", max=2**31 - 1)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Whether k logs with vectors can stand in for an aggregation over kinds of errors."""
+    from enrich.cli.experiment import show
+
+    raise typer.Exit(
+        show(load_settings(), project, hours, k, until=until, seed=seed, as_json=as_json)
+    )
+
+
 @app.command(epilog="Example: python -m enrich template --apply")
 def template(
     apply: Annotated[bool, typer.Option("--apply", help="Put it into OpenSearch.")] = False,

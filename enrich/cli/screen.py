@@ -117,11 +117,23 @@ def table(*columns: str, numbers: tuple[str, ...] = (), wraps: tuple[str, ...] =
 
 
 def short(name: str, width: int) -> str:
-    """A name of at most so many characters, without its middle: both ends tell names apart."""
-    if len(name) <= width or width < 3:
-        return name[:width]
+    """A name of at most so many columns, without its middle: both ends tell names apart."""
+    if cell_len(name) <= width:
+        return name
+    if width < 3:
+        return _first(name, width)
     head = (width - 1) // 2
-    return name[:head] + "…" + name[len(name) - (width - 1 - head) :]
+    return _first(name, head) + "…" + _first(name[::-1], width - 1 - head)[::-1]
+
+
+def _first(name: str, width: int) -> str:
+    """As many of the first characters as so many columns hold."""
+    taken = 0
+    for place, character in enumerate(name):
+        taken += cell_len(character)
+        if taken > width:
+            return name[:place]
+    return name
 
 
 def fitted(

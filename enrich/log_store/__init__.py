@@ -8,10 +8,11 @@ reuse, `preflight` decides which indices may be written, `engines` whether their
 `wholeness` whether a document would be written back whole, `write_probe` whether a vector would be
 taken, `distinct_texts` counts the texts of what is pending, `placement` tells where shards lie,
 `run_history` keeps records of runs, `templates` and `new_indices` are for indices to come (`series`
-knows how they will be called), `stats` counts and searches for people, `level_counts` counts and
-samples one project's logs of all levels, `recognition` tells which shapes their logs have, `scope`
-is what both searchers mean by all indices, `coverage` what an answer left out, `cluster` what holds
-for all nodes, `version` tells which OpenSearch it is. The rest sees `LogStore` only.
+knows how they will be called), `stats` counts and searches for people, `project_logs` searches the
+logs of one project, `level_counts` counts and samples them by level, `error_kinds` those with a
+vector by their text, `recognition` tells which shapes their logs have, `scope` is what both
+searchers mean by all indices, `coverage` what an answer left out, `cluster` what holds for all
+nodes, `version` tells which OpenSearch it is. The rest sees `LogStore` only.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from enrich.log_store.documents import (
     encode_vector,
 )
 from enrich.log_store.engines import Engines
+from enrich.log_store.error_kinds import ErrorKinds
 from enrich.log_store.level_counts import LevelCounts
 from enrich.log_store.mapping import Mappings
 from enrich.log_store.new_indices import NewIndices
@@ -41,6 +43,7 @@ from enrich.log_store.odd_answers import translates_odd_answers
 from enrich.log_store.pages import Finder, Hit, IndexPage, Target
 from enrich.log_store.placement import Placement
 from enrich.log_store.preflight import APPEND_ONLY, Preflight, Readiness
+from enrich.log_store.project_logs import ProjectLogs
 from enrich.log_store.queries import Queries
 from enrich.log_store.recognition import Recognition
 from enrich.log_store.refusals import NoAnswerInTime, RequestRefused
@@ -103,7 +106,13 @@ class LogStore:
             self.connection, settings.embedding_dimensions, queries.schema
         )
         self.stats = Stats(self.connection, scope, queries, self.stored_vectors, settings)
-        self.level_counts = LevelCounts(self.connection, scope, queries)
+        project_logs = ProjectLogs(self.connection, scope, queries.schema)
+        self.level_counts = LevelCounts(project_logs, queries)
+        self.error_kinds = ErrorKinds(
+            *(self.connection, project_logs, queries, self.stored_vectors),
+            model=settings.embedding_model,
+            dimensions=settings.embedding_dimensions,
+        )
         self.recognition = Recognition(scope, queries, settings.enrich_levels)
         self.engines = Engines(self.connection)
         self.text_counts = TextCounts(scope, queries)

@@ -15,7 +15,7 @@ import pytest
 from enrich.analysis.sampling import Kind, estimate
 from enrich.api.statistics import NoLogs, compare, hourly
 from enrich.log_store import LogStore
-from enrich.log_store.level_counts import AnswerInPart, ProjectRefused, ProjectUnknown
+from enrich.log_store.project_logs import AnswerInPart, ProjectRefused, ProjectUnknown
 from enrich.settings import Settings
 from tests.conftest import Search
 

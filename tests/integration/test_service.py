@@ -223,12 +223,34 @@ def test_search_finds_logs_by_meaning(
     search.index(
         index,
         [
-            {"level": "ERROR", "message": text, "timestamp": "2026-11-20T10:00:00Z"}
+            {"level": "ERROR", "message": text, "timestamp": "2025-11-20T10:00:00Z"}
             for text in texts
         ],
     )
+    # Of now, so that the last hour has it; the others are of another year.
+    search.create("till_2026_11")
+    now = {
+        "level": "ERROR",
+        "message": "till 7 is open",
+        "timestamp": f"{datetime.now(UTC):%FT%TZ}",
+    }
+    search.index("till_2026_11", [now, {**now, "message": "till 8 is open"}])
     pipeline().run()
     service = serve()
+    experiment = "/api/v2-langgraph/experiments/vector-vs-db"
+    tried = service.http.get(experiment, params={"project_uuid": "till", "k_values": "1,3"}).json()
+    assert tried["ground_truth"]["clusters"][0]["name"] == "till <number> is open"
+    assert (tried["ground_truth"]["kinds"], tried["k_values"]) == (1, [1, 3])
+    assert tried["experiments"][1]["knn_hits"]["accuracy"]["overall"] == 100
+    for project in ("shop", "nobody", "sho", "till_2026_11"):
+        none = service.http.get(experiment, params={"project_uuid": project})
+        assert none.status_code == 404, project
+    for wrong in ({"k_values": "0"}, {"k_values": "10001"}, {"k_values": ""}, {"time_hours": 169}):
+        refused = service.http.get(experiment, params={"project_uuid": "till", **wrong})
+        assert refused.status_code == 422, wrong
+    for hostile in ("*", "till*", "till,shop", "-x", "..", "till/_search", "%74ill", ""):
+        refused = service.http.get(experiment, params={"project_uuid": hostile})
+        assert refused.status_code == 422, hostile
     answer = service.http.get("/api/v1/search", params={"q": "locked database", "k": 1}).json()
     assert [hit["message"] for hit in answer["hits"]] == texts[:1]
     assert answer["left_out"] == []

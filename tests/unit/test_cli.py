@@ -783,7 +783,13 @@ def test_numbers_are_never_cut_however_narrow_the_screen(width: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "width", "said"),
-    [("abcdefgh", 8, "abcdefgh"), ("abcdefgh", 5, "ab…gh"), ("abcdefgh", 4, "a…gh")],
+    [
+        ("abcdefgh", 8, "abcdefgh"),
+        ("abcdefgh", 5, "ab…gh"),
+        ("abcdefgh", 4, "a…gh"),
+        ("상품명의 문자", 7, "상…자"),
+        ("상품명", 2, "상"),
+    ],
 )
 def test_names_are_shortened_in_the_middle(name: str, width: int, said: str) -> None:
     assert screen.short(name, width) == said

@@ -11,7 +11,8 @@ from enrich import errors
 from enrich.api import statistics
 from enrich.backfill import chunk as backfill
 from enrich.enrichment import writer
-from enrich.log_store import level_counts
+from enrich.log_store import project_logs
+from enrich.log_store.distinct_texts import ScriptsRefused
 from enrich.log_store.nodes import OtherCluster
 from enrich.log_store.refusals import (
     NoAnswerInTime,
@@ -53,9 +54,10 @@ SAMPLES: list[errors.EnrichError] = [
     RightMissing("not allowed", ("indices:data/write/index",)),
     backfill.ChunkBusy(7.5),
     workers.NoWorker("a sentence"),
-    level_counts.ProjectRefused("a sentence"),
-    level_counts.ProjectUnknown("a sentence"),
-    level_counts.AnswerInPart("a sentence"),
+    project_logs.ProjectRefused("a sentence"),
+    project_logs.ProjectUnknown("a sentence"),
+    project_logs.AnswerInPart("a sentence"),
+    ScriptsRefused("a sentence"),
     statistics.NoLogs("a sentence"),
 ]
 

@@ -29,9 +29,8 @@ from enrich.log_store.level_counts import (
     Counted,
     Counts,
     Drawn,
-    ProjectRefused,
-    require_project,
 )
+from enrich.log_store.project_logs import ProjectRefused, require_project
 
 NOW = datetime(2026, 11, 28, 10, 20, 30, 400_700, tzinfo=UTC)
 SEOUL = ZoneInfo("Asia/Seoul")

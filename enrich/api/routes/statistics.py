@@ -1,10 +1,8 @@
 """`/api/v2-langgraph/statistics`: counts of a project's logs, and estimates beside them."""
 
 # Annotations are read as they stand: those of routes name what is only known in a function.
-import asyncio
-from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from typing import Annotated, TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
 
@@ -12,33 +10,17 @@ from enrich.api import statistics
 from enrich.api.callers import caller_of
 from enrich.api.keys import Key
 from enrich.api.parts import Parts
-from enrich.api.refusals import PROBLEMS, Refusal, described
-from enrich.log_store.level_counts import ProjectRefused, ProjectUnknown
-
-T = TypeVar("T")
+from enrich.api.routes.projects import PROJECT_PROBLEMS, Hours, Project, Seed, counted
 
 #: Callers that wait for the chat model at a time.
 MOST_WAITING = 16
-
-Project = Annotated[
-    str,
-    Query(
-        max_length=255,
-        pattern="^[A-Za-z0-9][A-Za-z0-9_-]*$",
-        examples=["3f2a9c1e-77d0-4b8e-9d51-0c6a1f2b3e4d"],
-    ),
-]
-Hours = Annotated[int, Query(ge=1, le=statistics.MOST_HOURS)]
 
 
 def router(parts: Parts) -> APIRouter:
     routes = APIRouter(
         prefix="/api/v2-langgraph/statistics",
         tags=["statistics"],
-        responses={
-            **PROBLEMS,
-            404: described("There is no such project, or it has no logs in the period."),
-        },
+        responses=PROJECT_PROBLEMS,
     )
     caller = caller_of(parts)
     # Who waits for a chat model waits for seconds, and none of the threads that all others need.
@@ -52,11 +34,9 @@ def router(parts: Parts) -> APIRouter:
         sample_size: Annotated[
             int, Query(ge=statistics.LEAST_SAMPLE, le=statistics.MOST_SAMPLE)
         ] = 100,
-        seed: Annotated[
-            int | None, Query(ge=0, lt=2**31, description="Draws the same sample again.")
-        ] = None,
+        seed: Seed = None,
     ) -> statistics.Comparison:
-        return await _counted(
+        return await counted(
             lambda: statistics.compare(
                 parts.level_counts,
                 parts.zone(),
@@ -73,19 +53,10 @@ def router(parts: Parts) -> APIRouter:
     async def hourly(
         key: Annotated[Key, Depends(caller)], project_uuid: Project, time_hours: Hours = 24
     ) -> statistics.Hourly:
-        return await _counted(
+        return await counted(
             lambda: statistics.hourly(
                 parts.level_counts, parts.zone(), project_uuid, time_hours=time_hours
             )
         )
 
     return routes
-
-
-async def _counted(call: Callable[[], T], threads: Executor | None = None) -> T:
-    try:
-        return await asyncio.get_running_loop().run_in_executor(threads, call)
-    except (statistics.NoLogs, ProjectUnknown) as error:
-        raise Refusal(404, str(error)) from None
-    except ProjectRefused as error:
-        raise Refusal(422, str(error)) from None
