@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := .dev/bench-venv
 ENDPOINTS := .dev/endpoints-venv
 
-.PHONY: demo test test-apart test-opensearch-2 unit chaos bench bench-full bench-peers endpoints screenshots openapi lint lock clean
+.PHONY: demo test test-apart test-opensearch-2 unit chaos bench bench-full bench-peers endpoints screenshots openapi settings-page lint lock clean
 
 demo: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m dev.demo $(if $(ONCE),--once) $(if $(ALL),--all) $(if $(LOGS),--logs "$(LOGS)") $(if $(N),--count $(N))
@@ -77,6 +77,10 @@ screenshots: $(READY)
 # The service's description of itself, which a test holds against the service.
 openapi: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m dev.openapi > docs/openapi.json
+
+# The page of all settings, which a test holds against the class that reads them.
+settings-page: $(READY)
+	@PYTHONPATH=. $(BIN)/python -m dev.settings_page > docs/settings.md
 
 lint: $(READY)
 	@$(BIN)/ruff format --check --quiet .

@@ -9,21 +9,31 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from dev import settings_page
 from enrich.cli import app
+from enrich.log_store.documents import OUR_FIELDS
 from enrich.models import Durations, RunRecord
 from enrich.settings import Settings
+from enrich.status.health import CODES
 from enrich.status.history import HistoryReport
 from enrich.status.metrics import EnrichCollector
 from enrich.status.reader import Reading
 from enrich.status.report import Backlog, Status, TotalsReport
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "deploy" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "deploy" / "README.md",
+]
 README = PAGES[0].read_text()
 
 #: Variables of other programs that our pages speak of.
 FOREIGN = {
     "OPENSEARCH_INITIAL_ADMIN_PASSWORD",
+    "REDIS_PASSWORD",
 }
 
 
@@ -83,3 +93,23 @@ def test_the_table_of_metrics_has_each_metric_and_no_other() -> None:
     table = (ROOT / "docs" / "metrics.md").read_text()
     shown = re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
     assert {name for row in shown for name in re.findall(r"`(enrich_\w+)", row)} == names
+
+
+def test_the_page_of_settings_is_what_is_read() -> None:
+    kept = (ROOT / "docs" / "settings.md").read_text()
+    assert kept == settings_page.page(), "of another version: make settings-page writes it"
+    for name in Settings.model_fields:
+        assert f"| `{name.upper()}` |" in kept, name
+
+
+def test_operations_have_each_reason_of_the_health() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    table = page.partition("## By the health's code")[2].partition("\n## ")[0]
+    assert sorted(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == sorted(CODES)
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    assert set(re.findall(r"`python -m enrich ([a-z-]+)", page)) <= set(commands)
+
+
+def test_each_stored_field_is_explained() -> None:
+    page = (ROOT / "docs" / "stored-fields.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == OUR_FIELDS
