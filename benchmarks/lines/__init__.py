@@ -17,6 +17,7 @@ from benchmarks.lines import (
     inputs,
     kindness,
     memory,
+    plan,
     quota,
     realtime,
     scale,
@@ -79,6 +80,11 @@ LINES: Mapping[str, Line] = {
         title="a large backlog while logs keep arriving",
         measure=memory.measure,
         logs=lambda options: options.size or memory.SIZE,
+    ),
+    "plan": Line(
+        title="plans beside the truth",
+        measure=plan.measure,
+        logs=lambda options: options.size or (plan.FULL if options.full else plan.SIZE),
     ),
     "service": Line(
         title="the HTTP service beside the endpoint itself",

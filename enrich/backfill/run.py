@@ -111,7 +111,12 @@ class Backfill:
             parts.publisher,
             confirming=None
             if parts.planner is None
-            else Confirming(parts.planner, parts.ledger, parts.settings.enrich_confirm_above_usd),
+            else Confirming(
+                parts.planner,
+                parts.ledger,
+                parts.settings.enrich_confirm_above_usd,
+                parts.settings.enrich_soft_time_limit_seconds / 2,
+            ),
         )
 
     def close(self) -> None:

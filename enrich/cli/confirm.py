@@ -40,9 +40,10 @@ def confirm(
         backlog = planner.backlog()
         with telling(screen.err()) as tell:
             made = planner.plan(backlog, tell)
-        print_plan(console, made, settings)
+        left = ledger.confirmed.left_usd()
+        print_plan(console, made, settings, left)
         usd = made.cost.usd or 0.0
-        if usd <= max(above, ledger.confirmed.left_usd()):
+        if usd <= max(above, left):
             screen.line(console, "ok", "nothing has to be confirmed: a run begins by itself")
             return None
         # Up to the next cent.

@@ -46,12 +46,14 @@ def show(settings: Settings, index: str | None, days: float | None, *, as_json: 
     if as_json:
         screen.print_json(made.model_dump(mode="json"))
     else:
-        print_plan(screen.out(), made, settings)
+        print_plan(screen.out(), made, settings, planner.parts.ledger.confirmed.left_usd())
     return 0
 
 
-def print_plan(console: Console, made: Plan, settings: Settings) -> None:
-    """The plan in words, a fact a line."""
+def print_plan(
+    console: Console, made: Plan, settings: Settings, confirmed_usd: float = 0.0
+) -> None:
+    """The plan in words, a fact a line. Args: confirmed_usd: what runs may spend already."""
     counted, saved = made.counted, made.saved
     screen.skipped(console, made.left_out)
     if not counted.logs:
@@ -83,7 +85,7 @@ def print_plan(console: Console, made: Plan, settings: Settings) -> None:
     for saying in made.assumptions:
         screen.line(console, "warn", f"assumed: {saying}")
     above = settings.enrich_confirm_above_usd
-    if above and (made.cost.usd or 0) > above:
+    if above and (made.cost.usd or 0) > max(above, confirmed_usd):
         screen.line(
             console,
             "warn",

@@ -152,20 +152,13 @@ class Planner:
     """Plans for one deployment."""
 
     def __init__(self, parts: Parts) -> None:
-        self._parts = parts
-        self._settings = parts.settings
-        self._rewrite = rewrite_of(parts.settings)
-        self._schema = parts.settings.log_schema
-        found = limits_of(parts.ledger.endpoint.limits().get(parts.space, {}))
-        self._most_bytes = min(
-            found.text_bytes or MAX_TEXT_BYTES,
-            parts.settings.enrich_max_text_bytes or MAX_TEXT_BYTES,
-        )
-        self._most_inputs = min(
-            parts.settings.enrich_batch_size,
-            found.inputs or parts.settings.enrich_batch_size,
-            parts.settings.enrich_max_request_inputs or parts.settings.enrich_batch_size,
-        )
+        #: What it works with.
+        self.parts = parts
+        self._settings = settings = parts.settings
+        self._rewrite = rewrite_of(settings)
+        self._schema = settings.log_schema
+        #: Of a text and of a request, as the endpoint takes them now.
+        self._most_bytes, self._most_inputs = MAX_TEXT_BYTES, settings.enrich_batch_size
 
     def backlog(self, wanted: Callable[[str], bool] = lambda index: True) -> Backlog:
         """What a run would take now of the indices that are wanted.
@@ -173,7 +166,7 @@ class Planner:
         Raises:
             EnrichError: OpenSearch cannot tell.
         """
-        store = self._parts.store
+        store = self.parts.store
         backlog = store.backlog.count()
         names = [name for name in sorted(backlog.counts) if wanted(name)]
         ready = store.preflight.inspect(names)
@@ -200,10 +193,11 @@ class Planner:
         Raises:
             EnrichError: a server cannot tell.
         """
+        self._learn_limits()
         seen = self._seen(backlog, tell)
         saved, paid = self._saved(seen, tell)
-        ledger = self._parts.ledger
-        billed = Billed(**asdict(ledger.measurements.usage(self._parts.space)))
+        ledger = self.parts.ledger
+        billed = Billed(**asdict(ledger.measurements.usage(self.parts.space)))
         sent = tokens_of(paid, billed, self._most_inputs)
         cost = cost_of(sent, seen.bytes_of_all, self._price)
         return Plan(
@@ -220,11 +214,22 @@ class Planner:
             left_out={**backlog.left_out, **seen.left_out},
         )
 
+    def _learn_limits(self) -> None:
+        settings = self._settings
+        found = limits_of(self.parts.ledger.endpoint.limits().get(self.parts.space, {}))
+        self._most_bytes = min(
+            found.text_bytes or MAX_TEXT_BYTES, settings.enrich_max_text_bytes or MAX_TEXT_BYTES
+        )
+        most = settings.enrich_batch_size
+        self._most_inputs = min(
+            most, found.inputs or most, settings.enrich_max_request_inputs or most
+        )
+
     # -- texts
 
     def _seen(self, backlog: Backlog, tell: Tell) -> _Seen:
-        counter = self._parts.text_counts
-        if counter and self._rewrite is None and backlog.logs > self._parts.exact_up_to:
+        counter = self.parts.text_counts
+        if counter and self._rewrite is None and backlog.logs > self.parts.exact_up_to:
             try:
                 return self._counted(backlog, counter, tell)
             except ScriptsRefused:
@@ -240,7 +245,7 @@ class Planner:
         for names in sliced(indices, ABREAST):
             targets = [self._target(name, backlog) for name in names]
             while targets:
-                pages = self._parts.store.finder.page(targets, backlog.unsorted)
+                pages = self.parts.store.finder.page(targets, backlog.unsorted)
                 following = []
                 for target, page in zip(targets, pages, strict=True):
                     if page.trouble:
@@ -316,20 +321,20 @@ class Planner:
         return self._settings.reuse_scope(index)
 
     def _sent_bytes(self, text: str) -> int:
-        return self._parts.prefix_bytes + len(cut(text, self._most_bytes).encode())
+        return self.parts.prefix_bytes + len(cut(text, self._most_bytes).encode())
 
     # -- what is there already
 
     def _saved(self, seen: _Seen, tell: Tell) -> tuple[Saved, Paid]:
         texts = list(seen.texts)
-        lends = bool(texts) and bool(self._parts.store.stats.count_of_model().value)
+        lends = bool(texts) and bool(self.parts.store.stats.count_of_model().value)
         cached = reused = 0
         paid_texts = paid_bytes = 0
         done = 0
         for some in sliced(texts, TEXTS_AT_ONCE):
             digests = [text.fingerprint for text in some]
-            known = self._parts.cache.known(digests)
-            placed = self._parts.locations.find([d for d in digests if d not in known])
+            known = self.parts.cache.known(digests)
+            placed = self.parts.locations.find([d for d in digests if d not in known])
             missing = [
                 t for t in some if t.fingerprint not in known and t.fingerprint not in placed
             ]
@@ -365,7 +370,7 @@ class Planner:
         for digest, scopes in needed.items():
             for scope in scopes:
                 wanted.setdefault(scope, set()).add(digest)
-        found = set(self._parts.store.reusable.find(wanted))
+        found = set(self.parts.store.reusable.find(wanted))
         return {
             digest
             for digest, scopes in needed.items()
@@ -384,7 +389,7 @@ class Planner:
         return settings.price_per_million_tokens if known else None
 
     def _runs(self) -> list[Ran]:
-        ledger = self._parts.ledger
+        ledger = self.parts.ledger
         kept = [
             Ran(vectors=run.vectors, inputs=run.inputs, seconds=run.seconds)
             for run in ledger.measurements.runs()
@@ -397,7 +402,7 @@ class Planner:
 
     def _bounds(self) -> Bounds:
         settings = self._settings
-        requests, tokens = self._parts.limits()
+        requests, tokens = self.parts.limits()
         return Bounds(
             requests_per_minute=requests,
             tokens_per_minute=tokens,
@@ -412,7 +417,7 @@ class Planner:
 
     def _disk(self, logs: Mapping[str, int]) -> Disk:
         dimensions = self._settings.embedding_dimensions
-        placement = self._parts.placement
+        placement = self.parts.placement
         if placement is None or not logs:
             size = vector_bytes(dimensions, in_source=False)
             return Disk(bytes=0 if not logs else None, bytes_per_vector=round(size))

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from enrich.errors import Halt
 from enrich.ledger.measurements import RunSpeed, Usage
 from enrich.log_store.coverage import Counted, Gaps
 from enrich.log_store.distinct_texts import SampledText
+from enrich.planning.confirming import Confirming
 from enrich.planning.plan import Plan
 from enrich.planning.planner import Parts, Planner
 from tests.memory_pipeline import MemoryPipeline, logs
@@ -123,7 +125,7 @@ def test_a_large_backlog_is_counted_and_what_some_texts_show_holds_for_all() -> 
     one.put("shop_2026_11", logs(1_000, 500))
     texts = [log["message"] for log in logs(50, 50)] + [f"new {n:04}" for n in range(150)]
     counting = Counting(20_000, texts, Gaps(indices={"shop_2026_11": "a script fails on a log"}))
-    parts = {**vars(one.planner._parts), "text_counts": counting, "exact_up_to": 500}
+    parts = {**vars(one.planner.parts), "text_counts": counting, "exact_up_to": 500}
     large = Planner(Parts(**parts))
     made = large.plan(large.backlog())
     assert counting.asked == [10]
@@ -188,7 +190,7 @@ def test_a_run_that_was_planned_too_cheap_reads_no_further_page() -> None:
     one = pipeline(enrich_confirm_above_usd=0.3, enrich_max_chunks_in_flight=1)
     # It seems that a byte has a hundredth of its tokens.
     one.ledger.measurements.add_usage(
-        one.planner._parts.space, Usage(requests=1, inputs=100, bytes=1_000_000, tokens=1_000)
+        one.planner.parts.space, Usage(requests=1, inputs=100, bytes=1_000_000, tokens=1_000)
     )
     one.put("shop_2026_11", logs(4_000, 4_000))
     record = one.run("beat")
@@ -204,3 +206,21 @@ def test_the_sum_ends_after_a_week() -> None:
     assert one.ledger.confirmed.left_usd() == 5
     one.later += 120
     assert one.ledger.confirmed.left_usd() == 0
+
+
+def test_what_takes_too_long_to_be_planned_waits_for_a_word_too() -> None:
+    one = pipeline()
+    one.put("shop_2026_11", logs(100, 40))
+    backlog = one.planner.backlog()
+    moments = iter(range(0, 1_000, 30))
+    hurried = Confirming(one.planner, one.ledger, 5.0, 45.0, clock=lambda: next(moments))
+    run = one.ledger.runs.open("beat", 600).run
+    with pytest.raises(Halt, match="100 logs would cost cannot be counted within 45 s"):
+        hurried.check(run, backlog)
+    # What was confirmed bounds it then.
+    one.ledger.confirmed.allow(7.0)
+    hurried.check(run, backlog)
+    assert one.ledger.confirmed.permitted_usd(run) == 7.0
+    assert not hurried.used_up(run)
+    one.ledger.counters.add(run, micro_usd=7_000_000)
+    assert hurried.used_up(run)

@@ -10,6 +10,7 @@ from enrich import wiring
 from enrich.cli import screen
 from enrich.cli.checks.findings import Findings
 from enrich.cli.checks.seen import Seen
+from enrich.cli.plan import sentence, telling
 from enrich.embedding.batching import HARMLESS_TEXT, embed_one
 from enrich.embedding.client import Embedder
 from enrich.embedding.endpoint import Endpoint, Purpose
@@ -61,6 +62,24 @@ def look_at(settings: Settings, findings: Findings, seen: Seen) -> None:
         )
     if Endpoint.of(settings, Purpose.QUERY).form != Endpoint.of(settings).form:
         _look_at_query(settings, findings)
+    if seen.pending:
+        _plan(settings, findings, seen)
+
+
+def _plan(settings: Settings, findings: Findings, seen: Seen) -> None:
+    """The sum of the backlog, as `plan` has it."""
+    planner = wiring.build_planner(settings)
+    with telling(findings.console) as tell:
+        made = planner.plan(planner.backlog(), tell)
+    if made.cost.usd is not None:
+        seen.cost = made.cost.usd
+    findings.ok(f"the backlog: {sentence(made)}; `python -m enrich plan` says what that rests on")
+    above = settings.enrich_confirm_above_usd
+    if above and (made.cost.usd or 0) > max(above, planner.parts.ledger.confirmed.left_usd()):
+        findings.warn(
+            f"that is more than ENRICH_CONFIRM_ABOVE_USD ({screen.dollars(above)}): no run begins "
+            "before `python -m enrich confirm`"
+        )
 
 
 def _look_at_query(settings: Settings, findings: Findings) -> None:
