@@ -2,8 +2,8 @@
 
 The ledger decides what counts once: each page is registered once, each chunk settled once, each
 run finished once, each message of Kafka counted once, however often a message is delivered. It
-knows nothing of OpenSearch or of texts. Losing it costs history and the bookkeeping of one run,
-never a log.
+knows nothing of OpenSearch or of texts. Losing it costs the bookkeeping of one run, never a log;
+what the history (`enrich/history/`) has written outlives it.
 
 `Ledger` is what is handed around; each of its parts has a file of its own.
 """
