@@ -58,7 +58,6 @@ app = typer.Typer(
         "Begin with: python -m enrich check"
     ),
     no_args_is_help=True,
-    add_completion=False,
     # A traceback with its variables would show secrets and log text.
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -188,10 +187,26 @@ def confirm(
     raise typer.Exit(status or 0)
 
 
-@app.command(epilog="Example: python -m enrich status --json")
-def status(as_json: Json = False) -> None:
+@app.command(epilog="Example: python -m enrich status --watch")
+def status(
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Anew every five seconds, until Ctrl-C.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Totals, logs with and without a vector, the active run, the last runs."""
     from enrich.cli.status import show
+    from enrich.cli.status import watch as show_for_ever
+
+    if watch:
+        raise typer.Exit(show_for_ever(load_settings(), as_json=as_json))
+    raise typer.Exit(show(load_settings(), as_json=as_json))
+
+
+@app.command(epilog="Example: python -m enrich workers --json")
+def workers(as_json: Json = False) -> None:
+    """Who works, since when, and at what."""
+    from enrich.cli.workers import show
 
     raise typer.Exit(show(load_settings(), as_json=as_json))
 

@@ -183,9 +183,10 @@ def cells(*values: object) -> list[Text]:
     return [Text(f"{v:,}" if isinstance(v, int) else one_line(v)) for v in values]
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Any, *, in_a_line: bool = False) -> None:
     """One JSON document, ASCII only: safe on any terminal and in any pipe."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    sys.stdout.write(json.dumps(value, indent=None if in_a_line else 2) + "\n")
+    sys.stdout.flush()
 
 
 def clock(moment: datetime | None) -> str:

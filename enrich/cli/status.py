@@ -5,9 +5,13 @@ Shows whatever could be read; what could not is named, and makes the exit status
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 
 from rich.console import Console
+from rich.text import Text
 
 from enrich import wiring
 from enrich.cli import realtime_section, screen
@@ -23,20 +27,60 @@ from enrich.status.report import Backlog, Status, read_status
 MAX_INDICES = 20
 MAX_RUNS = 8
 
+#: Between two looks; `status` asks OpenSearch for counts over all indices.
+WATCH_SECONDS = 5.0
+
 
 def show(settings: Settings, *, as_json: bool) -> int:
     """Read and print the status. The exit status."""
+    return _show(settings, _reader(settings), screen.out(), as_json=as_json)
+
+
+def watch(settings: Settings, *, as_json: bool, wait: Callable[[float], None] = time.sleep) -> int:
+    """Again and again until Ctrl-C; the exit status of the last one.
+
+    On a terminal it fills the screen; elsewhere one report follows the other, with `as_json` a
+    line each.
+    """
+    read, console, last = _reader(settings), screen.out(), 0
+    with suppress(KeyboardInterrupt), ExitStack() as exits:
+        page = None
+        if console.is_terminal and not as_json:
+            page = exits.enter_context(console.screen(hide_cursor=True))
+        while True:
+            if page is None:
+                last = _show(settings, read, console, as_json=as_json, in_a_line=True)
+            else:
+                with console.capture() as captured:
+                    last = _show(settings, read, console, as_json=False)
+                page.update(Text.from_ansi(captured.get()))
+            wait(WATCH_SECONDS)
+    return last
+
+
+def _reader(settings: Settings) -> Callable[[], Status]:
     ledger, store = wiring.build_ledger(settings), wiring.build_store(settings)
     history = wiring.build_history(settings, ledger, store)
-    status = read_status(ledger, store, settings=settings, history=history)
+    return lambda: read_status(ledger, store, settings=settings, history=history)
+
+
+def _show(
+    settings: Settings,
+    read: Callable[[], Status],
+    console: Console,
+    *,
+    as_json: bool,
+    in_a_line: bool = False,
+) -> int:
+    status = read()
     health = health_of(status)
     if as_json:
-        screen.print_json(health_as_json(status))
+        screen.print_json(health_as_json(status), in_a_line=in_a_line)
     else:
-        print_health(screen.out(), health)
-        _print(screen.out(), status, settings)
+        print_health(console, health)
+        _print(console, status, settings)
     problems = problems_of(status) if as_json else status.problems
-    if not as_json and screen.out().is_terminal:
+    if not as_json and console.is_terminal:
         # The reasons above say the rest already.
         problems = unsaid(status, health)
     for problem in problems:

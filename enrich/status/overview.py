@@ -132,26 +132,38 @@ def read_beside(
         status=status,
         runs=useful(merged),
         chunks=chunks[:CHUNKS_SHOWN],
-        workers=[
-            WorkerReport(
-                name=note.name,
-                host=note.host,
-                pid=note.pid,
-                processes=note.processes,
-                queues=list(note.queues),
-                version=note.version,
-                alive=note.alive,
-                refuses=note.refuses,
-                since=note.since,
-                seconds_ago=note.seconds_ago,
-                chunks=[c for c in chunks if c.state == "leased" and c.host == note.host],
-            )
-            for note in ledger.deployment.workers()
-        ],
+        workers=workers_of(ledger, chunks),
         quota=QuotaReport(**asdict(quota.usage())) if quota else QuotaReport(),
         sums=sums,
         schedule=_schedule(status, ledger),
     )
+
+
+def read_workers(ledger: Ledger) -> list[WorkerReport]:
+    """Each worker that noted itself, with the chunks of the active run at its host."""
+    active = ledger.runs.active()
+    states = ledger.chunks.under_way(active) if active else []
+    return workers_of(ledger, [ChunkReport(**asdict(state)) for state in states])
+
+
+def workers_of(ledger: Ledger, chunks: Sequence[ChunkReport]) -> list[WorkerReport]:
+    """Args: chunks: those under way."""
+    return [
+        WorkerReport(
+            name=note.name,
+            host=note.host,
+            pid=note.pid,
+            processes=note.processes,
+            queues=list(note.queues),
+            version=note.version,
+            alive=note.alive,
+            refuses=note.refuses,
+            since=note.since,
+            seconds_ago=note.seconds_ago,
+            chunks=[c for c in chunks if c.state == "leased" and c.host == note.host],
+        )
+        for note in ledger.deployment.workers()
+    ]
 
 
 def merge_runs(*several: Sequence[RunRecord]) -> list[RunRecord]:

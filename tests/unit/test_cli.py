@@ -10,6 +10,7 @@ import string
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
@@ -26,7 +27,7 @@ from enrich.cli.check import Check
 from enrich.cli.checks.redis_and_workers import look_at_deployment, memory_lines
 from enrich.cli.run_follower import Following, Pace, Paused, Progress, exit_status, sum_of
 from enrich.cli.screen import MAX_SKIPPED
-from enrich.cli.status import _print_backlog, _print_runs
+from enrich.cli.status import _print_backlog, _print_runs, watch
 from enrich.errors import AccessRefused, EnrichError, ServerUnavailable
 from enrich.history.in_memory import InMemoryRunHistory
 from enrich.ledger import Ledger, Scan, deployment
@@ -257,6 +258,38 @@ def test_status_tells_of_dropped_messages(ledger: Ledger) -> None:
     ledger.counters.add_rejected_message()
     assert "not sent by enrich: 2 messages" in call("status").stdout
     assert json.loads(call("status", "--json").stdout)["totals"]["messages_dropped"] == 2
+
+
+def test_status_is_looked_at_again_until_it_is_stopped(
+    store: Store,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    looks = []
+
+    def wait(seconds: float) -> None:
+        looks.append(seconds)
+        ledger.controls.pause()
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+
+    assert watch(load_settings(), as_json=True, wait=wait) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["paused"] for line in lines] == [False, True]
+
+
+def test_workers_are_told_with_what_they_do(store: Store, ledger: Ledger) -> None:
+    nobody = call("workers", "--json")
+    assert (nobody.exit_code, json.loads(nobody.stdout)) == (1, [])
+    assert "`celery -A enrich worker` starts one" in call("workers").stderr
+    note = replace(_note("celery"), name="celery@host\x1b[2J", processes=8)
+    ledger.deployment.note_worker(note)
+    told = call("workers")
+    assert told.exit_code == 0
+    assert "waits for work" in told.stdout and "8" in told.stdout and "\x1b" not in told.stdout
+    (one,) = json.loads(call("workers", "--json").stdout)
+    assert (one["pid"], one["alive"], one["chunks"]) == (7, True, [])
 
 
 def test_status_has_a_section_for_consumers_where_there_are_any(ledger: Ledger) -> None:
