@@ -11,6 +11,8 @@ from enrich import errors
 from enrich.api import statistics
 from enrich.backfill import chunk as backfill
 from enrich.enrichment import writer
+from enrich.flower import orders
+from enrich.history.reader import UnknownRun
 from enrich.log_store import project_logs
 from enrich.log_store.distinct_texts import ScriptsRefused
 from enrich.log_store.nodes import OtherCluster
@@ -59,6 +61,8 @@ SAMPLES: list[errors.EnrichError] = [
     project_logs.AnswerInPart("a sentence"),
     ScriptsRefused("a sentence"),
     statistics.NoLogs("a sentence"),
+    UnknownRun("a sentence", ("a-run",)),
+    orders.Refused("a sentence"),
 ]
 
 
