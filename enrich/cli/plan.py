@@ -82,6 +82,14 @@ def print_plan(
     console.print()
     for saying in _savings(made):
         screen.facts(console, saying)
+    node = made.disk.fullest_node
+    if node and node.above_high_watermark:
+        screen.line(
+            console,
+            "warn",
+            f"{node.name} would be above its high watermark ({node.high_watermark}), where a run "
+            "halts: free or add disk first",
+        )
     for saying in made.assumptions:
         screen.line(console, "warn", f"assumed: {saying}")
     above = settings.enrich_confirm_above_usd
@@ -123,9 +131,10 @@ def _size(size: float) -> str:
 
 def _of_tokens(made: Plan) -> str:
     sent = made.sent
+    about = f"±{sent.error:.0%}, " if sent.error >= 0.005 else ""
     if sent.basis == "assumed":
-        return f"{sent.per_byte:g} a byte, assumed"
-    return f"{sent.per_byte:.3f} a byte, measured on {plural(sent.texts_measured, 'text')}"
+        return f"{about}{sent.per_byte:g} a byte, assumed"
+    return f"{about}{sent.per_byte:.3f} a byte, measured on {plural(sent.texts_measured, 'text')}"
 
 
 def _of_money(made: Plan) -> list[tuple[str, str, str]]:

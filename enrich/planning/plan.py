@@ -7,7 +7,7 @@ docs/plan.md describes each field. Pure.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -75,6 +75,8 @@ class Tokens(BaseModel):
     basis: Basis = "assumed"
     #: What it was measured on.
     texts_measured: int = 0
+    #: How far `bytes` may be off, as a share (two standard errors); 0 where every text was seen.
+    error: float = 0.0
     requests: int = 0
 
 
@@ -116,6 +118,8 @@ class NodeFilling(BaseModel):
     share_before: float
     share_after: float
     high_watermark: str = ""
+    #: Whether it is above that afterwards: OpenSearch moves shards away, and a run halts.
+    above_high_watermark: bool = False
 
 
 class Disk(BaseModel):
@@ -186,6 +190,24 @@ class Paid:
 
     texts: float
     bytes: float
+    #: Of the bytes, as a share: two standard errors.
+    error: float = 0.0
+
+
+def error_of(sizes: Sequence[int], share: float, distinct_error: float) -> float:
+    """How far the bytes of all texts may be off, by those of some: two standard errors, as a share.
+
+    Args:
+        sizes: bytes to be paid for of each text that was seen; 0 for one that is there.
+        share: the part of all texts that was seen.
+        distinct_error: of the number of all texts.
+    """
+    seen = len(sizes)
+    mean = sum(sizes) / seen if seen else 0.0
+    if share >= 1 or not mean:
+        return distinct_error
+    variance = sum((size - mean) ** 2 for size in sizes) / seen
+    return math.hypot(2 * math.sqrt(variance * (1 - share) / seen) / mean, distinct_error)
 
 
 def tokens_of(paid: Paid, billed: Billed, texts_a_request: int) -> Tokens:
@@ -202,6 +224,7 @@ def tokens_of(paid: Paid, billed: Billed, texts_a_request: int) -> Tokens:
         per_byte=per_byte,
         basis="measured" if measured else "assumed",
         texts_measured=billed.inputs if measured else 0,
+        error=round(paid.error, 4),
         requests=math.ceil(paid.texts / max(1.0, a_request)),
     )
 
@@ -269,8 +292,13 @@ def disk_of(
     given: Mapping[str, float],
     filling: Filling | None,
     high_watermark: str,
+    is_above: Callable[[str, int, int], bool],
 ) -> Disk:
-    """Args: given: bytes by node."""
+    """
+    Args:
+        given: bytes by node.
+        is_above: whether a disk of so many bytes with so many available is above a watermark.
+    """
     total = sum(logs.values())
     mean = sum(sizes.get(index, 0.0) * n for index, n in logs.items()) / total if total else 0.0
     node = filling and NodeFilling(
@@ -281,6 +309,9 @@ def disk_of(
         share_before=round(filling.share_before, 4),
         share_after=round(filling.share_after, 4),
         high_watermark=high_watermark,
+        above_high_watermark=is_above(
+            high_watermark, filling.total, max(0, filling.total - filling.used - filling.added)
+        ),
     )
     return Disk(
         bytes=round(sum(given.values())), bytes_per_vector=round(mean), fullest_node=node or None

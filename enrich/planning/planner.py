@@ -20,6 +20,7 @@ from enrich.log_store.interfaces import RunStore
 from enrich.log_store.pages import Target
 from enrich.log_store.placement import Disk as DiskOfNode
 from enrich.log_store.placement import ShardCopy
+from enrich.log_store.preflight import above_watermark
 from enrich.log_store.refusals import RightMissing
 from enrich.models import LogLocation
 from enrich.planning.disk import bytes_by_node, fullest, vector_bytes
@@ -33,6 +34,7 @@ from enrich.planning.plan import (
     Saved,
     cost_of,
     disk_of,
+    error_of,
     time_of,
     tokens_of,
 )
@@ -328,9 +330,8 @@ class Planner:
     def _saved(self, seen: _Seen, tell: Tell) -> tuple[Saved, Paid]:
         texts = list(seen.texts)
         lends = bool(texts) and bool(self.parts.store.stats.count_of_model().value)
-        cached = reused = 0
-        paid_texts = paid_bytes = 0
-        done = 0
+        cached = reused = paid_texts = 0
+        sizes: list[int] = []
         for some in sliced(texts, TEXTS_AT_ONCE):
             digests = [text.fingerprint for text in some]
             known = self.parts.cache.known(digests)
@@ -342,10 +343,9 @@ class Planner:
             paid = [text for text in missing if text.fingerprint not in lent]
             cached += len(known)
             reused += len(placed) + len(lent)
+            sizes += [text.size for text in paid] + [0] * (len(some) - len(paid))
             paid_texts += len(paid)
-            paid_bytes += sum(text.size for text in paid)
-            done += len(some)
-            tell("texts looked for", done, len(texts))
+            tell("texts looked for", len(sizes), len(texts))
         # What was seen of some texts holds for all.
         counted = seen.counted
         factor = counted.distinct_texts / len(texts) if texts else 0.0
@@ -360,7 +360,11 @@ class Planner:
                 normalize_looked_at=looked_at,
                 normalize_left=left,
             ),
-            Paid(texts=paid_texts * factor, bytes=paid_bytes * factor),
+            Paid(
+                texts=paid_texts * factor,
+                bytes=sum(sizes) * factor,
+                error=error_of(sizes, 1 / factor if factor else 1.0, counted.error),
+            ),
         )
 
     def _lent(self, texts: Iterable[tuple[str, frozenset[str]]]) -> set[str]:
@@ -431,7 +435,8 @@ class Planner:
             copies = placement.copies(indices)
             given = bytes_by_node(logs, sizes, copies)
             filling = fullest(placement.disks(), given)
-            return disk_of(logs, sizes, given, filling, placement.high_watermark())
+            mark = placement.high_watermark()
+            return disk_of(logs, sizes, given, filling, mark, above_watermark)
         except RightMissing as error:
             lacking = f" ({', '.join(error.rights)})" if error.rights else ""
             size = vector_bytes(dimensions, in_source=True)

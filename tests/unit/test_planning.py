@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from enrich.log_store.preflight import above_watermark
 from enrich.planning.confirming import refusal
 from enrich.planning.disk import bytes_by_node, fullest, vector_bytes
 from enrich.planning.plan import (
@@ -22,6 +23,8 @@ from enrich.planning.plan import (
     Plan,
     Tokens,
     cost_of,
+    disk_of,
+    error_of,
     time_of,
     tokens_of,
 )
@@ -185,6 +188,15 @@ def test_it_is_said_where_limits_come_from(bounds: Bounds, basis: str) -> None:
     assert took.limits_basis == basis
 
 
+def test_what_some_texts_show_of_all_has_an_error() -> None:
+    # Every size twice: a deviation of 50 around 100, a hundred texts of ten thousand.
+    sizes = [50, 150] * 50
+    assert error_of(sizes, 0.01, 0.0) == pytest.approx(0.0995, abs=1e-4)
+    assert error_of(sizes, 0.01, 0.004) == pytest.approx(0.0996, abs=1e-4)
+    assert error_of(sizes, 1.0, 0.004) == 0.004
+    assert error_of([], 0.1, 0.0) == error_of([0, 0], 0.1, 0.0) == 0.0
+
+
 # -- disk
 
 
@@ -220,6 +232,11 @@ def test_each_node_is_given_what_its_shards_take() -> None:
     assert (filled.name, filled.added) == ("first", 6_000)
     assert (filled.share_before, filled.share_after) == (0.7, 0.76)
     assert fullest([], given_to) is None
+    told = disk_of(
+        {"a_2026_11": 1_000}, {"a_2026_11": 6.0}, given_to, filled, "75%", above_watermark
+    )
+    assert told.fullest_node is not None
+    assert told.fullest_node.above_high_watermark and told.bytes == 17_000
 
 
 def test_a_source_with_the_numbers_takes_more() -> None:
