@@ -196,6 +196,9 @@ class Settings(KafkaSettings, ChatSettings, BaseSettings):
     enrich_log_file: str = "periodic_enrichment.log"
     enrich_log_format: Literal["plain", "json"] = "plain"
 
+    #: Where an OTLP receiver takes traces; empty: none are made.
+    enrich_traces_url: str = ""
+
     #: What a probe looks at, see enrich/worker/alive_file.py; empty: no file.
     enrich_alive_file: str = ""
 
@@ -298,6 +301,18 @@ class Settings(KafkaSettings, ChatSettings, BaseSettings):
     def _something_is_left(cls, value: int) -> int:
         if 0 < value < LEAST_CUT_BYTES:
             raise ValueError(f"must be 0, or {LEAST_CUT_BYTES} to {MAX_TEXT_BYTES}")
+        return value
+
+    @field_validator("enrich_traces_url")
+    @classmethod
+    def _collector(cls, value: str) -> str:
+        parts = url_parts(value)
+        if value and (parts is None or parts.scheme not in ("http", "https")):
+            raise ValueError("must be a URL that starts with http:// or https://")
+        if parts and (parts.username or parts.password):
+            raise ValueError(
+                "must not carry a user name or password; use OTEL_EXPORTER_OTLP_HEADERS"
+            )
         return value
 
     @field_validator("openai_base_url")

@@ -178,6 +178,19 @@ def planner_of(
     )
 
 
+def start_tracing(settings: Settings) -> None:
+    """Record spans in this process, if that is asked for. After a fork: it starts a thread.
+
+    Raises SettingsError: OpenTelemetry is not installed.
+    """
+    from enrich import tracing
+
+    if settings.enrich_traces_url:
+        from enrich.tracing.otel import recorder_to
+
+        tracing.record_with(recorder_to(settings.enrich_traces_url))
+
+
 def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     from enrich.backfill.run import Backfill, Parts
     from enrich.embedding.cache import VectorCache

@@ -21,15 +21,16 @@ from typing import Any
 
 from celery import Task, exceptions, shared_task
 from celery.exceptions import Reject, SoftTimeLimitExceeded
-from celery.signals import worker_process_init
+from celery.signals import worker_process_init, worker_process_shutdown
 from kombu.exceptions import OperationalError
 
+from enrich import tracing
 from enrich.backfill.run import Backfill
 from enrich.errors import EnrichError, Halt, ServerUnavailable, SettingsError, TransientError
 from enrich.log_context import bound
 from enrich.models import Chunk
 from enrich.settings import load_settings
-from enrich.wiring import build_backfill, build_ledger
+from enrich.wiring import build_backfill, build_ledger, start_tracing
 from enrich.worker.last_resort import end_before_it_begins, end_run, reason_of
 from enrich.worker.reject import drop
 from tasks.own_request import OwnRequest
@@ -85,9 +86,20 @@ def backfill() -> Backfill:
     return build_backfill(load_settings(), _CeleryPublisher())
 
 
+@cache
+def _trace() -> None:
+    start_tracing(load_settings())
+
+
 @worker_process_init.connect
 def _forget_parent(**_: Any) -> None:
     backfill.cache_clear()
+    _trace.cache_clear()
+
+
+@worker_process_shutdown.connect
+def _send_spans(**_: Any) -> None:
+    tracing.close()
 
 
 @shared_task(bind=True, name="enrich.find_unvectorized", max_retries=None, Request=OwnRequest)
@@ -240,7 +252,9 @@ def _handled(delivery: _Delivery) -> str:
 
 def _done(delivery: _Delivery) -> str:
     try:
-        return delivery.do()
+        _trace()
+        with tracing.part_of(delivery.run, delivery.name.partition(" ")[0], work=delivery.name):
+            return delivery.do()
     except _CELERYS:
         raise
     except Exception as error:

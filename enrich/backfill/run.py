@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from enrich import tracing
 from enrich.backfill.chunk import Chunks
 from enrich.backfill.page import Scanner
 from enrich.backfill.progress import Progress
@@ -240,6 +241,16 @@ class Backfill:
         record = self._ledger.records.of(run)
         self._measure(record)
         log_summary(record, self._ledger, self._settings)
+        tracing.ended(
+            run,
+            record.started_at,
+            record.finished_at,
+            well=record.state == "finished",
+            state=record.state,
+            **{name: getattr(record, name) for name in ("found", "failed", "deferred")},
+            vectors=record.vectors_written,
+            cost_usd=record.estimated_cost_usd,
+        )
         if record.state == "finished" and record.more and record.stopped_by == "time":
             self._publisher.find_unvectorized("continued")
         # The last of all: nothing waits for it.

@@ -25,6 +25,7 @@ import numpy as np
 import openai
 from pybase64 import b64decode
 
+from enrich import tracing
 from enrich.embedding.endpoint import NOT_SENT, Endpoint, Purpose
 from enrich.embedding.refusals import (
     MOST_LOOKED_AT,
@@ -166,7 +167,8 @@ class OpenAIEmbedder:
         texts = self._endpoint.texts(texts)
         while True:
             try:
-                got = self._ask(texts, options)
+                with tracing.span("embeddings", inputs=len(texts), model=self._model):
+                    got = self._ask(texts, options)
                 break
             except _OptionRefused as error:
                 refused.append(error.option)

@@ -36,6 +36,7 @@ from opensearchpy.exceptions import (
 from opensearchpy.serializer import Serializer
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
 
+from enrich import tracing
 from enrich.errors import (
     EnrichError,
     Halt,
@@ -281,6 +282,10 @@ class Connection:
             ServerUnavailable (NoAnswerInTime), TransientError, AccessRefused (RightMissing), Halt,
             RequestRefused
         """
+        with tracing.span("opensearch", method=method, operation=_operation(path)):
+            return self._request(method, path, body, params)
+
+    def _request(self, method: str, path: str, body: Any, params: Mapping[str, Any] | None) -> str:
         headers = {"content-type": "application/x-ndjson"} if isinstance(body, bytes) else None
         # In the path, because the client takes a parameter called `timeout` for its own.
         where = f"{path}?{urlencode(params)}" if params else path
@@ -532,3 +537,8 @@ def _whole(digits: str) -> int | float:
 
 def ndjson(rows: list[Any]) -> bytes:
     return b"\n".join(map(msgspec.json.encode, rows)) + b"\n"
+
+
+def _operation(path: str) -> str:
+    """`/a_b_2026_11/_doc/1` → `_doc`: no id of a document goes into a trace."""
+    return next((part for part in path.split("/") if part.startswith("_")), "index")

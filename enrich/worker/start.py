@@ -45,8 +45,10 @@ def end_if_impossible(settings: Settings, *, parts: bool) -> None:
 
 
 def _try_parts(settings: Settings) -> None:
-    from enrich import wiring
+    from enrich import tracing, wiring
 
+    wiring.start_tracing(settings)
+    tracing.close()
     store = wiring.build_store(settings)
     try:
         if len(settings.opensearch_nodes) > 1:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from enrich.settings import Settings
 from enrich.wiring import build_ledger
 from tests.conftest import ROOT, Search, start_worker, wait_for
 from tests.integration.test_cycle import assert_right_vectors, logs
+from tests.traces import Receiver, told
 
 INDEX = "a_b_2026_11"
 
@@ -99,10 +100,18 @@ def test_worker_and_beat_enrich_everything_from_the_first_moment_on(
 ) -> None:
     search.create(INDEX)
     search.index(INDEX, logs(1200, 300))
-    deployment.worker()
-    deployment.beat()
-
-    wait_for(lambda: bool(ledger.records.last(1)) and not ledger.runs.active())
+    with closing(Receiver()) as receiver:
+        deployment.worker(ENRICH_TRACES_URL=receiver.url)
+        deployment.beat()
+        wait_for(lambda: bool(ledger.records.last(1)) and not ledger.runs.active())
+        wait_for(lambda: "run" in {span.name for span in receiver.spans()})
+        run = ledger.records.last(1)[0].run_id
+        spans = [span for span in receiver.spans() if told(span).get("enrich.run") in (run, None)]
+    assert len({span.trace_id for span in spans}) == 1, "one trace, whichever process it was"
+    assert {"run", "page", "chunk", "end", "opensearch", "embeddings"} <= {s.name for s in spans}
+    assert not any(
+        log["message"].encode() in body for log in logs(3, 3) for body in receiver.bodies
+    )
 
     record = ledger.records.last(1)[0]
     assert (record.trigger, record.state) == ("beat", "finished")

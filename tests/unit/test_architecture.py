@@ -58,7 +58,7 @@ def test_domain_imports_nothing_from_above(path: Path, package: str) -> None:
 #: Any room may import these: values without a server.
 GROUND = {
     *("errors", "log_context", "models", "schema", "setting_forms", "settings", "text"),
-    "vectors",
+    *("tracing", "vectors"),
 }
 
 #: What each room may import besides: docs/architecture.md draws it. Downward only.
@@ -165,6 +165,7 @@ def test_tasks_reach_no_server_by_themselves(path: Path) -> None:
         ("boto3", {"enrich/log_store/aws.py"}),
         ("openai", {"enrich/api/chat_model.py", "enrich/embedding/client.py"}),
         ("httpx2", {"enrich/embedding/transport.py"}),
+        ("opentelemetry", {"enrich/tracing/otel.py"}),
         ("confluent_kafka", {"enrich/realtime/broker.py", "enrich/realtime/inspection.py"}),
         ("pydantic_settings", {"enrich/settings.py", "enrich/setting_forms/kafka.py"}),
     ],
