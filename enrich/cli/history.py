@@ -7,6 +7,7 @@ from rich.console import Console
 from enrich import wiring
 from enrich.cli import screen
 from enrich.cli.screen import plural
+from enrich.errors import TransientError
 from enrich.history.reader import History, Page, UnknownRun
 from enrich.models import Outcome, RunRecord
 from enrich.settings import Settings
@@ -41,11 +42,14 @@ def show_runs(settings: Settings, count: int, before: str, *, busy: bool, as_jso
     problems = [page.problem] if page.problem else []
     if lag := history.lag().problem:
         problems.append(f"records of runs could not be written into enrich-runs: {lag}")
+    recorded = None if page.problem else _recorded(history)
     if as_json:
         runs = [run.model_dump(mode="json") for run in page.runs]
-        screen.print_json({"runs": runs, "next": page.next, "problems": problems})
+        screen.print_json(
+            {"runs": runs, "next": page.next, "recorded": recorded, "problems": problems}
+        )
     else:
-        _print(screen.out(), page, busy=busy)
+        _print(screen.out(), page, recorded, busy=busy)
     for problem in problems:
         screen.line(screen.err(), "bad", problem)
     return 3 if page.problem else 0
@@ -64,6 +68,14 @@ def show_run(settings: Settings, run: str, *, as_json: bool) -> int:
     return 0
 
 
+def _recorded(history: History) -> int | None:
+    """How many runs there are; None where OpenSearch has just gone."""
+    try:
+        return history.recorded()
+    except TransientError:
+        return None
+
+
 def _history(settings: Settings) -> History:
     ledger = wiring.build_ledger(settings)
     return wiring.build_history(settings, ledger, wiring.build_store(settings))
@@ -74,7 +86,7 @@ def _unknown(error: UnknownRun) -> int:
     return 2
 
 
-def _print(console: Console, page: Page, *, busy: bool) -> None:
+def _print(console: Console, page: Page, recorded: int | None, *, busy: bool) -> None:
     if not page.runs:
         screen.facts(console, "no run that found anything" if busy else "no run yet")
         return
@@ -96,6 +108,8 @@ def _print(console: Console, page: Page, *, busy: bool) -> None:
     for row, run in zip(table.rows, page.runs, strict=True):
         row.style = "" if run.state in ("finished", "running") else "yellow"
     screen.put(console, table)
+    if recorded is not None:
+        screen.facts(console, f"{plural(recorded, 'run')} recorded in all")
     more = f"; older ones: `runs --before {page.next}`" if page.next else ""
     screen.facts(console, f"`runs show {page.runs[0].number}` shows one{more}")
 

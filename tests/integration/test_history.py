@@ -126,18 +126,11 @@ def test_runs_outlive_redis(
     store.close()
     other.close()
 
-    # In the terminal.
+    # In the terminal; its other forms are tested without servers.
     environment = {"ENRICH_HISTORY": "on", "ENRICH_REDIS_PREFIX": PREFIX, "COLUMNS": "80"}
     redis_emptied()
-    listed = enrich("runs", "--count", "3", **environment)
-    assert listed.returncode == 0 and max(map(len, listed.stdout.splitlines())) <= 80
-    assert f"--before {history_of(config).run('3').run_id}" in listed.stdout
-    shown = enrich("runs", "show", "3", **environment)
-    assert "\x1b" not in shown.stdout and "\u202e" not in shown.stdout and "halted" in shown.stdout
-    as_json = json.loads(enrich("runs", "show", first.run_id, "--json", **environment).stdout)
-    assert RunRecord.model_validate(as_json) == first
-    wrong = enrich("runs", "show", "zzz", **environment)
-    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1
+    shown = enrich("runs", "show", first.run_id, "--json", **environment)
+    assert RunRecord.model_validate(json.loads(shown.stdout)) == first
 
     # For Prometheus, without Flower: no counter falls, also not where Redis is emptied in between.
     (port,) = free_ports(1)

@@ -78,10 +78,10 @@ def test_ten_thousand_runs_are_read_at_80_columns(store: Store) -> None:
     lines = told.stdout.splitlines()
     assert max(map(len, lines)) <= 80 and len(lines) < 30
     assert "10000" in told.stdout.replace(",", "") and "1,234,567" in told.stdout
-    assert "runs --before 00000000" in told.stdout
+    assert "runs --before 00000000" in told.stdout and "10,000 runs recorded" in told.stdout
     older = json.loads(call("runs", "--before", "100", "-n", "3", "--json").stdout)
     assert [run["number"] for run in older["runs"]] == [99, 98, 97]
-    assert older["next"] == f"{97:012x}"
+    assert (older["next"], older["recorded"]) == (f"{97:012x}", 10_000)
     busy = json.loads(call("runs", "--busy", "-n", "3", "--json").stdout)
     assert [run["number"] for run in busy["runs"]] == [10_000, 9_990, 9_980]
     assert call("runs", "show", "5000").exit_code == 0
