@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from enrich.backfill.run import Backfill
     from enrich.embedding.batching import Quota
     from enrich.embedding.client import Embedder, OpenAIEmbedder
+    from enrich.embedding.endpoint import Purpose
     from enrich.embedding.resolver import Cache, Locations, Resolver
+    from enrich.embedding.word_vectors import WordVectors
     from enrich.history.reader import History
     from enrich.ledger import Ledger
     from enrich.log_store import LogStore
@@ -293,8 +295,8 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
     from enrich.api.parts import Parts
     from enrich.api.rates import KeyRates
     from enrich.api.vectors import Vectors
-    from enrich.embedding.batching import vector_alone
     from enrich.embedding.cache import VectorCache
+    from enrich.embedding.endpoint import Purpose
     from enrich.embedding.locations import VectorLocations
     from enrich.enrichment.run_usage import RunUsage
     from enrich.ledger import Ledger
@@ -307,6 +309,8 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
     store = build_store(settings)
     ledger = Ledger(redis, settings.enrich_redis_prefix)
     embedder, asker = build_embedder(settings), build_query_embedder(settings)
+    usage, window_seconds = RunUsage(ledger, "api"), settings.enrich_coalesce_ms / 1000
+    words = VectorCache(cached, settings, Purpose.QUERY)
     commentator = build_commentator(settings)
     cache = VectorCache(cached, settings)
     resolver = resolver_of(
@@ -315,10 +319,7 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
         max_wait_seconds=SERVICE_WAIT_SECONDS,
         cuts=False,
     )
-
-    def embed_query(text: str) -> list[float]:
-        numbers: list[float] = vector_alone(asker, text, settings.openai_base_url).tolist()
-        return numbers
+    word_resolver = query_resolver_of(settings, store, ledger, redis, cached, asker, words)
 
     def close() -> None:
         for one in (store, embedder, asker, cache, ledger, commentator):
@@ -328,17 +329,12 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
         model=settings.embedding_model,
         dimensions=settings.embedding_dimensions,
         keys=keys,
-        vectors=Vectors(
-            resolver,
-            cache,
-            RunUsage(ledger, "api"),
-            window_seconds=settings.enrich_coalesce_ms / 1000,
-        ),
+        vectors=Vectors(resolver, cache, usage, window_seconds=window_seconds),
+        word_vectors=Vectors(word_resolver, words, usage, window_seconds=window_seconds),
         form=Form(model=settings.embedding_model, dimensions=settings.embedding_dimensions),
         rewrite=rewrite_of(settings),
         spent=ledger.spending.today_usd_of,
         admit=KeyRates(redis, settings.enrich_redis_prefix).admit,
-        embed_query=embed_query,
         stats=store.stats,
         level_counts=store.level_counts,
         zone=lambda: settings.time_zone,
@@ -347,6 +343,62 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
         servers={"redis": ledger.now, "opensearch": store.version},
         metrics=metrics,
         close=close,
+    )
+
+
+def build_word_vectors(settings: Settings, payer: str) -> WordVectors:
+    """Vectors of words that are searched for, for a program that waits for each.
+
+    Args:
+        payer: who pays, as the day's spending names it.
+    """
+    from enrich.embedding.cache import VectorCache
+    from enrich.embedding.endpoint import Purpose
+    from enrich.embedding.word_vectors import WordVectors
+    from enrich.enrichment.run_usage import RunUsage
+    from enrich.ledger import Ledger
+    from enrich.ledger.owners import this_process
+    from enrich.redis_client import connect
+
+    redis = connect(settings.redis_url.get_secret_value())
+    cached = connect(settings.vector_cache_url)
+    store, embedder = build_store(settings), build_query_embedder(settings)
+    ledger = Ledger(redis, settings.enrich_redis_prefix)
+    cache = VectorCache(cached, settings, Purpose.QUERY)
+
+    def close() -> None:
+        for one in (store, embedder, cache, ledger):
+            one.close()
+
+    return WordVectors(
+        query_resolver_of(settings, store, ledger, redis, cached, embedder, cache),
+        RunUsage(ledger, payer),
+        payer=payer,
+        owner=this_process(),
+        close=close,
+    )
+
+
+def query_resolver_of(
+    settings: Settings,
+    store: RunStore,
+    ledger: Ledger,
+    redis: Redis,
+    cached: Redis,
+    embedder: Embedder,
+    cache: Cache,
+) -> Resolver:
+    """A resolver of words that are searched for: whoever asks waits for it, so that it goes before
+    a backlog."""
+    from enrich.embedding.endpoint import Purpose
+    from enrich.embedding.locations import VectorLocations
+    from enrich.ratelimit.gcra import Priority
+
+    return resolver_of(
+        *(settings, store, ledger, build_quota(redis, settings, priority=Priority.REALTIME)),
+        *(embedder, cache, VectorLocations(cached, settings, Purpose.QUERY)),
+        max_wait_seconds=SERVICE_WAIT_SECONDS,
+        purpose=Purpose.QUERY,
     )
 
 
@@ -410,10 +462,12 @@ def resolver_of(
     *,
     max_wait_seconds: float = 10.0,
     cuts: bool = True,
+    purpose: Purpose | None = None,
 ) -> Resolver:
     """A resolver that works with these.
 
     Args:
+        purpose: what `embedder` and `cache` are for; documents if None.
         max_wait_seconds: how long a text is left to another caller that has not sent it yet; it
             may be waiting for a permit, behind one that goes first.
         cuts: whether a text that is too long is cut; otherwise it is refused.
@@ -422,15 +476,16 @@ def resolver_of(
     from enrich.embedding.batching import Batching
     from enrich.embedding.budget import Budget
     from enrich.embedding.cache import space
-    from enrich.embedding.endpoint import Endpoint
+    from enrich.embedding.endpoint import Endpoint, Purpose
     from enrich.embedding.limits import EndpointLimits, SharedLimits
     from enrich.embedding.resolver import Resolver
     from enrich.enrichment.stored_vectors import VectorsOfLogs
     from enrich.ledger.measurements import Usage
     from enrich.settings import rewrite_of
 
-    of_space = space(settings)
-    endpoint = Endpoint.of(settings)
+    purpose = purpose or Purpose.DOCUMENT
+    of_space = space(settings, purpose)
+    endpoint = Endpoint.of(settings, purpose)
     return Resolver(
         batching=Batching(
             embedder,

@@ -34,6 +34,7 @@ def build_app(parts: Parts) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
         parts.vectors.close()
+        parts.word_vectors.close()
         parts.close()
 
     app = FastAPI(

@@ -33,8 +33,8 @@ class Parts:
     spent: Callable[[str], float]
     #: Takes a permit of a key's own rate; raises RateLimited.
     admit: Callable[[Key], None]
-    #: A vector of words that are searched for.
-    embed_query: Callable[[str], list[float]]
+    #: Of words that are searched for.
+    word_vectors: Vectors
     stats: Stats
     #: Logs of one project by level, and the zone of the hours they are counted by.
     level_counts: CountStore

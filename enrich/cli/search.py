@@ -5,6 +5,7 @@ The one screen that shows log text, because it is what was asked for.
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 from rich.text import Text
@@ -13,10 +14,12 @@ from enrich import wiring
 from enrich.cli import screen
 from enrich.cli.failures import no_such
 from enrich.cli.screen import plural
-from enrich.embedding.batching import vector_alone
 from enrich.errors import InputRefused, TextUnusable
 from enrich.settings import Settings, rewrite_of
 from enrich.text.extract import text_of
+
+#: Whose money it is, beside the projects and the keys: no index can be called so.
+PAYER = "cli:search"
 
 #: Columns of a service's name.
 MAX_SERVICE = 20
@@ -30,8 +33,8 @@ def show(settings: Settings, words: str, index: str | None, k: int, *, as_json: 
         screen.line(screen.err(), "bad", "say what to search for: the words are empty")
         return 2
     try:
-        embedder = wiring.build_query_embedder(settings)
-        vector = vector_alone(embedder, text, settings.openai_base_url)
+        with closing(wiring.build_word_vectors(settings, PAYER)) as vectors:
+            vector = vectors.of(text)
     except InputRefused as error:
         screen.line(screen.err(), "bad", f"{error}: say it in other words")
         return 2

@@ -569,21 +569,6 @@ def embed_one(embedder: Embedder, text: str) -> tuple[Embedded, int]:
             sent = less
 
 
-def vector_alone(embedder: Embedder, text: str, url: str) -> Vector:
-    """The vector of a text outside of any run.
-
-    Args:
-        url: of the API, for the sentence.
-
-    Raises:
-        TransientError: the API sent no vector; else as `embed_one`.
-    """
-    (vector,) = embed_one(embedder, text)[0].vectors
-    if vector is None:
-        raise TransientError(f"{url} sent numbers that are no vector")
-    return vector
-
-
 def half_of_bytes(batch: Texts) -> int:
     """Where to cut two texts or more into parts of about equal size, neither empty."""
     total = sum(len(text) for _, text in batch)

@@ -145,13 +145,18 @@ NAMES_AT_ONCE = 2000
 class VectorCache:
     """`vector:{space}:{fingerprint}` → little-endian float32."""
 
-    def __init__(self, connection: redis.Redis, settings: Settings) -> None:
+    def __init__(
+        self,
+        connection: redis.Redis,
+        settings: Settings,
+        purpose: Purpose = Purpose.DOCUMENT,
+    ) -> None:
         self._redis = connection
         #: Bytes of a whole entry.
         self._length = 4 * settings.embedding_dimensions
         self._ttl = settings.enrich_cache_ttl_seconds
         self._max_entries = settings.enrich_cache_max_entries
-        base = f"{settings.enrich_redis_prefix}vector:{space(settings)}:"
+        base = f"{settings.enrich_redis_prefix}vector:{space(settings, purpose)}:"
         self._vectors = base
         #: Hash of fingerprints that somebody is embedding; gone when nobody is.
         self._leases = f"{base}claims"

@@ -18,6 +18,7 @@ import redis
 from more_itertools import sliced
 
 from enrich.embedding.cache import NAMES_AT_ONCE, space
+from enrich.embedding.endpoint import Purpose
 from enrich.models import LogLocation, Reference
 from enrich.redis_client import translated
 from enrich.settings import Settings
@@ -93,10 +94,16 @@ def _digest(fingerprint: str, vector: Vector) -> str:
 class VectorLocations:
     """`written:{space}:new` and `…:old`: hashes of places by fingerprint."""
 
-    def __init__(self, connection: redis.Redis, settings: Settings) -> None:
+    def __init__(
+        self,
+        connection: redis.Redis,
+        settings: Settings,
+        purpose: Purpose = Purpose.DOCUMENT,
+    ) -> None:
         self._redis = connection
         self._settings = settings
-        self._keys = _keys(settings)
+        self._purpose = purpose
+        self._keys = _keys(settings, purpose)
         self._half = PLACES_PER_ENTRY * settings.enrich_cache_max_entries // 2
         self._remember = connection.register_script(_REMEMBER)
         self._find = connection.register_script(_FIND)
@@ -126,7 +133,7 @@ class VectorLocations:
     def some(self, url: str, size: int) -> list[VectorLocation]:
         """Places of vectors that the endpoint `url` gave, with the present model and width: the
         newest generation first, otherwise in no order."""
-        keys = _keys(self._settings.model_copy(update={"openai_base_url": url}))
+        keys = _keys(self._settings.model_copy(update={"openai_base_url": url}), self._purpose)
         places: list[VectorLocation] = []
         for key in keys:
             with translated():
@@ -137,6 +144,6 @@ class VectorLocations:
         return places[:size]
 
 
-def _keys(settings: Settings) -> list[str]:
-    base = f"{settings.enrich_redis_prefix}written:{space(settings)}:"
+def _keys(settings: Settings, purpose: Purpose) -> list[str]:
+    base = f"{settings.enrich_redis_prefix}written:{space(settings, purpose)}:"
     return [base + "new", base + "old"]

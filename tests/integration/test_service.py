@@ -215,7 +215,11 @@ def test_keys_have_names_budgets_and_rates(
 
 
 def test_search_finds_logs_by_meaning(
-    serve: Callable[..., Served], search: Search, pipeline: Callable[..., Any]
+    serve: Callable[..., Served],
+    search: Search,
+    pipeline: Callable[..., Any],
+    embeddings: ApiControl,
+    tmp_path: Path,
 ) -> None:
     index = "shop_2026_11"
     search.create(index)
@@ -236,6 +240,22 @@ def test_search_finds_logs_by_meaning(
     }
     search.index("till_2026_11", [now, {**now, "message": "till 8 is open"}])
     pipeline().run()
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps([{**new_entry("desk", "key-1"), "usd_per_day": 0.008}]))
+    service = serve(ENRICH_API_KEYS_FILE=str(file), ENRICH_PRICE_PER_MILLION_TOKENS="1000")
+    service.http.headers["authorization"] = "Bearer key-1"
+    paid = embeddings.seen["inputs"]
+    for bought in ("1", "0"):
+        found = service.http.get("/api/v1/search", params={"q": "locked database", "k": 1})
+        assert [hit["message"] for hit in found.json()["hits"]] == texts[:1]
+        assert found.json()["left_out"] == []
+        assert found.headers["x-enrich-paid-inputs"] == bought
+    assert embeddings.seen["inputs"] == paid + 1
+    # What a search costs is the key's, and its budget ends it.
+    many = {"q": "the payment of some order was declined by its bank once more", "k": 1}
+    assert service.http.get("/api/v1/search", params=many).status_code == 200
+    spent = service.http.get("/api/v1/search", params={"q": "anything else"})
+    assert (spent.status_code, spent.json()["title"]) == (429, "Too Many Requests")
     service = serve()
     experiment = "/api/v2-langgraph/experiments/vector-vs-db"
     tried = service.http.get(experiment, params={"project_uuid": "till", "k_values": "1,3"}).json()

@@ -4,12 +4,12 @@
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Query, Response
 
 from enrich.api.callers import caller_of
 from enrich.api.keys import Key
 from enrich.api.models import HitOut, SearchOut
-from enrich.api.parts import Parts
+from enrich.api.parts import Parts, refusal_of_text, savings
 from enrich.api.refusals import PROBLEMS, Refusal
 from enrich.errors import TextUnusable
 
@@ -24,6 +24,7 @@ def router(parts: Parts) -> APIRouter:
 
     @routes.get("/search", summary="The ERROR logs nearest in meaning to some words")
     async def search(
+        response: Response,
         key: Annotated[Key, Depends(caller)],
         q: Annotated[
             str, Query(min_length=1, max_length=MOST_CHARACTERS, examples=["database is locked"])
@@ -42,9 +43,13 @@ def router(parts: Parts) -> APIRouter:
             text = parts.text_of(q)
         except TextUnusable:
             raise Refusal(422, "q: there is nothing in it to search for") from None
-        found = await asyncio.to_thread(
-            lambda: parts.stats.nearest(parts.embed_query(text), k, index)
-        )
+        answer = await parts.word_vectors.of([text], key.payer)
+        response.headers.update(savings(answer.saved))
+        (resolved,) = answer.results
+        if resolved.vector is None:
+            raise refusal_of_text(resolved)
+        vector = resolved.vector.tolist()
+        found = await asyncio.to_thread(lambda: parts.stats.nearest(vector, k, index))
         hits = [
             HitOut(
                 cosine=hit["cosine"],
