@@ -336,6 +336,7 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
         spent=ledger.spending.today_usd_of,
         admit=KeyRates(redis, settings.enrich_redis_prefix).admit,
         stats=store.stats,
+        frequent_texts=store.frequent_texts,
         level_counts=store.level_counts,
         zone=lambda: settings.time_zone,
         commentator=commentator,

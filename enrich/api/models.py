@@ -84,6 +84,35 @@ class SearchOut(BaseModel):
     left_out: list[str] = []
 
 
+class GroupOut(BaseModel):
+    """Logs that say the same, in the same words or nearly so."""
+
+    logs: int
+    #: Different texts among them.
+    texts: int
+    #: ISO 8601, in UTC.
+    first_seen: str | None = None
+    last_seen: str | None = None
+    #: One of the logs with the text that most of them have.
+    index: str
+    id: str
+    indices: list[str]
+    message: str | None = None
+    service_name: str | None = None
+
+
+class GroupsOut(BaseModel):
+    """The largest first."""
+
+    groups: list[GroupOut]
+    #: Logs of groups that were found and are not among these.
+    logs_of_other_groups: int
+    #: Logs of texts that are too rare to have been looked at.
+    logs_of_rarer_texts: int
+    #: What the search left out, in sentences.
+    left_out: list[str] = []
+
+
 class ReadyOut(BaseModel):
     """Whether each server that is needed answers: "ok", or why not."""
 

@@ -14,6 +14,7 @@ from enrich.api.refusals import Refusal, budget_spent
 from enrich.api.statistics import CountStore
 from enrich.api.vectors import Saved, Vectors
 from enrich.embedding.resolver import Resolved
+from enrich.log_store.frequent_texts import FrequentTextSearch
 from enrich.log_store.stats import Stats
 from enrich.text.extract import text_of
 from enrich.text.rewriting import Rewrite
@@ -36,6 +37,7 @@ class Parts:
     #: Of words that are searched for.
     word_vectors: Vectors
     stats: Stats
+    frequent_texts: FrequentTextSearch
     #: Logs of one project by level, and the zone of the hours they are counted by.
     level_counts: CountStore
     zone: Callable[[], ZoneInfo]

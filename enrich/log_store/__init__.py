@@ -8,11 +8,12 @@ reuse, `preflight` decides which indices may be written, `engines` whether their
 `wholeness` whether a document would be written back whole, `write_probe` whether a vector would be
 taken, `distinct_texts` counts the texts of what is pending, `placement` tells where shards lie,
 `run_history` keeps records of runs, `templates` and `new_indices` are for indices to come (`series`
-knows how they will be called), `stats` counts and searches for people, `project_logs` searches the
-logs of one project, `level_counts` counts and samples them by level, `error_kinds` those with a
-vector by their text, `recognition` tells which shapes their logs have, `scope` is what both
-searchers mean by all indices, `coverage` what an answer left out, `cluster` what holds for all
-nodes, `version` tells which OpenSearch it is. The rest sees `LogStore` only.
+knows how they will be called), `stats` counts and searches for people, `frequent_texts` finds what
+most logs say, `shown_logs` what is shown of one, `project_logs` searches the logs of one project,
+`level_counts` counts and samples them by level, `error_kinds` those with a vector by their text,
+`recognition` tells which shapes their logs have, `scope` is what both searchers mean by all
+indices, `coverage` what an answer left out, `cluster` what holds for all nodes, `version` tells
+which OpenSearch it is. The rest sees `LogStore` only.
 """
 
 from __future__ import annotations

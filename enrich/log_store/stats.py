@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from enrich.errors import TextUnusable
 from enrich.log_store.connection import LENIENT, Connection
 from enrich.log_store.coverage import WHOLE, Counted, Gaps
 from enrich.log_store.odd_answers import translates_odd_answers
@@ -32,11 +31,10 @@ from enrich.log_store.queries import (
 )
 from enrich.log_store.refusals import RequestRefused
 from enrich.log_store.scope import Scope
+from enrich.log_store.shown_logs import DIGEST, ShownLogs
 from enrich.log_store.stored_vectors import StoredVector, StoredVectors
 from enrich.models import LogLocation
-from enrich.schema import LOGLENS
-from enrich.settings import Settings, rewrite_of, without_exclusions
-from enrich.text.extract import fingerprint, text_of
+from enrich.settings import Settings, without_exclusions
 from enrich.vectors import cosine
 
 #: Indices of which vectors are compared, and logs of each.
@@ -133,7 +131,7 @@ class Stats:
         self._patterns = ",".join([*without_exclusions(settings.enrich_index_pattern), "-.*"])
         self._model = settings.embedding_model
         self._dimensions = settings.embedding_dimensions
-        self._rewrite = rewrite_of(settings)
+        self._logs = ShownLogs(queries.schema, settings)
         self._schema = queries.schema
         #: Any field: what is asked for is which indices there are.
         self._some_field = {"fields": self._schema.level_fields[0]}
@@ -361,7 +359,7 @@ class Stats:
         counted = self._logs_of(searchable, [text.hit for _, text in rows])
         return Counted(
             [
-                _row(cosine_of_it, text.hit, text.logs | logs, self._shown(text.hit.source))
+                _row(cosine_of_it, text.hit, text.logs | logs, self._logs.of(text.hit.source))
                 for (cosine_of_it, text), logs in zip(rows, counted.value, strict=True)
             ],
             gaps | counted.gaps,
@@ -381,31 +379,19 @@ class Stats:
                 answer = self._nearest_of(names, size, after)
             found: dict[str, _Text] = {}
             for hit in answer.hits.hits:
-                key = self._key(hit)
+                key = self._logs.key(hit)
                 found.setdefault(key, _Text(key, hit)).logs[hit.index] += 1
             if len(found) >= k or len(answer.hits.hits) < size:
                 break
         gaps = self._scope.gaps(answer, index=",".join(names))
         return Counted(list(found.values())[:k], gaps)
 
-    def _key(self, hit: RawHit) -> str:
-        """The text of a log. Its digest is only what somebody wrote beside it: taken for the text,
-        one log could hide another project's."""
-        try:
-            return fingerprint(
-                text_of({"message": self._schema.message(hit.source)}, self._rewrite)
-            )
-        except TextUnusable:
-            return str(hit.source.get(_DIGEST))
-
     def _logs_of(self, names: Sequence[str], hits: Sequence[RawHit]) -> Counted[list[Counter[str]]]:
         """In how many logs of each index the text of a hit is; none where no digest tells."""
         told = {
-            str(n): {
-                "bool": {"filter": [{"term": {_DIGEST: str(hit.source[_DIGEST])}}, HAS_VECTOR]}
-            }
+            str(n): {"bool": {"filter": [{"term": {DIGEST: str(hit.source[DIGEST])}}, HAS_VECTOR]}}
             for n, hit in enumerate(hits)
-            if hit.source.get(_DIGEST)
+            if hit.source.get(DIGEST)
         }
         logs: list[Counter[str]] = [Counter() for _ in hits]
         gaps = WHOLE
@@ -434,26 +420,9 @@ class Stats:
             SearchAnswer,
             "POST",
             f"/{in_path(*names)}/_search",
-            {"size": k, "query": query, "_source": [*self._fields_shown, _DIGEST], **NO_PIPELINE},
+            {"size": k, "query": query, "_source": [*self._logs.fields, DIGEST], **NO_PIPELINE},
             LENIENT,
         )
-
-    @property
-    def _fields_shown(self) -> Sequence[str]:
-        return _SHOWN if self._schema.has_fields_of(LOGLENS) else self._schema.shown_fields
-
-    def _shown(self, source: dict[str, Any]) -> dict[str, Any]:
-        """What a log is shown with, under the same names whatever its shape."""
-        if self._fields_shown is _SHOWN:
-            return {name: value for name, value in source.items() if name != _DIGEST}
-        told = {
-            "message": self._schema.message(source),
-            "level": self._schema.level(source),
-            "timestamp": self._schema.time(source),
-            "service_name": self._schema.service(source),
-            "trace_id": self._schema.trace(source),
-        }
-        return {name: value for name, value in told.items() if value is not None}
 
     def of_others(self, index: str | None) -> Counted[int]:
         """How many logs have a vector of another model, which `nearest` leaves out."""
@@ -542,13 +511,8 @@ def iso_time(milliseconds: Any) -> str | None:
     return moment.isoformat(timespec="milliseconds") + "Z"
 
 
-#: Fields of a log that was searched for.
-_DIGEST = "ai_text_sha256"
-
 #: Most logs that are looked through for texts that differ.
 _MOST_NEAREST = 1000
-
-_SHOWN = ("message", "level", "timestamp", "service_name", "trace_id")
 
 
 def _row(

@@ -251,6 +251,16 @@ def test_search_finds_logs_by_meaning(
         assert found.json()["left_out"] == []
         assert found.headers["x-enrich-paid-inputs"] == bought
     assert embeddings.seen["inputs"] == paid + 1
+    listed = service.http.get("/api/v1/groups", params={"similarity": 1}).raise_for_status().json()
+    assert [(g["logs"], g["texts"], g["indices"]) for g in listed["groups"]] == [
+        (1, 1, [index])
+    ] * 2
+    assert {g["message"] for g in listed["groups"]} == set(texts)
+    assert {g["first_seen"] for g in listed["groups"]} == {"2026-11-20T10:00:00.000Z"}
+    one = service.http.get("/api/v1/groups", params={"similarity": 0.5, "k": 1, "index": "shop*"})
+    assert one.json()["groups"][0]["logs"] + one.json()["logs_of_other_groups"] == 2
+    nothing = service.http.get("/api/v1/groups", params={"index": "nope_2026_11"}).json()
+    assert (nothing["groups"], nothing["logs_of_rarer_texts"]) == ([], 0)
     # What a search costs is the key's, and its budget ends it.
     many = {"q": "the payment of some order was declined by its bank once more", "k": 1}
     assert service.http.get("/api/v1/search", params=many).status_code == 200
@@ -275,8 +285,9 @@ def test_search_finds_logs_by_meaning(
     assert [hit["message"] for hit in answer["hits"]] == texts[:1]
     assert answer["left_out"] == []
     for bad in ("-x", "a b", "a/../b", "a?b", "a#b", "%2e", "_all", "<a>"):
-        wrong = service.http.get("/api/v1/search", params={"q": "x", "index": bad})
-        assert wrong.status_code == 422, bad
+        for route in ("search", "groups"):
+            wrong = service.http.get(f"/api/v1/{route}", params={"q": "x", "index": bad})
+            assert wrong.status_code == 422, bad
     assert "locked" not in service.told()
 
 

@@ -1,4 +1,4 @@
-"""`/api/v1/search`: the ERROR logs nearest in meaning to some words."""
+"""`/api/v1/search` and `/api/v1/groups`: ERROR logs by what they say."""
 
 # Annotations are read as they stand: those of routes name what is only known in a function.
 import asyncio
@@ -7,8 +7,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Response
 
 from enrich.api.callers import caller_of
+from enrich.api.groups import grouped
 from enrich.api.keys import Key
-from enrich.api.models import HitOut, SearchOut
+from enrich.api.models import GroupsOut, HitOut, SearchOut
 from enrich.api.parts import Parts, refusal_of_text, savings
 from enrich.api.refusals import PROBLEMS, Refusal
 from enrich.errors import TextUnusable
@@ -16,6 +17,15 @@ from enrich.errors import TextUnusable
 #: Of the words: at four bytes each, written with percent signs, they and the longest list of
 #: indices fit into the 64 KB that a URL may have.
 MOST_CHARACTERS = 4_000
+
+Index = Annotated[
+    str | None,
+    Query(
+        max_length=1000,
+        pattern=r"^[^-_+\s\"\\/?#<>|%][^\s\"\\/?#<>|%]*$",
+        description="Names or patterns of indices, separated by commas.",
+    ),
+]
 
 
 def router(parts: Parts) -> APIRouter:
@@ -30,14 +40,7 @@ def router(parts: Parts) -> APIRouter:
             str, Query(min_length=1, max_length=MOST_CHARACTERS, examples=["database is locked"])
         ],
         k: Annotated[int, Query(ge=1, le=100)] = 10,
-        index: Annotated[
-            str | None,
-            Query(
-                max_length=1000,
-                pattern=r"^[^-_+\s\"\\/?#<>|%][^\s\"\\/?#<>|%]*$",
-                description="Names or patterns of indices, separated by commas.",
-            ),
-        ] = None,
+        index: Index = None,
     ) -> SearchOut:
         try:
             text = parts.text_of(q)
@@ -65,6 +68,23 @@ def router(parts: Parts) -> APIRouter:
         ]
         left_out = [] if found.gaps.whole else [found.gaps.sentence("searched")]
         return SearchOut(hits=hits, left_out=left_out)
+
+    @routes.get("/groups", summary="What most ERROR logs say, and how many do")
+    async def groups(
+        key: Annotated[Key, Depends(caller)],
+        k: Annotated[int, Query(ge=1, le=100)] = 10,
+        similarity: Annotated[
+            float,
+            Query(
+                ge=0.5,
+                le=1,
+                description="Texts whose vectors have this cosine make one group; 1: each its own.",
+            ),
+        ] = 0.9,
+        index: Index = None,
+    ) -> GroupsOut:
+        found = await asyncio.to_thread(lambda: parts.frequent_texts.most(index))
+        return await asyncio.to_thread(lambda: grouped(found, k, similarity))
 
     return routes
 
