@@ -26,6 +26,7 @@ from jsonschema import Draft202012Validator
 from kombu.transport.redis import Channel
 
 from enrich import __version__
+from enrich.cli.serve import GRACE_SECONDS as REQUESTS_SECONDS
 from enrich.models import RunRecord
 from enrich.realtime.consumer import GRACE_SECONDS
 from enrich.settings import Settings, load_settings
@@ -40,7 +41,7 @@ OVERLAYS = ("fixed", "keda")
 VERSIONS = ("1.33", "1.37")
 PROGRAMS = ("worker", "beat", "flower")
 #: With those that an overlay asks for by a component.
-ALL_PROGRAMS = (*PROGRAMS, "consumer")
+ALL_PROGRAMS = (*PROGRAMS, "consumer", "api")
 COMPONENT = FOLDER / "components" / "consumer"
 
 NOW = datetime(2026, 11, 28, 12, tzinfo=UTC)
@@ -217,6 +218,8 @@ def test_settings_are_known_and_accepted(
         assert settings.kafka_bootstrap_servers == "kafka:9092"
     if program == "flower":
         assert given["FLOWER_BASIC_AUTH"] == "secret:secret"
+    if program == "api":
+        assert (settings.enrich_api_address, settings.enrich_api_port) == ("0.0.0.0", 8000)
 
 
 @pytest.mark.parametrize("program", ALL_PROGRAMS)
@@ -249,7 +252,7 @@ def test_secrets_are_named_and_not_there() -> None:
     assert "Secret" not in {thing["kind"] for thing in files()}
     # Only they have the key, since only they pay.
     for program in ALL_PROGRAMS:
-        pays = program in ("worker", "consumer")
+        pays = program in ("worker", "consumer", "api")
         assert ("openai-api-key" in str(container(program)["env"])) is pays
 
 
@@ -270,6 +273,22 @@ def test_the_consumers_secrets_are_named_and_may_be_missing() -> None:
     (files,) = [v["secret"] for v in pod("consumer")["volumes"] if "secret" in v]
     assert files["optional"] is True
     assert f"create secret generic {files['secretName']} --from-file=" in readme
+
+
+def test_the_services_keys_are_a_file_for_it_alone() -> None:
+    readme = (FOLDER / "README.md").read_text()
+    (keys,) = [v["secret"] for v in pod("api")["volumes"] if "secret" in v]
+    # Without them it does not start, and waiting for the Secret says so.
+    assert keys.get("optional") is None and keys["defaultMode"] == 0o440
+    (file,) = re.findall(rf"create secret generic {keys['secretName']} --from-file=(\S+)", readme)
+    (mount,) = [m for m in container("api")["volumeMounts"] if m["name"] == "keys"]
+    assert environment("api")["ENRICH_API_KEYS_FILE"] == f"{mount['mountPath']}/{file}"
+    # The port is one number, wherever it stands.
+    (port,) = container("api")["ports"]
+    (of_service,) = named(files(), "Service", "enrich-api")["spec"]["ports"]
+    assert of_service["targetPort"] == port["name"]
+    assert str(port["containerPort"]) == environment("api")["ENRICH_API_PORT"]
+    assert f"enrich-api.enrich.svc:{of_service['port']}/" in readme
 
 
 @pytest.mark.parametrize("program", ALL_PROGRAMS)
@@ -308,6 +327,8 @@ def test_nobody_reaches_worker_and_beat_and_each_reaches_what_it_asks() -> None:
     assert ports("consumer", "egress") == {53, 6379, 9200, 443, 9092, 9093}
     assert [ports(program, "ingress") for program in PROGRAMS] == [set(), set(), {5555}]
     assert ports("consumer", "ingress") == set()
+    assert ports("api", "egress") == {53, 6379, 9200, 443}
+    assert ports("api", "ingress") == {8000}
 
 
 # -- coming and going
@@ -328,6 +349,11 @@ def test_a_worker_gets_the_time_that_its_soft_shutdown_takes(celery: dict[str, A
 
 def test_a_consumer_gets_the_time_that_its_batch_takes() -> None:
     assert pod("consumer")["terminationGracePeriodSeconds"] >= 2 * GRACE_SECONDS
+
+
+def test_the_service_gets_the_time_that_its_requests_take() -> None:
+    (_, wait) = container("api")["lifecycle"]["preStop"]["exec"]["command"]
+    assert pod("api")["terminationGracePeriodSeconds"] >= int(wait) + 2 * REQUESTS_SECONDS
 
 
 def test_workers_are_counted_by_the_brokers_own_lists(celery: dict[str, Any]) -> None:
@@ -386,7 +412,7 @@ def test_workers_go_to_zero_and_a_tick_wakes_one() -> None:
 
 
 def test_a_drained_node_takes_one_worker_at_a_time() -> None:
-    for several in ("worker", "consumer"):
+    for several in ("worker", "consumer", "api"):
         budget = named(files(), "PodDisruptionBudget", f"enrich-{several}")["spec"]
         assert budget["maxUnavailable"] == 1
         selected = budget["selector"]["matchLabels"]
@@ -426,6 +452,7 @@ def test_only_a_program_that_hangs_is_started_anew(
         assert probe(program, "livenessProbe", tmp_path) is lives
 
 
-def test_flower_is_asked_without_a_process() -> None:
-    for name in ("livenessProbe", "readinessProbe"):
-        assert container("flower")[name]["httpGet"] == {"path": "/healthcheck", "port": "http"}
+def test_flower_and_the_service_are_asked_without_a_process() -> None:
+    for program, path in (("flower", "/healthcheck"), ("api", "/healthz")):
+        for name in ("livenessProbe", "readinessProbe"):
+            assert container(program)[name]["httpGet"] == {"path": path, "port": "http"}
