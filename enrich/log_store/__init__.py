@@ -37,6 +37,7 @@ from enrich.log_store.documents import (
 )
 from enrich.log_store.engines import Engines
 from enrich.log_store.error_kinds import ErrorKinds
+from enrich.log_store.frequent_texts import FrequentTextSearch
 from enrich.log_store.level_counts import LevelCounts
 from enrich.log_store.mapping import Mappings
 from enrich.log_store.new_indices import NewIndices
@@ -108,6 +109,7 @@ class LogStore:
         )
         self.stats = Stats(self.connection, scope, queries, self.stored_vectors, settings)
         project_logs = ProjectLogs(self.connection, scope, queries.schema)
+        self.frequent_texts = FrequentTextSearch(scope, queries, self.stored_vectors, settings)
         self.level_counts = LevelCounts(project_logs, queries)
         self.error_kinds = ErrorKinds(
             *(self.connection, project_logs, queries, self.stored_vectors),
