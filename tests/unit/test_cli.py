@@ -9,7 +9,7 @@ import socket
 import string
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib import import_module
@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import fakeredis
+import jsonschema
 import pytest
 from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from enrich import redis_client, wiring
-from enrich.cli import app, runs, screen
+from enrich.cli import app, json_forms, runs, screen
 from enrich.cli.check import Check
 from enrich.cli.checks.redis_and_workers import look_at_deployment, memory_lines
 from enrich.cli.run_follower import Following, Pace, Paused, Progress, exit_status, sum_of
@@ -44,6 +45,7 @@ from enrich.worker.remote import NoWorker
 
 IN_PART = Gaps(indices={"a_2026_01": NO_SHARD})
 MISSING = "not counted: index a_2026_01 (not every shard answers (red index))"
+SCHEMAS = json_forms.schemas()
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 ROOT = Path(__file__).parent.parent.parent
 
@@ -137,7 +139,20 @@ def ledger(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
 
 
 def call(*arguments: str, input: str | None = None) -> Result:
-    return CliRunner().invoke(app, arguments, input=input)
+    result = CliRunner().invoke(app, arguments, input=input)
+    told = json_told(arguments, result.stdout)
+    if told is not None:
+        jsonschema.validate(told, SCHEMAS[command_of(arguments)])
+    return result
+
+
+def command_of(arguments: Sequence[str]) -> str:
+    return "runs show" if arguments[:2] == ("runs", "show") else arguments[0]
+
+
+def json_told(arguments: Sequence[str], stdout: str) -> Any:
+    """What a command that was asked for JSON printed; None if it printed none."""
+    return json.loads(stdout) if "--json" in arguments and stdout else None
 
 
 # -- bad use and settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 from dev import settings_page
-from enrich.cli import app
+from enrich.cli import app, json_forms
 from enrich.log_store.documents import OUR_FIELDS
 from enrich.models import Durations, RunRecord
 from enrich.settings import Settings
@@ -113,3 +114,15 @@ def test_operations_have_each_reason_of_the_health() -> None:
 def test_each_stored_field_is_explained() -> None:
     page = (ROOT / "docs" / "stored-fields.md").read_text()
     assert set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)) == OUR_FIELDS
+
+
+def test_the_schemas_are_of_what_commands_print() -> None:
+    kept = json.loads((ROOT / "docs" / "json-schemas.json").read_text())
+    assert kept == json_forms.schemas(), "of another version: make schemas writes them"
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    with_json = {
+        name
+        for name, command in commands.items()
+        if any("--json" in parameter.opts for parameter in command.params)
+    }
+    assert {name.partition(" ")[0] for name in kept} == with_json
