@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from enrich.embedding.resolver import Cache, Locations, Resolver
     from enrich.embedding.word_vectors import WordVectors
     from enrich.history.reader import History
+    from enrich.history.recorder import Recorder
     from enrich.ledger import Ledger
     from enrich.log_store import LogStore
     from enrich.log_store.interfaces import RunStore
@@ -92,6 +93,13 @@ def build_history(settings: Settings, ledger: Ledger, store: LogStore | None) ->
 
     kept = settings.enrich_history and store is not None
     return History(ledger, store.history if kept and store is not None else None)
+
+
+def build_recorder(settings: Settings, ledger: Ledger, store: LogStore) -> Recorder:
+    """Writes records of runs into the history."""
+    from enrich.history.recorder import Recorder
+
+    return Recorder(ledger, store.history, settings.enrich_history_days)
 
 
 def cache_counter(settings: Settings, timeout: float) -> Callable[[], int]:
@@ -197,7 +205,6 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     from enrich.backfill.run import Backfill, Parts
     from enrich.embedding.cache import VectorCache
     from enrich.embedding.locations import VectorLocations
-    from enrich.history.recorder import Recorder
     from enrich.ledger import Ledger
     from enrich.ratelimit.write_throttle import WriteThrottle
     from enrich.redis_client import connect
@@ -206,7 +213,7 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
     cached = connect(settings.vector_cache_url)
     store = build_store(settings)
     ledger = Ledger(redis, settings.enrich_redis_prefix)
-    recorder = Recorder(ledger, store.history, settings.enrich_history_days)
+    recorder = build_recorder(settings, ledger, store) if settings.enrich_history else None
     embedder = build_embedder(settings)
     locations = VectorLocations(cached, settings)
     cache = VectorCache(cached, settings)
@@ -221,7 +228,7 @@ def build_backfill(settings: Settings, publisher: Publisher) -> Backfill:
             throttle=WriteThrottle(redis, settings.enrich_redis_prefix, settings.enrich_write_pace),
             publisher=publisher,
             connections=(store, embedder, cache, ledger),
-            recorder=recorder if settings.enrich_history else None,
+            recorder=recorder,
             planner=planner_of(settings, store, ledger, cache, locations, quota.limits)
             if settings.enrich_confirm_above_usd
             else None,

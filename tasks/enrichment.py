@@ -31,7 +31,7 @@ from enrich.log_context import bound
 from enrich.models import Chunk
 from enrich.settings import load_settings
 from enrich.wiring import build_backfill, build_ledger, start_tracing
-from enrich.worker.last_resort import end_before_it_begins, end_run, reason_of
+from enrich.worker.last_resort import end_before_it_begins, end_run, reason_of, record_runs
 from enrich.worker.reject import drop
 from tasks.own_request import OwnRequest
 from tasks.retry import (
@@ -325,6 +325,7 @@ def _ended(task: Task, run: str, reason: str, trigger: str = "") -> str:
                 end_run(ledger, run, reason)
             else:
                 end_before_it_begins(ledger, trigger, settings.interval_seconds, reason)
+            record_runs(settings, ledger)
         finally:
             ledger.close()
     except TransientError as second:

@@ -18,6 +18,7 @@ from enrich.errors import EnrichError
 from enrich.ledger import Ledger
 from enrich.settings import Settings
 from enrich.status.report import read_backlog
+from enrich.worker.last_resort import record_runs
 from enrich.worker.remote import NoWorker, Workers
 
 PAUSED = "enrichment is paused: `python -m enrich resume` lets it go on"
@@ -91,6 +92,7 @@ def cancel(settings: Settings) -> int:
     except NoWorker:
         # Nobody else would close it, and no other run could begin.
         ledger.runs.finish(active)
+        record_runs(settings, ledger)
     record = ledger.records.of(active)
     screen.line(
         said,

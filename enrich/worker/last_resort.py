@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import enrich
+from enrich import wiring
 from enrich.errors import EnrichError
 
 if TYPE_CHECKING:
     from enrich.ledger import Ledger
+    from enrich.settings import Settings
 from enrich.log_context import bound
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,23 @@ def end_before_it_begins(ledger: Ledger, trigger: str, interval: float, reason: 
         run = opened.run
     end_run(ledger, run, reason)
     return run
+
+
+def record_runs(settings: Settings, ledger: Ledger) -> None:
+    """Write records of runs that ended into the history, where none of its workers does. Nothing is
+    raised: what cannot be written stays owed, and the next run that ends writes it."""
+    if not settings.enrich_history:
+        return
+    try:
+        store = wiring.build_store(settings)
+    except Exception as error:
+        # What kept the run from its parts may keep this from OpenSearch. The run has ended.
+        log.error("records of runs stay in Redis for now: %s", reason_of(error))
+        return
+    try:
+        wiring.build_recorder(settings, ledger, store).catch_up()
+    finally:
+        store.close()
 
 
 def _place_of(error: BaseException) -> str:

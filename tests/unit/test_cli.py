@@ -62,6 +62,9 @@ class Store:
         self.documents = self
         self.history = InMemoryRunHistory()
 
+    def close(self) -> None:
+        pass
+
     def _answer(self) -> None:
         if self.down:
             raise ServerUnavailable("OpenSearch cannot be reached: check OPENSEARCH_HOST")
@@ -505,11 +508,12 @@ def test_cancel_defers_what_is_open(ledger: Ledger) -> None:
     assert (record.state, record.halt_reason, record.deferred) == ("abandoned", "cancelled", 7)
 
 
-def test_cancel_without_a_worker_closes_the_run_itself(ledger: Ledger) -> None:
-    _with_open_chunk(ledger)
+def test_cancel_without_a_worker_closes_the_run_itself(store: Store, ledger: Ledger) -> None:
+    run = _with_open_chunk(ledger)
     Workers.present = False
     assert call("cancel").exit_code == 0
     assert ledger.runs.active() == ""
+    assert store.history.records[run].state == "abandoned"
     assert "no run is active" in call("cancel").stdout
 
 

@@ -6,14 +6,17 @@ import io
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import fakeredis
 import pytest
 from rich.console import Console
 
+from enrich import wiring
 from enrich.cli.check import Check
 from enrich.errors import EnrichError, Halt, SettingsError
+from enrich.history.in_memory import InMemoryRunHistory
 from enrich.ledger import Ledger, Scan
 from enrich.settings import Settings, load_settings
 from enrich.wiring import build_embedder, build_store
@@ -223,3 +226,24 @@ def test_check_looks_at_the_rest_whatever_one_thing_meets(
         "an error that was not foreseen (IndexError",
     ):
         assert sentence in text
+
+
+def test_the_run_that_it_ends_is_written_into_the_history(
+    ledger: Ledger, builds: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = InMemoryRunHistory()
+    store = SimpleNamespace(history=kept, close=lambda: None)
+    monkeypatch.setattr(wiring, "build_store", lambda settings: store)
+    monkeypatch.setenv("ENRICH_HISTORY", "on")
+    builds(Halt("the TLS connection was refused"))
+    enrichment.find_unvectorized("manual")
+    (record,) = kept.records.values()
+    assert (record.state, record.halt_reason) == ("halted", "the TLS connection was refused")
+
+    def refuse(settings: Settings) -> Any:
+        raise ValueError(SECRET)
+
+    # Where OpenSearch is what cannot be reached, it stays owed.
+    monkeypatch.setattr(wiring, "build_store", refuse)
+    assert enrichment.find_unvectorized("manual").startswith("halted")
+    assert len(ledger.history.owed()) == 1

@@ -173,6 +173,47 @@ def test_runs_are_numbered_and_old_records_go(
     assert ledger.records.totals().vectors == 0
 
 
+def test_what_the_history_is_owed(ledger: Ledger) -> None:
+    debt = ledger.history
+    run, (chunk,) = with_chunks(ledger, 3)
+    ledger.chunks.begin(chunk, "host/1", NEVER)
+    assert debt.owed() == [] and debt.lag().runs == 0, "one that is active is not"
+    ledger.runs.halt(run, "why")
+    ledger.runs.finish(run)
+    read = debt.owed()
+    assert [one.run for one in read] == [run] and debt.lag().runs == 1
+    # Corrected while it is written: what was written is not what there is.
+    ledger.chunks.settle(chunk, {"embedded": 3})
+    debt.recorded(read)
+    assert [one.run for one in debt.owed()] == [run]
+    assert debt.owed()[0].since == read[0].since
+    debt.recorded(debt.owed())
+    assert debt.owed() == []
+    # A correction lowers the record, and no total.
+    assert ledger.records.of(run).deferred == 0
+    totals = ledger.records.totals()
+    assert (totals.counts["deferred"], totals.counts["embedded"]) == (3, 3)
+    assert totals.ended == {"halted": 1}
+    assert totals.run_durations is not None and totals.run_durations.within["+Inf"] == 1
+
+
+def test_earlier_totals_are_taken_over_once(ledger: Ledger) -> None:
+    run, (chunk,) = with_chunks(ledger, 2)
+    ledger.chunks.settle(chunk, {"cached": 2})
+    ledger.runs.finish(run)
+    ledger.history.recorded(ledger.history.owed())
+    assert not ledger.history.taken_over()
+    for _ in range(2):
+        ledger.history.take_over({"vectors": 40, "runs": 7, "chunk|60": 5, "ended|finished": 6})
+    assert ledger.history.taken_over()
+    totals = ledger.records.totals()
+    assert (totals.vectors, totals.runs, totals.ended) == (42, 8, {"finished": 7})
+    assert totals.chunk_durations is not None and totals.chunk_durations.within["60"] == 5
+    assert ledger.records.of(opened(ledger)).number == 9
+    # Runs of before anybody kept a history are owed.
+    assert [one.run for one in ledger.history.owed()] == [run]
+
+
 def test_a_move_that_redis_was_asked_twice_is_done_once(
     ledger: Ledger, connection: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
