@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from enrich.ledger import Ledger
     from enrich.log_store import LogStore
     from enrich.log_store.interfaces import RunStore
-    from enrich.planning.planner import KnownPlaces, KnownVectors, Planner
+    from enrich.planning.parts import KnownPlaces, KnownVectors
+    from enrich.planning.planner import Planner
     from enrich.ratelimit.api_quota import ApiQuota
     from enrich.ratelimit.gcra import Priority
     from enrich.realtime.consumer import Consumer
@@ -166,7 +167,7 @@ def planner_of(
     from enrich.embedding.cache import space
     from enrich.embedding.endpoint import Endpoint
     from enrich.log_store import LogStore
-    from enrich.planning.planner import Parts as PlannerParts
+    from enrich.planning.parts import Parts as PlannerParts
     from enrich.planning.planner import Planner
 
     counting = store

@@ -20,7 +20,7 @@ from enrich.ledger import Ledger
 from enrich.log_store.interfaces import RunStore
 from enrich.models import Chunk, LogLocation
 from enrich.planning.confirming import Confirming
-from enrich.planning.planner import Backlog
+from enrich.planning.parts import Backlog
 from enrich.settings import Settings, rewrite_of
 
 log = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from enrich import wiring
 from enrich.cli import screen
 from enrich.cli.failures import no_such
 from enrich.cli.screen import dollars, plural, span
+from enrich.planning.parts import Tell
 from enrich.planning.plan import Plan
-from enrich.planning.planner import Tell
 from enrich.settings import Settings
 from enrich.status.failed_logs import matches
 

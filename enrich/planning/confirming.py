@@ -14,8 +14,9 @@ from collections.abc import Callable
 from enrich.errors import Halt
 from enrich.ledger import Ledger
 from enrich.log_store.refusals import NoAnswerInTime
+from enrich.planning.parts import Backlog
 from enrich.planning.plan import Plan
-from enrich.planning.planner import Backlog, Planner
+from enrich.planning.planner import Planner
 
 COMMAND = "`python -m enrich confirm`"
 

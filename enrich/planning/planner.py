@@ -4,26 +4,20 @@ and the ledger for what was measured. Nothing is bought, and no log is changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Protocol
 
 from more_itertools import sliced
 
 from enrich.embedding.limits import limits_of
 from enrich.errors import TextUnusable
-from enrich.ledger import Ledger
-from enrich.log_store.coverage import Counted as CountedBy
-from enrich.log_store.distinct_texts import RELATIVE_ERROR, SampledText, ScriptsRefused
-from enrich.log_store.interfaces import RunStore
+from enrich.log_store.distinct_texts import RELATIVE_ERROR, ScriptsRefused
 from enrich.log_store.pages import Target
-from enrich.log_store.placement import Disk as DiskOfNode
-from enrich.log_store.placement import ShardCopy
 from enrich.log_store.preflight import above_watermark
 from enrich.log_store.refusals import RightMissing
-from enrich.models import LogLocation
 from enrich.planning.disk import bytes_by_node, fullest, vector_bytes
+from enrich.planning.parts import Backlog, Parts, Tell, TextCounter, untold
 from enrich.planning.plan import (
     Billed,
     Bounds,
@@ -38,15 +32,13 @@ from enrich.planning.plan import (
     time_of,
     tokens_of,
 )
+from enrich.planning.reading import MOST_NORMALIZED, Reading
 from enrich.planning.speed import Ran, speed_of
 from enrich.planning.texts import DistinctTexts
-from enrich.settings import PRICE_PER_MILLION_TOKENS, Settings, rewrite_of
+from enrich.settings import PRICE_PER_MILLION_TOKENS, rewrite_of
 from enrich.text.extract import MAX_TEXT_BYTES, cut, fingerprint, text_of
 from enrich.text.kinds import ALL
-from enrich.text.normalizing import Normalizer, expanded
-
-#: Backlogs up to this are read log by log.
-EXACT_UP_TO = 200_000
+from enrich.text.normalizing import Normalizer
 
 #: Logs of one index in one search, and indices in one request: a page of long stack traces has
 #: 30 MB then.
@@ -57,83 +49,6 @@ TEXTS_AT_ONCE = 5_000
 
 #: Distinct texts of a backlog that is not read which are looked at.
 SAMPLED = 2_000
-
-#: Distinct texts that are normalised to see what that would save: up to some milliseconds each.
-MOST_NORMALIZED = 1_000
-
-
-class TextCounter(Protocol):
-    """Lets OpenSearch count texts."""
-
-    def distinct(self, indices: Sequence[str]) -> CountedBy[int]: ...
-    def some(
-        self, indices: Sequence[str], parts: int, most: int
-    ) -> CountedBy[list[SampledText]]: ...
-
-
-class DiskReader(Protocol):
-    """Tells where shards are."""
-
-    def copies(self, indices: Sequence[str]) -> list[ShardCopy]: ...
-    def disks(self) -> list[DiskOfNode]: ...
-    def high_watermark(self) -> str: ...
-    def vectors_in_source(self, indices: Sequence[str]) -> Mapping[str, bool]: ...
-
-
-class KnownVectors(Protocol):
-    """Texts whose vector is in Redis."""
-
-    def known(self, fingerprints: Sequence[str]) -> set[str]: ...
-
-
-class KnownPlaces(Protocol):
-    """Texts whose vector was written into a log."""
-
-    def find(self, fingerprints: Sequence[str]) -> Mapping[str, LogLocation]: ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backlog:
-    """What a run would take."""
-
-    counts: Mapping[str, int]
-    unsorted: frozenset[str] = frozenset()
-    #: Hits that an index gives at once, where fewer than others.
-    windows: Mapping[str, int] = field(default_factory=dict)
-    left_out: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def logs(self) -> int:
-        return sum(self.counts.values())
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """What a planner works with."""
-
-    settings: Settings
-    store: RunStore
-    #: Asks OpenSearch with more patience than the rest; None: all logs are read.
-    text_counts: TextCounter | None
-    placement: DiskReader | None
-    cache: KnownVectors
-    locations: KnownPlaces
-    ledger: Ledger
-    #: The API's requests and tokens a minute; 0 where none is known.
-    limits: Callable[[], tuple[int, int]]
-    #: The vector space's name.
-    space: str
-    #: Bytes put before each text.
-    prefix_bytes: int = 0
-    exact_up_to: int = EXACT_UP_TO
-
-
-#: Takes what is being done, how much of it is done, and of how much; 0 where that is not known.
-Tell = Callable[[str, int, int], None]
-
-
-def untold(what: str, done: int, total: int) -> None:
-    """Tells nobody."""
 
 
 @dataclass(kw_only=True)
@@ -241,7 +156,7 @@ class Planner:
 
     def _scanned(self, backlog: Backlog, tell: Tell) -> _Seen:
         """Read every log."""
-        reading = _Reading(self._schema_scope, self._rewrite, self._sent_bytes)
+        reading = Reading(self._schema_scope, self._rewrite, self._sent_bytes)
         left_out: dict[str, str] = {}
         indices = sorted(backlog.counts)
         for names in sliced(indices, ABREAST):
@@ -445,65 +360,3 @@ class Planner:
                 unseen=f"which node is filled most cannot be seen: OPENSEARCH_USER lacks a "
                 f"right{lacking}",
             )
-
-
-class _Reading:
-    """Texts of logs, as they are read."""
-
-    def __init__(
-        self,
-        scope_of: Callable[[str], str],
-        rewrite: Callable[[str], str] | None,
-        sent_bytes: Callable[[str], int],
-    ) -> None:
-        self._scope_of = scope_of
-        self._rewrite = rewrite
-        self._sent_bytes = sent_bytes
-        self.texts = DistinctTexts()
-        #: The texts before they are rewritten; None where they stay as they are.
-        self.raw = DistinctTexts() if rewrite is not None else None
-        #: What each of the raw ones becomes: rewriting takes a hundred times as long as the rest.
-        self._became: dict[str, tuple[str, int]] = {}
-        self._some: dict[str, str] = {}
-        self.logs = self.unusable = self.bytes = 0
-
-    def take(self, index: str, message: str | None) -> None:
-        self.logs += 1
-        try:
-            digest, size = self._text(index, message)
-        except TextUnusable:
-            self.unusable += 1
-            return
-        self.bytes += size
-        self.texts.add(digest, size, self._scope_of(index))
-
-    def _text(self, index: str, message: str | None) -> tuple[str, int]:
-        source = {"message": message}
-        text = text_of(source)
-        digest = fingerprint(text)
-        if self.raw is None:
-            known = self.texts.get(digest)
-            size = known.size if known else self._sent_bytes(text)
-            self._keep(digest, text)
-            return digest, size
-        self.raw.add(digest, len(text))
-        if digest in self._became:
-            return self._became[digest]
-        rewritten = text_of(source, self._rewrite)
-        became = fingerprint(rewritten), self._sent_bytes(rewritten)
-        if self.raw.get(digest) is not None:
-            self._became[digest] = became
-        self._keep(became[0], rewritten)
-        return became
-
-    def _keep(self, digest: str, text: str) -> None:
-        if len(self._some) < MOST_NORMALIZED:
-            self._some.setdefault(digest, text)
-
-    def normalized(self, kinds: Sequence[str]) -> tuple[int, int]:
-        """Of the first distinct texts, how many there are and how many ENRICH_NORMALIZE=all would
-        leave; zeros where it is set."""
-        normalize = Normalizer([ALL])
-        if expanded(kinds) == expanded([ALL]):
-            return 0, 0
-        return len(self._some), len({normalize(text) for text in self._some.values()})

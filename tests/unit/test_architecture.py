@@ -239,7 +239,7 @@ def test_domain_knows_nothing_of_celery() -> None:
     "module",
     [
         *("text/extract", "backfill/chunking", "models", "errors"),
-        *("planning/plan", "planning/texts", "planning/speed", "planning/disk"),
+        *("planning/plan", "planning/texts", "planning/speed", "planning/disk", "planning/reading"),
     ],
 )
 def test_pure_modules_know_no_server(module: str) -> None:

@@ -13,8 +13,9 @@ from enrich.ledger.measurements import RunSpeed, Usage
 from enrich.log_store.coverage import Counted, Gaps
 from enrich.log_store.distinct_texts import SampledText
 from enrich.planning.confirming import Confirming
+from enrich.planning.parts import Parts
 from enrich.planning.plan import Plan
-from enrich.planning.planner import Parts, Planner
+from enrich.planning.planner import Planner
 from tests.memory_pipeline import MemoryPipeline, logs
 
 PRICE = 100.0
