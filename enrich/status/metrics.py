@@ -15,7 +15,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from enrich.models import COUNTERS, Outcome, project_of
-from enrich.status import counting_metrics, history_metrics, realtime_metrics
+from enrich.status import (
+    counting_metrics,
+    deployment_metrics,
+    history_metrics,
+    realtime_metrics,
+)
 from enrich.status.health import CODES, Health, Word, health_of
 from enrich.status.never_falling import NeverFalling
 from enrich.status.reader import Reading
@@ -58,6 +63,7 @@ class EnrichCollector(Collector):
             if reading.status.totals_known:
                 yield from counting_metrics.of(reading.status)
             yield from _of_ledger(reading.status)
+            yield from deployment_metrics.of(reading.status)
             yield from history_metrics.of(reading.status)
             yield from _of_health(health_of(reading.status))
             yield from realtime_metrics.of(reading.status.realtime)

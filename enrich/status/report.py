@@ -156,6 +156,10 @@ class Status(BaseModel):
     #: the last half hour: those of an older version do not.
     workers_alive: int = 0
     workers_note_themselves: bool = False
+    #: Workers that live and take no work, and those that ended within the last quarter of an hour
+    #: without saying so.
+    workers_refusing: int = 0
+    workers_lost: int = 0
     #: In sentences: workers whose settings differ, and other deployments on the same indices.
     disagreements: list[str] = []
     neighbours: list[str] = []
@@ -308,6 +312,8 @@ def _read_ledger(status: Status, ledger: Ledger, runs: int, settings: Settings |
         status.quiet_seconds = ledger.records.quiet_seconds(status.active_run.run_id)
     workers = ledger.deployment.workers()
     status.workers_alive = sum(note.alive and not note.refuses for note in workers)
+    status.workers_refusing = sum(note.alive and bool(note.refuses) for note in workers)
+    status.workers_lost = sum(not note.alive for note in workers)
     status.workers_note_themselves = ledger.deployment.noted()
     status.disagreements = disagreements(workers)
     if settings is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from prometheus_client import CollectorRegistry
 
 import enrich
 from enrich.errors import ServerUnavailable
@@ -27,6 +28,9 @@ from enrich.ledger.deployment import (
 )
 from enrich.redis_client import connect
 from enrich.settings import Settings
+from enrich.status.metrics import EnrichCollector
+from enrich.status.reader import Reading
+from enrich.status.report import read_status
 
 PREFIXES = (f"d{n}:" for n in itertools.count())
 A = Configuration({"EMBEDDING_MODEL": "a", "ENRICH_MASK": ""})
@@ -91,6 +95,29 @@ def test_who_serves_a_configuration(ledger: Ledger) -> None:
     deployment.note_worker(note("b", B, refuses="odd"))
     assert deployment.served(A)
     assert not deployment.served(B), "it takes no work"
+
+
+def test_metrics_tell_workers_that_are_lost_from_those_that_took_leave(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scraped() -> list[int]:
+        registry = CollectorRegistry()
+        status = read_status(ledger, None)
+        registry.register(EnrichCollector(lambda: Reading(status, True, False)))
+        found = [
+            registry.get_sample_value("enrich_workers", {"state": state})
+            for state in ("alive", "refusing", "lost")
+        ]
+        return [-1 if value is None else int(value) for value in found]
+
+    assert scraped() == [-1, -1, -1], "not 0: workers of an older version note nothing"
+    for token in ("a", "b", "c"):
+        ledger.deployment.note_worker(note(token))
+    ledger.deployment.note_worker(note("d", B, refuses="odd"))
+    assert scraped() == [3, 1, 0]
+    ledger.deployment.forget_worker("c")
+    monkeypatch.setattr(module, "ALIVE_SECONDS", -1.0)
+    assert scraped() == [0, 0, 3]
 
 
 def test_what_only_one_version_knows_tells_nobody_apart(ledger: Ledger) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,11 @@ from typer.main import get_command
 from dev import settings_page
 from enrich.cli import app, json_forms
 from enrich.log_store.documents import OUR_FIELDS
-from enrich.models import Durations, RunRecord
 from enrich.settings import Settings
 from enrich.status.health import CODES
-from enrich.status.history import HistoryReport
 from enrich.status.metrics import EnrichCollector
 from enrich.status.reader import Reading
-from enrich.status.report import Backlog, Status, TotalsReport
+from tests.unit.every_metric import backfill
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [
@@ -78,18 +75,7 @@ def test_links_settings_and_tests_exist(page: Path) -> None:
 
 
 def test_the_table_of_metrics_has_each_metric_and_no_other() -> None:
-    durations = Durations(within={"+Inf": 0}, seconds=0)
-    status = Status(
-        totals=TotalsReport(
-            counts={"embedded": 1}, run_durations=durations, chunk_durations=durations
-        ),
-        last_runs=[RunRecord(run_id="r")],
-        last_tick=datetime.now(UTC),
-        history=HistoryReport(),
-        cache_entries=1,
-        backlog=Backlog(),
-    )
-    scraped = EnrichCollector(lambda: Reading(status, True, True)).collect()
+    scraped = EnrichCollector(lambda: Reading(backfill(), True, True)).collect()
     names = {f"{m.name}_total" if m.type == "counter" else m.name for m in scraped}
     table = (ROOT / "docs" / "metrics.md").read_text()
     shown = re.findall(r"^\| (.*?) \|", table, re.MULTILINE)
