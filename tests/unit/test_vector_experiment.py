@@ -10,16 +10,22 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from rich.cells import cell_len
+from typer.testing import CliRunner, Result
 
+from enrich import wiring
 from enrich.api.experiment import (
     MOST_SHOWN,
     NoLogs,
+    VectorExperiment,
     read_k_values,
     vector_experiment,
 )
+from enrich.cli import app
 from enrich.log_store.error_kinds import DrawnText, TextCounts
-from enrich.log_store.project_logs import AnswerInPart
+from enrich.log_store.project_logs import AnswerInPart, ProjectUnknown, require_project
 from enrich.models import LogLocation
+from enrich.settings import Settings
 
 NOW = datetime(2026, 11, 28, 10, 20, 30, tzinfo=UTC)
 
@@ -40,11 +46,23 @@ class Store:
     start: list[float] | None = field(default_factory=lambda: [1.0])
     refuses: str = ""
     asked: list[str] = field(default_factory=list)
+    ends: list[datetime] = field(default_factory=list)
 
     def indices_of(self, project: str) -> list[str]:
+        require_project(project)
+        if project == "nobody":
+            raise ProjectUnknown("no index belongs to this project")
         return [f"{project}_2026_11"]
 
+    @property
+    def error_kinds(self) -> Store:
+        return self
+
+    def close(self) -> None:
+        self.asked.append("close")
+
     def count(self, indices: Sequence[str], start: datetime, end: datetime) -> TextCounts:
+        self.ends.append(end)
         self.asked.append(f"count {indices[0]} {(end - start).total_seconds() / 3600:g}")
         return self.counts.pop(0) if len(self.counts) > 1 else self.counts[0]
 
@@ -218,3 +236,82 @@ def test_wrong_k_values(given: str) -> None:
 def test_wrong_bounds(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         run(store(), **options)
+
+
+# -- the command line
+
+
+@pytest.fixture
+def asking(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Store:
+    """What `python -m enrich experiment` asks."""
+    monkeypatch.chdir(tmp_path)
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-test")
+    monkeypatch.setenv("COLUMNS", "80")
+    texts = {f"t{n}": 90 - n for n in range(60)}
+    messages = {
+        text: f"상품명의 문자 인코딩이 UTF-8이 아닙니다: {'x' * n}" for n, text in enumerate(texts)
+    }
+    made = Store([counted(texts, without_vector=2)], messages, hits=list(texts))
+    monkeypatch.setattr(wiring, "build_store", lambda settings: made)
+    return made
+
+
+def command(*arguments: str) -> Result:
+    return CliRunner().invoke(app, ["experiment", *arguments])
+
+
+def test_the_screen_has_a_chart_and_fits_80_columns(asking: Store) -> None:
+    done = command("shop", "--seed", "4", "--until", "2026-11-28T00:00+09:00")
+    assert done.exit_code == 0, done.output
+    assert asking.asked[1] == "sample 100 4" and asking.asked[-1] == "close"
+    assert {end.isoformat() for end in asking.ends} == {"2026-11-27T15:00:00+00:00"}
+    rows = done.stdout.splitlines()
+    chart = [row for row in rows if "━" in row]
+    assert [row.split()[0] for row in chart] == [
+        "k=100",
+        "k-NN",
+        "k=500",
+        "k-NN",
+        "k=1,000",
+        "k-NN",
+    ]
+    # Forty columns are all of it, and the mark of 85 % is at the 34th.
+    assert {row.index("|") for row in chart} == {26 + 34}
+    start = rows.index("How near, in %, and how long")
+    shown = rows[start : rows.index("Conclusion")]
+    assert len(shown) > 15
+    assert max(map(cell_len, [*chart, *shown])) <= 80
+    assert "2 of 3,632 ERROR logs have no vector" in done.stdout
+    assert "the same again: --seed 4 --until 2026-11-28T00:00:00+0900" in done.stdout
+
+
+def test_json_is_the_services_answer(asking: Store) -> None:
+    done = command("shop", "--json", "-k", "20", "--seed", "9", "--hours", "168")
+    answer = VectorExperiment.model_validate_json(done.stdout)
+    assert (answer.k_values, answer.analysis_period_hours) == ([20], 168)
+    assert answer.ground_truth.total_errors == 3632
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["shop", "-k", "0"], "k_values must be"),
+        (["shop", "-k", "many"], "k_values must be"),
+        (["shop", "--until", "yesterday"], "--until must be"),
+        (["shop", "--until", "0001-01-01"], "--until must be"),
+        (["nobody"], "no index belongs"),
+        (["shop*"], "project_uuid has characters"),
+        (["shop", "--hours", "169"], "168"),
+    ],
+)
+def test_bad_use(asking: Store, arguments: list[str], said: str) -> None:
+    done = command(*arguments)
+    assert done.exit_code == 2
+    assert said in done.output
+    assert not asking.ends
+
+
+def test_its_help_has_an_example(asking: Store) -> None:
+    assert "python -m enrich experiment 3f2a9c1e" in command("--help").stdout
