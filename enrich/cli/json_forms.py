@@ -30,6 +30,8 @@ class RunsJson(BaseModel):
     runs: list[RunRecord]
     #: For `--before`, to go on; "" at the end.
     next: str
+    #: How many there are in all; null where that cannot be told.
+    recorded: int | None
     #: Why some may be missing.
     problems: list[str]
 

@@ -8,13 +8,14 @@ from typing import Any
 from wsgiref.util import setup_testing_defaults
 
 import fakeredis
+import jsonschema
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest, make_wsgi_app
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner, Result
 
 from enrich import redis_client, wiring
-from enrich.cli import app
+from enrich.cli import app, json_forms
 from enrich.cli.metrics import routed
 from enrich.errors import AccessRefused, ServerUnavailable
 from enrich.history.in_memory import InMemoryRunHistory
@@ -26,6 +27,7 @@ from enrich.status.metrics import EnrichCollector
 from enrich.status.reader import Reading
 from enrich.status.report import Backlog, IndexBacklog, Status, TotalsReport, by_project
 
+SCHEMAS = json_forms.schemas()
 NOW = datetime(2026, 11, 29, 12, tzinfo=UTC)
 HOSTILE = "<b>\x1b[31m\u202e\n" + "y" * 500
 
@@ -52,7 +54,11 @@ def store(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Store:
 
 
 def call(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
+    told = CliRunner().invoke(app, arguments)
+    if "--json" in arguments and told.stdout:
+        form = "runs show" if arguments[1] == "show" else "runs"
+        jsonschema.validate(json.loads(told.stdout), SCHEMAS[form])
+    return told
 
 
 def recorded(count: int, **fields: Any) -> dict[str, RunRecord]:
