@@ -14,6 +14,7 @@ from tornado.options import options as _options
 from enrich.errors import SettingsError as _SettingsError
 from enrich.flower.mounting import guard as _guard
 from enrich.flower.mounting import mount as _mount
+from enrich.flower.tasks_page import task_words as _task_words
 from enrich.worker.app import app as _app
 from enrich.worker.app import log_settings as _log_settings
 from enrich.worker.app import settings as _settings
@@ -42,7 +43,10 @@ if "FLOWER_PURGE_OFFLINE_WORKERS" not in _os.environ:
     purge_offline_workers = 3600
 
 try:
-    _mount(_settings, _Workers())
+    _room = _mount(_settings, _Workers())
 except _SettingsError as _error:
     print(f"enrich: {_error}", file=_sys.stderr)
     _sys.exit(2)
+
+# Tasks in words: which chunk of which run, and how many logs.
+format_task = _task_words(_room.latest.known)

@@ -17,6 +17,7 @@ from benchmarks.lines import (
     inputs,
     kindness,
     memory,
+    page,
     plan,
     quota,
     realtime,
@@ -86,6 +87,7 @@ LINES: Mapping[str, Line] = {
         measure=plan.measure,
         logs=lambda options: options.size or (plan.FULL if options.full else plan.SIZE),
     ),
+    "page": Line(title="Flower's pages with 10,000 runs and 500 indices", measure=page.measure),
     "service": Line(
         title="the HTTP service beside the endpoint itself",
         measure=service.measure,

@@ -52,9 +52,13 @@ class Latest:
         """The overview as it is now, however long that takes: for scripts, which look once."""
         return await asyncio.shield(self._begin())
 
+    def known(self) -> Overview | None:
+        """What was read last; None before anything was."""
+        return self._kept
+
     async def anew(self) -> Overview:
         """After something was changed: what Redis says now, however long it takes."""
-        if self._reading is not None:
+        if self._reading is not None and not self._reading.done():
             await asyncio.wait({self._reading})
         await asyncio.get_running_loop().run_in_executor(THREADS, self._forget)
         return await self.fresh()

@@ -39,18 +39,22 @@ from enrich.status.reader import StatusReader, build_reader
 from enrich.wiring import build_ledger, build_store
 
 
-def mount(settings: Settings, workers: Workers) -> None:
+def mount(settings: Settings, workers: Workers) -> Room:
     """Add the pages below /enrichment, the link to them, and the metrics. Once a process.
 
     Args:
         workers: to whom the buttons send work.
+
+    Returns: what the pages share.
     """
     reader = build_reader(settings)
     views.hmac = _Utf8
-    urls.handlers[:0] = pages(room_of(settings, workers, reader))
+    room = room_of(settings, workers, reader)
+    urls.handlers[:0] = pages(room)
     urls.settings["template_loader"] = Templates(urls.settings["template_path"])
     prometheus_client.REGISTRY.register(EnrichCollector(reader.read))
     watch()
+    return room
 
 
 def room_of(settings: Settings, workers: Workers, reader: StatusReader | None = None) -> Room:

@@ -346,6 +346,8 @@ def _number_above(runs: list[RunRecord], before: str, overview: Overview) -> int
 
 
 def _told(value: Any) -> Any:
+    if value is None:
+        return ""
     if isinstance(value, dict):
         return ", ".join(f"{name}: {each}" for name, each in list(value.items())[:SKIPPED_SHOWN])
     return value

@@ -45,7 +45,7 @@ def chart_of(runs: Sequence[RunRecord], address: Callable[[str], str]) -> Chart 
     if not runs:
         return None
     ordered = list(reversed(runs))
-    most_logs = _round_up(max(max(run.settled, run.found) for run in ordered))
+    most_logs = _round_up(max(run.settled for run in ordered))
     most_rate = float(_round_up(max(run.rate_per_second for run in ordered)))
     # A few bars must not be as broad as the page.
     slot = WIDTH / max(len(ordered), 12)

@@ -7,6 +7,7 @@ the rest of a page reads.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from datetime import UTC, datetime
 from html import escape
@@ -101,7 +102,8 @@ def age(time: datetime | str | None, now: datetime) -> str:
 
 def rough(seconds: float) -> str:
     """A length of time in one or two units: nobody reads tenths of a second from afar."""
-    return f"{seconds:.0f} s" if seconds < 10 else span(seconds)
+    said = f"{seconds:.0f} s" if seconds < 10 else span(seconds)
+    return re.sub(r"(?<=[a-z]) 0 (s|min|h)$", "", said)
 
 
 def _is_harmless(character: str) -> bool:

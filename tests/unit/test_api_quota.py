@@ -270,3 +270,17 @@ def test_redis_that_is_away_is_told_in_our_words() -> None:
     for call in calls:
         with pytest.raises(ServerUnavailable, match="Redis cannot be reached"):
             call()
+
+
+def test_usage_tells_limits_what_is_taken_and_a_pause(budget: Build) -> None:
+    usage = budget(60, 6000).usage()
+    assert (usage.requests_taken, usage.tokens_taken, usage.paused_seconds) == (0, 0, 0)
+    quota = budget(60, 6000)
+    quota.acquire(300)
+    quota.pause(50)
+    usage = quota.usage()
+    assert (usage.requests_per_minute, usage.tokens_per_minute, usage.learned) == (60, 6000, False)
+    # A second's worth and three seconds' worth, of the six that may be taken at once.
+    assert 0 < usage.requests_taken <= 1 / 6 and 0 < usage.tokens_taken <= 1 / 2
+    assert 0 < usage.paused_seconds <= 50
+    assert budget().usage().requests_per_minute == 0

@@ -444,8 +444,10 @@ def get(status: Status, path: str, **options: Any) -> HTTPResponse:
 
 
 def fetch(
-    application: Application, path: str, headers: dict[str, str] | None = None
+    application: Application, path: str, headers: dict[str, str] | None = None, **more: Any
 ) -> HTTPResponse:
+    """One request; a redirect is an answer."""
+
     async def ask() -> HTTPResponse:
         server = HTTPServer(application)
         socket, port = bind_unused_port()
@@ -453,7 +455,11 @@ def fetch(
         client = AsyncHTTPClient(force_instance=True)
         try:
             return await client.fetch(
-                f"http://127.0.0.1:{port}{path}", raise_error=False, headers=headers
+                f"http://127.0.0.1:{port}{path}",
+                raise_error=False,
+                headers=headers,
+                follow_redirects=False,
+                **more,
             )
         finally:
             client.close()

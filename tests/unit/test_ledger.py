@@ -1080,3 +1080,18 @@ def test_books_agree_after_any_order_repetition_loss_and_crash(connection: redis
             phases=(Phase.generate,),
         ),
     )
+
+
+def test_chunks_under_way_are_told_with_who_has_them_and_why_they_wait(ledger: Ledger) -> None:
+    run, (first, second, third) = with_chunks(ledger, 5, 6, 7)
+    assert ledger.chunks.begin(second, "host/1", NEVER).verdict == "go"
+    assert ledger.chunks.settle(third, {"embedded": 7})[0] == "settled"
+    at_work, waiting = ledger.chunks.under_way(run)
+    assert (at_work.id, at_work.state, at_work.owner, at_work.logs) == (
+        second, "leased", "host/1", 6,
+    )  # fmt: skip
+    assert (waiting.id, waiting.state, waiting.owner, waiting.why) == (first, "waiting", "", "")
+    assert ledger.chunks.expire(run, AT_ONCE)[0] >= 1
+    states = {each.id: (each.state, bool(each.why)) for each in ledger.chunks.under_way(run)}
+    assert states[first] == ("deferred", True)
+    assert ledger.chunks.under_way("nobody") == []
