@@ -103,6 +103,7 @@ class World:
             keys.run_key(run),
             mapping={name: int(time.timestamp() * 1000) for name, time in times.items()},
         )
+        keys.redis.hincrby(keys.key("totals"), "milliseconds", int(seconds * 1000))
 
     def ticked(self, minutes_ago: float) -> None:
         moment = datetime.now(UTC) - timedelta(minutes=minutes_ago)
@@ -168,7 +169,7 @@ def _enriched(world: World, runs: int = 60) -> None:
     world.history(runs)
     for place, project in enumerate(("shop_checkout", "shop_stock", "billing_core")):
         world.index(f"{project}_2026_11", TEXTS[place * 20 : place * 20 + 60])
-    world.pipeline.run("beat")
+    world.pipeline.run("manual")
     world.worker("worker-a")
     world.worker("worker-b", processes=4)
     world.beat()
@@ -186,7 +187,7 @@ def working(world: World) -> None:
     _enriched(world, 30)
     world.index("shop_search_2026_11", [f"{t} at node {n}" for n in range(12) for t in TEXTS], 190)
     line = world.pipeline
-    line.find_unvectorized("beat")
+    line.find_unvectorized("manual")
     while line.messages and line.messages[0][0] != "embed_and_update":
         line.deliver()
     for _ in range(4):
@@ -221,7 +222,7 @@ def degraded(world: World) -> None:
         "settings": {"index.knn": True},
     }
     world.index("legacy_float_2026_11", TEXTS[:30], **floats)
-    world.pipeline.run("beat")
+    world.pipeline.run("manual")
     world.ticked(2)
 
 
