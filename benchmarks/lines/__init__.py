@@ -25,6 +25,7 @@ from benchmarks.lines import (
     service,
     sick,
     start,
+    statistics,
 )
 from benchmarks.rounds import Figure
 from benchmarks.stage import Options, Stage
@@ -91,6 +92,11 @@ LINES: Mapping[str, Line] = {
     "service": Line(
         title="the HTTP service beside the endpoint itself",
         measure=service.measure,
+    ),
+    "statistics": Line(
+        title="the service's statistics beside the requests that they are made of",
+        measure=statistics.measure,
+        logs=lambda options: 0,
     ),
     "calibration": Line(
         title="how often the intervals of simulated samples hold the truth",

@@ -28,10 +28,10 @@ from benchmarks.rounds import (
     percentile,
     stated,
 )
+from benchmarks.served import served, until_ready
 from benchmarks.stage import Stage, StageFailed
 from dev.embedding_model import Model
-from dev.service import Service
-from dev.services import CHECKOUT, free_ports
+from dev.services import CHECKOUT
 
 #: Callers at a time, and texts that all of them know.
 _CALLERS, _KNOWN = 50, 200
@@ -62,25 +62,11 @@ class Called:
 
 def measure(stage: Stage) -> list[Figure]:
     stage.cluster.clear()
-    (port,) = free_ports(1)
-    service = stage.stack.spawn(
-        "service",
-        [sys.executable, "-m", "enrich", "serve"],
-        env={
-            "PYTHONPATH": str(CHECKOUT),
-            "ENRICH_LOG_FILE": "none",
-            "ENRICH_API_PORT": str(port),
-            **stage.options.env,
-        },
-    )
-    ours, endpoint = f"http://127.0.0.1:{port}", stage.stack.embeddings.url
-    try:
-        _until_ready(service, f"{ours}/readyz")
+    endpoint = stage.stack.embeddings.url
+    with served(stage) as ours:
         return [*_distinct(stage, ours, endpoint), *_cached(stage, ours, endpoint),
                 *_repeats(stage, ours, endpoint), *_batches(stage, ours),
                 *_beside_litellm(stage, ours)]  # fmt: skip
-    finally:
-        service.stop()
 
 
 def _distinct(stage: Stage, ours: str, endpoint: str) -> list[Figure]:
@@ -216,7 +202,7 @@ def _beside_litellm(stage: Stage, ours: str) -> list[Figure]:
     stage.api.reset()
     proxy, theirs = litellm_proxy.start(stage.stack, stage.folder)
     try:
-        _until_ready(proxy, f"{theirs}/health/liveliness")
+        until_ready(proxy, f"{theirs}/health/liveliness")
         bodies = [_body([f"a known error {n % _KNOWN}"]) for n in range(_BESIDE)]
         for url in (ours, theirs):
             _call(stage, f"{url}/v1/embeddings", _CALLERS, bodies[:_KNOWN])
@@ -281,16 +267,3 @@ def _mixed(stage: Stage, url: str, name: str) -> tuple[int, int, int, int]:
             )
     distinct = len({text for batch in asked for text in batch})
     return distinct, stage.api.counts()["inputs"], wrong, refused
-
-
-def _until_ready(process: Service, url: str) -> None:
-    for _ in range(1800):
-        if not process.running:
-            raise StageFailed(f"{url} is not answered: its process has ended")
-        try:
-            if httpx2.get(url, timeout=2).status_code == 200:
-                return
-        except httpx2.TransportError:
-            pass
-        time.sleep(0.1)
-    raise StageFailed(f"{url} does not answer after three minutes")
