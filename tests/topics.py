@@ -14,6 +14,7 @@ test sees what another left.
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import closing
@@ -31,6 +32,13 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 
 TIMEOUT = 30.0
+
+#: What a broker says that has just started, until it knows what it has.
+STARTING = {
+    *(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE),
+    *(KafkaError.NOT_COORDINATOR, KafkaError.NOT_LEADER_FOR_PARTITION),
+    KafkaError.LEADER_NOT_AVAILABLE,
+}
 
 
 class Topics:
@@ -138,12 +146,7 @@ class Topics:
         asker = {**self.options, "group.id": "looks-only", "enable.auto.commit": False}
         with closing(Consumer(asker)) as reader:
             found = reader.list_topics(topic, timeout=TIMEOUT).topics[topic].partitions
-            return {
-                number: reader.get_watermark_offsets(
-                    TopicPartition(topic, number), timeout=TIMEOUT
-                )[1]
-                for number in sorted(found)
-            }
+            return {number: _end(reader, TopicPartition(topic, number)) for number in sorted(found)}
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """The offsets that a group has committed; partitions without one are left out."""
@@ -151,8 +154,7 @@ class Topics:
         try:
             answer = self.admin.list_consumer_group_offsets([asked])[group].result(TIMEOUT)
         except KafkaException as error:
-            # The broker has just started.
-            if error.args[0].code() != KafkaError.COORDINATOR_LOAD_IN_PROGRESS:
+            if error.args[0].code() not in STARTING:
                 raise
             return {}
         return {
@@ -166,3 +168,14 @@ class Topics:
         wanted = [TopicPartition(topic, number, offset) for number in self.ends(topic)]
         asked = ConsumerGroupTopicPartitions(group, wanted)
         self.admin.alter_consumer_group_offsets([asked])[group].result(TIMEOUT)
+
+
+def _end(reader: Consumer, partition: TopicPartition) -> int:
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        try:
+            return int(reader.get_watermark_offsets(partition, timeout=TIMEOUT)[1])
+        except KafkaException as error:
+            if error.args[0].code() not in STARTING or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
