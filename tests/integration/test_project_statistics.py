@@ -187,3 +187,119 @@ def test_a_shard_that_does_not_answer_voids_the_sample(store: LogStore, search: 
             compare(store.level_counts, KOLKATA, "shop_eu", now=NOW)
     finally:
         search("PUT", "/shop_eu_2026_11/_settings", {"index.blocks.read": None})
+
+
+#: What a log may be beside its level and time: none of it may change a number.
+OTHER_FIELDS: dict[str, tuple[Any, ...]] = {
+    "service_name": (
+        *("payment", "order", "auth", "search", "cart", "mail", "결제", "ERROR", "info", "a.b.c"),
+        *("with blank", "WARN", "", None, "x" * 200, "svc-1,svc-2"),
+    ),
+    "source": (
+        *("stdout", "stderr", "kafka", "file", "syslog", "journald", "browser", "gateway"),
+        *("error", "", None, "a/b.py:17", "소스", "*"),
+    ),
+    "layer": (
+        *("controller", "service", "repository", "middleware", "client", "scheduler", "worker"),
+        *("db", "cache", "queue", "infra", "INFO", "", None),
+    ),
+    "http_method": ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "", None),
+    "http_status": (
+        *(100, 101, 200, 201, 202, 204, 206, 301, 302, 304, 400, 401, 403, 404, 409, 410, 422, 429),
+        *(500, 501, 502, 503, 504, 599, 0, -1, None),
+    ),
+}  # fmt: skip
+
+#: How levels are written, and as what they count.
+SPELLINGS: tuple[tuple[Any, str], ...] = (
+    *((word, "error") for word in ("ERROR", "error", "Error")),
+    *((word, "warn") for word in ("WARN", "warn", "Warn", "WARNING", "warning", "Warning")),
+    *((word, "info") for word in ("INFO", "info", "Info")),
+    *((word, "") for word in ("DEBUG", "TRACE", "FATAL", "CRITICAL", "NOTICE", "ERRORS", "ERR")),
+    *((word, "") for word in ("INFORMATION", "WARNINGS", "NO_ERROR", "error info", "", None)),
+)
+
+#: Where in its hour a log lies, and how its time is written; the hour is the one it counts into.
+TIMES: tuple[tuple[str, timedelta], ...] = (
+    ("%FT%H:00:00.000Z", timedelta()), ("%FT%H:00:00.001Z", timedelta()),
+    ("%FT%H:00:00Z", timedelta()), ("%FT%H:29:59.999Z", timedelta()),
+    ("%FT%H:30:00.000Z", timedelta()), ("%FT%H:59:59.999Z", timedelta()),
+    ("%FT%H:59:59.999999Z", timedelta()), ("%FT%H:59:59Z", timedelta()),
+    ("%FT%H:15:00.000+00:00", timedelta()), ("%FT%H:15:00.000+09:00", timedelta(hours=9)),
+    ("%FT%H:15:00.000-05:00", timedelta(hours=-5)), ("%FT%H:45:00+05:30", timedelta(hours=5)),
+    ("%FT%H:00:00.000+01:00", timedelta(hours=1)), ("%FT%H:59:59.999-01:00", timedelta(hours=-1)),
+)  # fmt: skip
+
+#: Logs of each level: all of one, none, one alone, few among many.
+MIXES = (
+    {"error": 1}, {"info": 1}, {"": 1}, {"error": 5}, {"warn": 4}, {"info": 6, "error": 1},
+    {"error": 2, "warn": 3, "info": 4, "": 1}, {"": 7, "error": 1}, {"warn": 1, "info": 8},
+    {"error": 3, "": 3}, {"error": 1, "warn": 1, "info": 1},
+)  # fmt: skip
+WORDS = {"error": "ERROR", "warn": "WARN", "info": "INFO", "": "DEBUG"}
+
+
+def cases() -> list[tuple[str, dict[str, int], list[dict[str, Any]]]]:
+    """Each with a name, what counts in it, and its logs without their times."""
+    found = []
+    for field, values in OTHER_FIELDS.items():
+        for value in values:
+            mix = MIXES[len(found) % len(MIXES)]
+            made = [
+                {"level": WORDS[kind], field: value}
+                for kind, many in mix.items()
+                for _ in range(many)
+            ]
+            found.append((f"{field} {value!r}"[:40], mix, made))
+    for n, (word, kind) in enumerate(SPELLINGS):
+        many = 1 + n % 3
+        found.append((f"level {word!r}", {kind: many}, [{"level": word}] * many))
+    for n, (form, shift) in enumerate(TIMES):
+        mix = MIXES[n % len(MIXES)]
+        made = [
+            {"level": WORDS[kind], "at": (form, shift)}
+            for kind, many in mix.items()
+            for _ in range(many)
+        ]
+        found.append((f"time {form}", mix, made))
+    return found
+
+
+def test_only_level_and_time_count(store: LogStore, search: Search) -> None:
+    """A table of logs of every kind, each case in an hour of its own."""
+    table = cases()
+    assert 120 <= len(table) < 168
+    now = datetime(2026, 11, 20, tzinfo=UTC)
+    first = now - timedelta(hours=168)
+    search.create("table_2026_11")
+    documents = []
+    for hour, (_, _, made) in enumerate(table):
+        start = first + timedelta(hours=hour)
+        for log in made:
+            form, shift = log.get("at", ("%FT%H:20:00.000Z", timedelta()))
+            fields = {name: value for name, value in log.items() if name != "at"}
+            at = (start + shift).strftime(form)
+            documents.append({**fields, "message": "a", "timestamp": at})
+    search.index("table_2026_11", documents)
+
+    told = hourly(store.level_counts, ZoneInfo("UTC"), "table", time_hours=168, now=now)
+    assert told.total_logs == len(documents) == sum(hour.total for hour in told.hourly_data)
+    for (name, mix, _), hour in zip(table, told.hourly_data, strict=False):
+        counts = (hour.total, hour.error, hour.warn, hour.info)
+        expected = (sum(mix.values()), *(mix.get(level, 0) for level in ("error", "warn", "info")))
+        assert counts == expected, name
+    assert not any(hour.total for hour in told.hourly_data[len(table) :])
+
+    # A sample sees the same levels: of an hour with few logs it is a count.
+    for hour in range(0, len(table), 9):
+        name, mix, _ = table[hour]
+        end = first + timedelta(hours=hour + 1)
+        both = compare(
+            store.level_counts, ZoneInfo("UTC"), "table", time_hours=1, sample_size=50, now=end
+        )
+        guess = both.ai_statistics
+        total, error = sum(mix.values()), mix.get("error", 0)
+        assert (guess.estimated_total_logs, guess.estimated_error_count) == (total, error), name
+        assert guess.estimated_warn_count == mix.get("warn", 0), name
+        assert guess.estimated_error_rate == round(100 * error / total, 5), name
+        assert both.accuracy_metrics.overall_accuracy == 100, name
