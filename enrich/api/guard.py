@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 MOST_BODY = 20 * 1024 * 1024
 #: A body that has not arrived by then is not waited for.
 BODY_SECONDS = 10.0
+#: At a time, in one process; what comes beyond is told to come again.
+MOST_REQUESTS = 2000
 
 
 class Guard:
@@ -30,6 +32,7 @@ class Guard:
         """Args: hosts: names by which it may be asked, without brackets; None for all."""
         self._app = app
         self._hosts = hosts
+        self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -47,18 +50,23 @@ class Guard:
         async def refuse(code: int, sentence: str) -> None:
             nonlocal status
             status = code
-            refusal = Refusal(code, sentence, headers=_CLOSE)
+            again = {"Retry-After": "1"} if code == 503 else {}
+            refusal = Refusal(code, sentence, headers={**_CLOSE, **again})
             await refusal.response(scope["path"])(scope, receive, send)
 
+        self._under_way += 1
         try:
             headers = {name: value for name, value in scope["headers"]}
             if self._hosts is not None and not self._may_ask(headers):
                 await refuse(403, _OTHER_HOST)
             elif _length(headers) > MOST_BODY:
                 await refuse(413, _LARGE)
+            elif self._under_way > MOST_REQUESTS:
+                await refuse(503, _BUSY)
             else:
                 await self._app(scope, _bounded(receive), noted)
         finally:
+            self._under_way -= 1
             route = scope.get("route")
             log.info(
                 "%s %s %d %.1f ms %s",
@@ -81,6 +89,7 @@ class Guard:
 
 _CLOSE = {"Connection": "close"}
 _LARGE = f"the body is larger than {MOST_BODY // (1024 * 1024)} MB"
+_BUSY = "too many requests are under way: ask again in a moment"
 _OTHER_HOST = (
     "this service has no keys, so it answers only to localhost and 127.0.0.1: set "
     "ENRICH_API_KEYS_FILE"

@@ -22,8 +22,8 @@ from enrich.worker.start import end_if_impossible
 #: are kept.
 GRACE_SECONDS, IDLE_SECONDS = 10, 15
 
-#: Connections at a time; more are answered with 503.
-MOST_CONNECTIONS = 2000
+#: Files and connections that the process may have open, where the system lets it.
+MOST_OPEN = 65_536
 
 
 def serve(settings: Settings) -> int:
@@ -36,6 +36,7 @@ def serve(settings: Settings) -> int:
         import uvicorn
 
         from enrich.api.app import build_asgi
+        from enrich.api.connections import PunctualProtocol
     except ImportError:
         raise SettingsError(
             "fastapi and uvicorn are not installed: `pip install 'enrich-logs[api]'`, or in a "
@@ -54,18 +55,19 @@ def serve(settings: Settings) -> int:
             f"ENRICH_LOG_FILE: {settings.enrich_log_file} cannot be written ({error.strerror})"
         ) from None
     end_if_impossible(settings, parts=True)
+    _open_many()
     registry = CollectorRegistry()
     registry.register(EnrichCollector(build_reader(settings).read))
     parts = wiring.build_service(settings, keys, lambda: generate_latest(registry))
     server = uvicorn.Server(
         uvicorn.Config(
             build_asgi(parts),
+            http=PunctualProtocol,
             host=settings.enrich_api_address,
             port=settings.enrich_api_port,
             access_log=False,
             log_config=None,
             server_header=False,
-            limit_concurrency=MOST_CONNECTIONS,
             timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
@@ -75,6 +77,19 @@ def serve(settings: Settings) -> int:
         signal.signal(number, lambda number, frame: None)
     server.run()
     return 0 if server.started else 3
+
+
+def _open_many() -> None:
+    """Systems let a program open a thousand files unless it asks for more: as many callers that
+    say nothing would then keep it from its own servers."""
+    try:
+        import resource
+    except ImportError:
+        return  # Windows has no such limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MOST_OPEN if hard == resource.RLIM_INFINITY else min(hard, MOST_OPEN)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def new_key(name: str) -> tuple[str, str]:
