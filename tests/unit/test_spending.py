@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from enrich.embedding.budget import split
 from enrich.embedding.resolver import TextRequest, payers_of
 from enrich.ledger import Ledger
+from enrich.ledger.confirmed import KEPT_SECONDS
 from enrich.status.report import MOST_PROJECTS, read_status
 
 PROJECTS = st.sampled_from(["pay", "shop", "결제", "a|b"])
@@ -47,6 +48,24 @@ def test_who_uses_up_the_day_is_told_of_the_ten_greatest(connection: redis.Redis
     ledger.counters.add("r", micro_usd=sum(paid.values()), paid_by=paid)
     told = read_status(ledger, None).spent_today_by_project
     assert list(told.items()) == [("결제", 2.0), *((f"p{n:02}", 1.0) for n in range(9))]
+
+
+def test_runs_spend_what_was_confirmed_and_nobody_else_does(connection: redis.Redis) -> None:
+    ledger = Ledger(connection, "money:")
+    assert ledger.confirmed.left_usd() == 0
+    run = ledger.runs.open("beat", 600).run
+    ledger.counters.add(run, micro_usd=100_000)
+    assert ledger.confirmed.left_usd() == 0
+    ledger.confirmed.allow(2.0)
+    ledger.counters.add(run, micro_usd=500_000)
+    ledger.counters.add("no run", micro_usd=700_000)
+    assert ledger.confirmed.left_usd() == 1.5
+    assert 0 < connection.ttl("money:confirmed") <= KEPT_SECONDS
+    ledger.counters.add(run, micro_usd=9_000_000)
+    assert ledger.confirmed.left_usd() == 0
+    assert ledger.confirmed.permitted_usd(run) is None
+    ledger.confirmed.permit(run, 2.0)
+    assert ledger.confirmed.permitted_usd(run) == 2.0
 
 
 def wanted(digest: str, *payers: str) -> TextRequest:
