@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -19,6 +20,8 @@ from enrich.api.refusals import Refusal, refusal_of, refusal_of_http
 from enrich.api.routes import embeddings, experiments, openai, operations, search, statistics
 from enrich.errors import EnrichError
 from enrich.setting_forms import loopback
+
+log = logging.getLogger(__name__)
 
 
 def build_asgi(parts: Parts) -> ASGIApp:
@@ -59,6 +62,8 @@ async def _refused(request: Request, refusal: Refusal) -> Response:
 
 
 async def _expected(request: Request, error: EnrichError) -> Response:
+    # With the addresses, which callers are not told.
+    log.warning("%s", error)
     return refusal_of(error).response(request.url.path)
 
 

@@ -6,6 +6,7 @@ function is a route of it too, so that it is described and that nothing depends 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.exceptions import HTTPException
@@ -18,6 +19,8 @@ from enrich.api.refusals import Refusal, refusal_of, refusal_of_http
 from enrich.errors import EnrichError
 
 Endpoint = Callable[[Request], Awaitable[Response]]
+
+log = logging.getLogger(__name__)
 
 
 class Direct:
@@ -43,6 +46,7 @@ class Direct:
         except Refusal as refusal:
             response = refusal.response(scope["path"])
         except EnrichError as error:
+            log.warning("%s", error)
             response = refusal_of(error).response(scope["path"])
         except HTTPException as error:
             response = refusal_of_http(error).response(scope["path"])

@@ -6,6 +6,7 @@ others answer with a problem document (RFC 9457).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -73,16 +74,26 @@ class Problem(BaseModel):
     detail: str
 
 
+#: Where servers are, as sentences for operators say it.
+_ADDRESSES = re.compile(r" at https?://[^\s,]+(, https?://[^\s,]+)*")
+
+
+def for_callers(sentence: str) -> str:
+    """A sentence for operators as callers may read it: without the addresses of our servers."""
+    return _ADDRESSES.sub("", sentence)
+
+
 def refusal_of(error: EnrichError) -> Refusal:
     """An expected failure: its status, and when to try again."""
+    told = for_callers(str(error))
     if isinstance(error, RateLimited):
-        return rate_limited(str(error), error.pause)
+        return rate_limited(told, error.pause)
     if isinstance(error, InputRefused):
-        return Refusal(422, str(error))
+        return Refusal(422, told)
     if isinstance(error, Halt):
         # A key or a setting of this service, which no caller can mend.
-        return Refusal(502, str(error))
-    return Refusal(503, str(error), headers={"Retry-After": str(RETRY_SECONDS)})
+        return Refusal(502, told)
+    return Refusal(503, told, headers={"Retry-After": str(RETRY_SECONDS)})
 
 
 def refusal_of_http(error: HTTPException) -> Refusal:

@@ -38,6 +38,7 @@ class Served:
     """One service and its clients."""
 
     def __init__(self, stack: Services, number: int, exits: ExitStack, **env: str) -> None:
+        self._exits = exits
         (self.port,) = free_ports(1)
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = stack.folder / f"service-{number}.log"
@@ -65,7 +66,9 @@ class Served:
             return False
 
     def openai(self, key: str = "any") -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0)
+        client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0)
+        self._exits.callback(client.close)
+        return client
 
     def told(self) -> str:
         return self.process.log.read_text() + self.log.read_text()

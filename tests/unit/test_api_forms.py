@@ -19,7 +19,7 @@ from starlette.responses import PlainTextResponse
 from enrich.api.guard import Guard
 from enrich.api.keys import NOBODY, Keys, new_entry, read_keys
 from enrich.api.openai_form import MOST_INPUTS, Form, shortened
-from enrich.api.refusals import Refusal, refusal_of
+from enrich.api.refusals import Refusal, for_callers, refusal_of
 from enrich.errors import (
     Halt,
     InputRefused,
@@ -27,6 +27,7 @@ from enrich.errors import (
     RateLimited,
     ServerUnavailable,
     SettingsError,
+    TransientError,
 )
 from enrich.setting_forms import loopback
 
@@ -266,3 +267,28 @@ def test_only_names_of_this_machine_are_answered(host: str, origin: str, status:
     scope = {"type": "http", "method": "GET", "path": "/", "headers": headers}
     asyncio.run(Guard(app, hosts=loopback.NAMES)(scope, receive, send))
     assert told == [status]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "told"),
+    [
+        (
+            "OpenSearch at https://10.0.0.7:9200 cannot be reached: check OPENSEARCH_HOST",
+            "OpenSearch cannot be reached: check OPENSEARCH_HOST",
+        ),
+        (
+            "OpenSearch at https://a.internal:9200, https://b.internal:9200 did not answer in time",
+            "OpenSearch did not answer in time",
+        ),
+        (
+            "the embeddings API at http://10.0.0.8:4000/v1 is in trouble (500)",
+            "the embeddings API is in trouble (500)",
+        ),
+        ("Redis cannot be reached", "Redis cannot be reached"),
+    ],
+)
+def test_callers_are_not_told_where_our_servers_are(sentence: str, told: str) -> None:
+    assert for_callers(sentence) == told
+    for error in (TransientError(sentence), Halt(sentence), InputRefused(sentence)):
+        body = json.loads(bytes(refusal_of(error).response("/api/v1/search").body))
+        assert body["detail"] == told

@@ -12,7 +12,7 @@ from enrich.api.callers import caller_of
 from enrich.api.keys import Key
 from enrich.api.models import ReadyOut
 from enrich.api.parts import Parts
-from enrich.api.refusals import PROBLEMS
+from enrich.api.refusals import PROBLEMS, for_callers
 from enrich.errors import EnrichError
 
 #: Seconds within which a server has to say that it is there.
@@ -59,5 +59,5 @@ async def _look(call: Callable[[], object]) -> str:
     except TimeoutError:
         return f"it did not answer within {READY_SECONDS:g} s"
     except EnrichError as error:
-        return str(error)
+        return for_callers(str(error))
     return "ok"
