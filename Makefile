@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 PEERS := .dev/bench-venv
 ENDPOINTS := .dev/endpoints-venv
 
-.PHONY: demo test test-apart test-opensearch-2 unit chaos bench bench-full bench-peers endpoints screenshots openapi settings-page schemas lint lock clean
+.PHONY: demo test test-apart test-opensearch-2 unit chaos bench bench-full bench-peers endpoints screenshots openapi settings-page dashboard schemas lint lock clean
 
 demo: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m dev.demo $(if $(ONCE),--once) $(if $(ALL),--all) $(if $(LOGS),--logs "$(LOGS)") $(if $(N),--count $(N))
@@ -81,6 +81,10 @@ openapi: $(READY)
 # The page of all settings, which a test holds against the class that reads them.
 settings-page: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m dev.settings_page > docs/settings.md
+
+# The dashboard for Grafana, which a test holds against the file that describes it.
+dashboard: $(READY)
+	@PYTHONPATH=. $(BIN)/python -m dev.dashboard > deploy/grafana/dashboards/enrich.json
 
 # What `--json` prints, which tests hold against what is printed.
 schemas: $(READY)

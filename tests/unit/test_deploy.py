@@ -32,6 +32,7 @@ from enrich.settings import RUNS_INDEX, Settings, load_settings
 ROOT = Path(__file__).parent.parent.parent
 COMPOSE = ROOT / "docker-compose.yml"
 OURS = ("worker", "beat", "flower", "consumer", "api")
+MONITORING = ("metrics", "prometheus", "grafana")
 
 #: What an installation runs.
 SHIPPED = [
@@ -46,6 +47,8 @@ FLOWER_VARIABLES = {
     "FLOWER_URL_PREFIX",
 }
 COMPOSE_VARIABLES = {"OPENSEARCH_INITIAL_ADMIN_PASSWORD", "REDIS_PASSWORD"}
+#: Of a profile: whoever does not start it needs none.
+PROFILE_VARIABLES = {"GRAFANA_PASSWORD"}
 
 #: The keys of the Compose Specification that docker-compose.yml has a use for.
 TOP_KEYS = {"services", "volumes", "networks", "configs", "secrets", "name", "include"}
@@ -53,7 +56,7 @@ SERVICE_KEYS = {
     "build", "image", "command", "env_file", "environment", "user", "init", "read_only", "tmpfs",
     "volumes", "cap_drop", "security_opt", "restart", "depends_on", "logging", "stop_signal",
     "stop_grace_period", "healthcheck", "ports", "ulimits", "hostname", "networks", "profiles",
-    "secrets",
+    "secrets", "configs", "entrypoint",
 }  # fmt: skip
 HEALTHCHECK_KEYS = {"test", "interval", "timeout", "retries", "start_period"}
 DURATION = re.compile(r"^(\d+)s$")
@@ -99,7 +102,7 @@ def example() -> dict[str, str]:
 
 def test_example_has_every_setting_and_no_other() -> None:
     settings = {name.upper() for name in Settings.model_fields}
-    assert set(example()) == settings | FLOWER_VARIABLES | COMPOSE_VARIABLES
+    assert set(example()) == settings | FLOWER_VARIABLES | COMPOSE_VARIABLES | PROFILE_VARIABLES
 
 
 def test_example_shows_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -150,6 +153,9 @@ def test_compose_keys(compose: dict[str, Any], services: dict[str, Any]) -> None
             assert source in compose["volumes"], f"{name}: {source}"
         assert set(service.get("depends_on", {})) <= set(services), name
         assert set(service.get("secrets", [])) <= set(compose.get("secrets", {})), name
+        for config in service.get("configs", []):
+            assert set(config) == {"source", "target"}
+            assert (ROOT / compose["configs"][config["source"]]["file"]).is_file(), name
 
 
 def test_compose_config(tmp_path: Path) -> None:
@@ -189,7 +195,7 @@ def test_compose_config(tmp_path: Path) -> None:
 
 def test_every_variable_of_compose_is_a_setting(services: dict[str, Any]) -> None:
     settings = {name.upper() for name in Settings.model_fields}
-    known = settings | FLOWER_VARIABLES | COMPOSE_VARIABLES
+    known = settings | FLOWER_VARIABLES | COMPOSE_VARIABLES | PROFILE_VARIABLES
     assert set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", COMPOSE.read_text())) <= known
     for name in OURS:
         assert set(services[name]["environment"]) <= known, name
@@ -209,7 +215,7 @@ def test_settings_of_compose_are_accepted(
 
 def test_ports_are_open_on_this_machine_only(services: dict[str, Any]) -> None:
     ports = [port for service in services.values() for port in service.get("ports", [])]
-    assert len(ports) == 5
+    assert len(ports) == 7
     assert all(port.startswith("127.0.0.1:") for port in ports)
 
 
@@ -219,10 +225,10 @@ def test_every_service_is_watched_and_comes_back(services: dict[str, Any]) -> No
         assert service["healthcheck"]["test"], name
         assert "no-new-privileges:true" in service["security_opt"], name
         tag = service["image"].rpartition(":")[2]
-        assert tag == "local" or re.match(r"\d+\.\d+", tag), f"{name}: no pinned image"
+        assert tag == "local" or re.match(r"v?\d+\.\d+", tag), f"{name}: no pinned image"
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", [*OURS, "metrics"])
 def test_our_containers_may_little(name: str, services: dict[str, Any]) -> None:
     service = services[name]
     assert service["user"] == "10001:10001" and service["read_only"] is True
@@ -284,7 +290,7 @@ def test_none_but_ours_reach_redis(compose: dict[str, Any], services: dict[str, 
     for name, service in services.items():
         inside = "queue" in service["networks"]
         assert ("kafka" in service["networks"]) is (name in ("kafka", "consumer")), name
-        assert inside is (name in (*OURS, "redis", "cache")), name
+        assert inside is (name in (*OURS, "metrics", "redis", "cache")), name
     assert services["redis"]["networks"] == services["cache"]["networks"] == ["queue"]
     assert compose["networks"]["queue"] == {"internal": True}
 
@@ -313,6 +319,7 @@ def test_who_has_no_kafka_gets_neither_broker_nor_consumer(services: dict[str, A
         "kafka",
         "consumer",
         "api",
+        *MONITORING,
     }
     needs = {"opensearch", "redis", "cache"}
     assert services["worker"]["depends_on"].keys() == needs
@@ -323,6 +330,79 @@ def test_who_has_no_kafka_gets_neither_broker_nor_consumer(services: dict[str, A
     named = services["consumer"]["environment"]["KAFKA_BOOTSTRAP_SERVERS"]
     inside = named.partition(":-")[2].rstrip("}")
     assert f"INSIDE://{inside}" in services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"]
+
+
+def test_monitoring_is_a_profile_of_its_own_and_has_no_other_way_in(
+    services: dict[str, Any],
+) -> None:
+    for name in MONITORING:
+        assert services[name]["profiles"] == ["monitoring"]
+    reached = {name for name, service in services.items() if "monitoring" in service["networks"]}
+    assert reached == set(MONITORING)
+    assert "ports" not in services["metrics"], "it has no login"
+
+
+def test_prometheus_scrapes_what_is_offered_and_loads_each_rule(
+    compose: dict[str, Any], services: dict[str, Any]
+) -> None:
+    given = mounted(compose, services["prometheus"])
+    config = yaml.safe_load(given["/etc/prometheus/prometheus.yml"].read_text())
+    port = re.search(r"--port (\d+)", services["metrics"]["command"])
+    assert port is not None
+    (job,) = config["scrape_configs"]
+    assert job["static_configs"] == [{"targets": [f"metrics:{port[1]}"]}]
+    files = {path.name for path in (ROOT / "deploy" / "prometheus").glob("*-rules.yml")}
+    assert set(config["rule_files"]) == files
+    assert {f"/etc/prometheus/{name}" for name in files} < set(given)
+    if shutil.which("promtool"):
+        checked = subprocess.run(
+            ["promtool", "check", "config", str(given["/etc/prometheus/prometheus.yml"])],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def test_grafana_finds_prometheus_and_the_dashboard(
+    compose: dict[str, Any], services: dict[str, Any]
+) -> None:
+    given = mounted(compose, services["grafana"])
+    folder = "/etc/grafana/provisioning"
+    (source,) = yaml.safe_load(given[f"{folder}/datasources/prometheus.yml"].read_text())[
+        "datasources"
+    ]
+    assert (source["type"], source["url"]) == ("prometheus", "http://prometheus:9090")
+    (provider,) = yaml.safe_load(given[f"{folder}/dashboards/enrich.yml"].read_text())["providers"]
+    path = provider["options"]["path"]
+    assert json.loads(given[f"{path}/enrich.json"].read_text())["uid"] == "enrich"
+
+
+def test_grafana_does_not_start_without_a_password(
+    services: dict[str, Any], tmp_path: Path
+) -> None:
+    service = services["grafana"]
+    assert service["environment"]["GF_SECURITY_ADMIN_PASSWORD"] == "${GRAFANA_PASSWORD:-}"
+    begin = tmp_path / "run.sh"
+    begin.write_text("#!/bin/sh\necho begun\n")
+    begin.chmod(0o700)
+    words = [w.replace("$$", "$").replace("/run.sh", str(begin)) for w in service["entrypoint"]]
+
+    def start(password: str) -> subprocess.CompletedProcess[str]:
+        environment = {"GF_SECURITY_ADMIN_PASSWORD": password, "PATH": "/usr/bin:/bin"}
+        return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+
+    assert start("s3cret").stdout == "begun\n"
+    refused = start("")
+    assert refused.returncode == 1 and "set GRAFANA_PASSWORD in .env" in refused.stderr
+
+
+def mounted(compose: dict[str, Any], service: dict[str, Any]) -> dict[str, Path]:
+    """Path in the container → file of the checkout."""
+    return {
+        config["target"]: ROOT / compose["configs"][config["source"]]["file"]
+        for config in service["configs"]
+    }
 
 
 def test_a_consumer_gets_the_time_that_its_batch_takes(services: dict[str, Any]) -> None:
