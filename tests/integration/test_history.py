@@ -20,6 +20,7 @@ from enrich.log_store.run_history import CONTENT, INDEX
 from enrich.models import RunRecord
 from enrich.settings import Settings
 from tests.conftest import PREFIX, ROOT, Pipeline, Search, wait_for
+from tests.run_history_contract import keeps_its_promises
 
 LOGS = "shop_2026_11"
 HOSTILE = "<script>alert('x')</script>\x1b[31m\u202e" + "x" * 2000
@@ -125,6 +126,9 @@ def test_runs_outlive_redis(
     assert store.history.totals()["vectors"] == 6
     store.close()
     other.close()
+    third = wiring.build_store(settings(enrich_redis_prefix="third:"))
+    keeps_its_promises(third.history)
+    third.close()
 
     # In the terminal; its other forms are tested without servers.
     environment = {"ENRICH_HISTORY": "on", "ENRICH_REDIS_PREFIX": PREFIX, "COLUMNS": "80"}

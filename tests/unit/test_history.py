@@ -15,6 +15,7 @@ from enrich.ledger import Ledger, Scan
 from enrich.ledger.in_memory import InMemoryRedis, ledger_on
 from enrich.ledger.spending import today
 from tests.memory_pipeline import MemoryPipeline
+from tests.run_history_contract import keeps_its_promises
 
 EMPTY = Scan(pending=[], update_only=[], unsorted=[])
 AWAY = ServerUnavailable("OpenSearch at there cannot be reached")
@@ -335,3 +336,7 @@ def test_a_clock_that_is_an_hour_behind_hides_no_run(world: World) -> None:
     assert numbers(world) == [2, 1], "the newest first, whatever its clock said"
     assert world.history.totals().vectors == 2
     assert timedelta(seconds=world.history.lag().seconds) == timedelta(0)
+
+
+def test_records_in_memory_keep_the_promises_of_those_in_opensearch() -> None:
+    keeps_its_promises(InMemoryRunHistory())
