@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -41,14 +42,7 @@ def metrics(settings: Settings, address: str, port: int) -> int:
     registry = CollectorRegistry()
     registry.register(EnrichCollector(build_reader(settings).read))
     app = routed(make_wsgi_app(registry), local=loopback.is_loopback(address))
-    try:
-        server = _server(address, port, app)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SettingsError(
-            f"--address {address} --port {port}: cannot be listened on ({reason})"
-        ) from None
-    with server:
+    with listening(address, port, app) as server:
         where = f"[{address}]" if ":" in address else address
         screen.line(screen.err(), "ok", f"metrics at http://{where}:{server.server_port}/metrics")
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -87,8 +81,12 @@ def _plain(begin: _Begin, status: str, text: str) -> Iterable[bytes]:
     return [f"{text}\n".encode()]
 
 
-def _server(address: str, port: int, app: _App) -> WSGIServer:
-    import socket
+def listening(address: str, port: int, app: _App) -> WSGIServer:
+    """A server that has its port.
+
+    Raises:
+        SettingsError: the address cannot be listened on.
+    """
 
     class Server(ThreadingWSGIServer):
         address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
@@ -99,4 +97,10 @@ def _server(address: str, port: int, app: _App) -> WSGIServer:
             if not isinstance(error, OSError):
                 screen.line(screen.err(), "bad", f"a scrape failed: {type(error).__name__}")
 
-    return make_server(address, port, app, Server, _Handler)
+    try:
+        return make_server(address, port, app, Server, _Handler)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(
+            f"--address {address} --port {port}: cannot be listened on ({reason})"
+        ) from None

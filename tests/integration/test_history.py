@@ -157,8 +157,6 @@ def test_runs_outlive_redis(
         assert httpx2.get(f"http://127.0.0.1:{port}/other").status_code == 404
         rebound = httpx2.get(f"http://127.0.0.1:{port}/metrics", headers={"Host": "evil.example"})
         assert rebound.status_code == 403
-        taken = enrich("metrics", f"--port={port}", **environment)
-        assert taken.returncode == 2 and taken.stderr.count("\n") == 1
     finally:
         service.stop()
 

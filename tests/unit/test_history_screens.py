@@ -16,8 +16,8 @@ from typer.testing import CliRunner, Result
 
 from enrich import redis_client, wiring
 from enrich.cli import app, json_forms
-from enrich.cli.metrics import routed
-from enrich.errors import AccessRefused, ServerUnavailable
+from enrich.cli.metrics import listening, routed
+from enrich.errors import AccessRefused, ServerUnavailable, SettingsError
 from enrich.history.in_memory import InMemoryRunHistory
 from enrich.ledger import Ledger
 from enrich.models import DaySums, Durations, RunRecord
@@ -274,3 +274,11 @@ def test_the_one_path_of_metrics(local: bool, environment: dict[str, str], statu
     body = b"".join(answer(asked, lambda status, headers: begun.append(status)))
     assert begun[0].startswith(str(status))
     assert (b"enrich_up" in body) is (status == 200) and b"<script>" not in body
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "203.0.113.1", "no such host", "\x1b[31m"])
+def test_an_address_that_cannot_be_had_is_one_sentence(address: str) -> None:
+    app = make_wsgi_app(Scraped().registry)
+    refused = pytest.raises(SettingsError, match=r"--address .* --port .* cannot be listened on")
+    with listening("127.0.0.1", 0, app) as first, refused:
+        listening(address, first.server_port, app)
