@@ -331,7 +331,11 @@ async def find_run(room: Room, overview: Overview, id: str) -> RunRecord:
     try:
         found: RunRecord = await on_thread(room.history.run, id[: words.NAME_LENGTH])
     except UnknownRun as error:
-        raise web.HTTPError(404, words.plain(error)) from None
+        # What the page shows has a page, also where it was just forgotten.
+        known = next((run for run in overview.runs if run.run_id == id), None)
+        if known is None:
+            raise web.HTTPError(404, words.plain(error)) from None
+        return known
     except EnrichError as error:
         raise web.HTTPError(503, words.plain(error)) from None
     return found

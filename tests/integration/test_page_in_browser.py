@@ -90,7 +90,7 @@ def test_it_is_live_and_keeps_what_the_reader_has_done(play: Any, browser: Any) 
             played.world.ledger.controls.pause()
             # What the timer would do in ten seconds, at once.
             page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
-            page.wait_for_function("document.querySelector('.enr-word').textContent === 'Paused'")
+            page.wait_for_selector(".enr-word:text-is('Paused')")
             assert page.evaluate("document.getElementById('settings').open")
             assert page.evaluate("document.activeElement.closest('#enr-run') !== null")
             assert "Live" in page.inner_text("#enr-live")
@@ -147,7 +147,8 @@ def test_under_a_prefix_behind_nginx_every_link_leads_somewhere(
             wait_for(lambda: _answers(url))
             with browser_module.looking(browser, url, "desktop", "light") as seen:
                 links = seen.page.eval_on_selector_all(
-                    "#enrichment a[href]", "all => all.map(one => one.href)"
+                    "#enrichment a[href]",
+                    "all => all.map(a => new URL(a.getAttribute('href'), location).href)",
                 )
                 assert len(links) > 10
                 for link in sorted(set(links)):

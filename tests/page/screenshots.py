@@ -1,7 +1,8 @@
 """`make screenshots`: the page in every state, as a person sees it, into .dev/screenshots.
 
 Starts the servers of the tests, plays each scene, and takes a picture of each of its pages on a
-desktop and on a phone, light and dark. `ONLY="healthy,late"` plays some.
+desktop and on a phone, light and dark. What browser or axe-core complain of is printed, and the
+exit status is 1 then. `ONLY="healthy,late"` plays some.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from tests.page.playing import PREFIX, playing
 from tests.page.scenes import SCENES
 
 FOLDER = ROOT / ".dev" / "screenshots"
+
+#: Where axe-core looks at the page too.
+LOOKED_INTO = (("desktop", "light"), ("phone", "dark"))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -54,13 +58,19 @@ def main(argv: list[str] | None = None) -> int:
                                 seen.page.screenshot(path=target, full_page=True)
                                 if (size, theme) == ("desktop", "light") and not part:
                                     seen.page.screenshot(path=f"{file}-first-screen.png")
-                                complaints += [f"{name} {part}: {c}" for c in seen.complaints]
+                                found = list(seen.complaints)
+                                # Colours differ by the theme, and what is beside what by the size.
+                                if (size, theme) in LOOKED_INTO:
+                                    found += seen.accessibility()
+                                complaints += [f"{name} {part}: {one}" for one in found]
             print(f"{name}: {len(played.paths)} pages")
         search.http.close()
         api.close()
     for complaint in complaints:
         print(complaint)
-    print(f"screenshots: {options.out}")
+    print(
+        f"screenshots: {options.out}; {len(complaints)} complaints of the browser and of axe-core"
+    )
     return 1 if complaints else 0
 
 
