@@ -22,6 +22,9 @@ from tests.conftest import Search, wait_for
 from tests.page.playing import PREFIX, AtWork, Played, playing
 from tests.page.scenes import SCENES
 
+#: A browser beside OpenSearch takes a small machine long.
+pytestmark = pytest.mark.apart
+
 browser_module = pytest.importorskip("tests.page.browser")
 needs_chromium = pytest.mark.skipif(not browser_module.executable(), reason=browser_module.MISSING)
 
