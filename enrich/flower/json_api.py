@@ -59,6 +59,10 @@ PARTS: dict[str, Callable[[Overview], Any]] = {
 }
 
 
+#: Those that are null while Redis does not answer, as `backlog` is without OpenSearch.
+OF_REDIS = ("workers", "quota", "money", "schedule", "realtime")
+
+
 class Json(Page):
     """What the answers share."""
 
@@ -88,7 +92,9 @@ class ApiPart(Json):
         elif name == "settings":
             self.give(self.room.shown_settings)
         elif name in PARTS:
-            self.give(PARTS[name](await self.room.latest.fresh()))
+            overview = await self.room.latest.fresh()
+            unread = overview.status.redis_unread and name in OF_REDIS
+            self.give(None if unread else PARTS[name](overview))
         else:
             raise web.HTTPError(404, "There is no such part: /enrichment/api/ lists them")
 

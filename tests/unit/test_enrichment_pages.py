@@ -380,6 +380,15 @@ def test_a_server_that_is_away_is_said_and_the_page_is_up() -> None:
     assert scene.get("/enrichment/api/runs").code == 503
 
 
+def test_what_redis_would_know_is_not_told_as_nothing() -> None:
+    scene = Scene(Overview(status=Status(problems=["Redis cannot be reached"])))
+    page = scene.get("/enrichment").body.decode()
+    assert page.count("Not known while Redis does not answer") == 3
+    assert "No worker has noted itself" not in page and "no limit is known" not in page
+    for part in ("workers", "quota", "money", "schedule", "realtime"):
+        assert json.loads(scene.get(f"/enrichment/api/{part}").body) is None
+
+
 def test_pages_load_nothing_from_elsewhere_and_stand_in_nobodys_frame() -> None:
     answer = Scene().get("/enrichment")
     policy = answer.headers["Content-Security-Policy"]
