@@ -54,8 +54,9 @@ String shortened(String m, Map p) {
   if (n <= head + tail) { return m; }
   int first = 0;
   int last = n;
-  while (first < blank && white.contains(m.substring(first, first + 1))) { first++; }
-  while (n - last < blank && white.contains(m.substring(last - 1, last))) { last--; }
+  while (first < n && first < blank && white.contains(m.substring(first, first + 1))) { first++; }
+  while (last > first && n - last < blank
+      && white.contains(m.substring(last - 1, last))) { last--; }
   if (last - first <= head + tail) { return m.substring(first, last); }
   int cause = m.lastIndexOf('Caused by');
   int from = cause - first > head - tail ? cause : last - tail;
@@ -135,11 +136,11 @@ SHORTENING = {
     "head": MAX_TEXT_BYTES + TAIL_BYTES,
     "tail": TAIL_BYTES,
     "gap": "\n",
-    #: What `str.strip` strips, and how much of it at most at each end.
+    #: What `str.strip` strips, and how much of it at most at each end: OpenSearch ends a script
+    #: after a million turns of its loops.
     "white": "".join(c for c in map(chr, range(0x10000)) if c.isspace()),
-    "blank": MAX_TEXT_BYTES - TAIL_BYTES,
-    #: OpenSearch ends a script after a million turns of its loops. A log of more fields than these
-    #: counts as one that travels alone.
+    "blank": 200_000,
+    #: A log of more fields than these counts as one that travels alone.
     "fields": 10_000,
     "huge": MAX_CHUNK_BYTES,
 }

@@ -11,8 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from enrich.errors import TextUnusable
-from enrich.log_store.pages import _MESSAGE_SCRIPT
-from enrich.log_store.pages import SHORTENING as _MESSAGE_PARAMS
+from enrich.log_store.pages import _MESSAGE_SCRIPT, SHORTENING
 from enrich.text.extract import CUT_MARK, MAX_TEXT_BYTES, TAIL_BYTES, cut, fingerprint, text_of
 
 REPEATABLE = settings(deadline=None, max_examples=120, derandomize=True)
@@ -150,23 +149,23 @@ def test_fingerprint_is_the_sha256_of_the_utf8() -> None:
 
 def shortened_by_opensearch(message: str) -> str:
     """What `_MESSAGE_SCRIPT` answers: indices and lengths are of UTF-16 units, as in Java."""
-    head, tail = int(_MESSAGE_PARAMS["head"]), int(_MESSAGE_PARAMS["tail"])
-    blank, white = int(_MESSAGE_PARAMS["blank"]), str(_MESSAGE_PARAMS["white"])
+    head, tail = int(SHORTENING["head"]), int(SHORTENING["tail"])
+    blank, white = int(SHORTENING["blank"]), str(SHORTENING["white"])
     units = Units(message)
     n = len(units)
     if n <= head + tail:
         return message
     first, last = 0, n
-    while first < blank and units.part(first, first + 1) in white:
+    while first < n and first < blank and units.part(first, first + 1) in white:
         first += 1
-    while n - last < blank and units.part(last - 1, last) in white:
+    while last > first and n - last < blank and units.part(last - 1, last) in white:
         last -= 1
     if last - first <= head + tail:
         return units.part(first, last)
     cause = units.last_index("Caused by")
     start = cause if cause - first > head - tail else last - tail
     stop = min(last, start + tail)
-    short = units.part(first, first + head) + str(_MESSAGE_PARAMS["gap"]) + units.part(start, stop)
+    short = units.part(first, first + head) + str(SHORTENING["gap"]) + units.part(start, stop)
     # As it arrives: halves of pairs come as escapes, which only the lenient decoder takes.
     arrived: str = json.loads(json.dumps(short))
     return arrived
@@ -207,17 +206,17 @@ class Units:
 @example("x" * 12_000 + "Caused by" + "y" * 2_590 + "😀" * 100)
 @example(" " * 40_000)
 @example("x" + " " * 13_000)
+@example("a" * 12_000 + "b" * 2_000 + " " * 6_000)
+@example(" " * 150_000 + "a" * 12_000 + "b" * 2_000 + " " * 150_000)
 def test_shortened_message_gives_the_text_of_the_whole(message: str) -> None:
     short = shortened_by_opensearch(message)
     assert text_or_code(short) == text_or_code(message)
-    assert len(short) <= int(_MESSAGE_PARAMS["head"]) + int(_MESSAGE_PARAMS["tail"]) + 1
+    assert len(short) <= int(SHORTENING["head"]) + int(SHORTENING["tail"]) + 1
 
 
 def test_shortening_strips_what_python_strips() -> None:
-    assert set(str(_MESSAGE_PARAMS["white"])) == {
-        c for c in map(chr, range(0x110000)) if not c.strip()
-    }
-    assert _MESSAGE_PARAMS["head"] == MAX_TEXT_BYTES + TAIL_BYTES
+    assert set(str(SHORTENING["white"])) == {c for c in map(chr, range(0x110000)) if not c.strip()}
+    assert SHORTENING["head"] == MAX_TEXT_BYTES + TAIL_BYTES
 
 
 def test_script_uses_no_escape() -> None:
