@@ -136,7 +136,8 @@ class Orders:
         else:
             number = backlog.gaps.at_least(f"{backlog.without_vector:,}")
             indices = sum(1 for counts in backlog.by_index.values() if counts.without_vector)
-            waiting = f"{number} logs without a vector wait in {indices:,} indices."
+            where = "1 index" if indices == 1 else f"{indices:,} indices"
+            waiting = f"{number} logs without a vector wait in {where}."
         said = ["A run begins now and does not wait for beat's next tick.", waiting]
         each = _cost_of_a_vector(overview)
         if backlog is not None and backlog.without_vector and each:

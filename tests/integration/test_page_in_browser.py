@@ -113,7 +113,7 @@ def test_a_button_names_what_will_happen_and_does_it_without_javascript_too(
             page = seen.page
             assert page.inner_text(".enr-word") == "Halted"
             page.click("text=Run now")
-            assert "100 logs without a vector wait in 1 indices" in page.inner_text(".enr-confirm")
+            assert "100 logs without a vector wait in 1 index" in page.inner_text(".enr-confirm")
             assert not ledger.runs.active()
             page.click("button:has-text('Run now')")
             run = ledger.runs.active()

@@ -134,11 +134,11 @@ class World:
 
     # -- who works
 
-    def worker(self, name: str, **changed: Any) -> None:
+    def worker(self, host: str, **changed: Any) -> None:
         note = {
-            "token": name,
-            "name": f"celery@{name}",
-            "host": name,
+            "token": host,
+            "name": f"celery@{host}",
+            "host": host,
             "pid": 4242,
             "processes": 8,
             "queues": ("enrich.scan", "enrich.embed"),
@@ -229,6 +229,7 @@ def degraded(world: World) -> None:
 def halted(world: World) -> None:
     """The endpoint refused the key, with logs waiting."""
     _enriched(world, 40)
+    world.moved(world.ledger.records.names()[0], 9, 2)
     world.index("shop_search_2026_11", TEXTS, 42)
     run = world.ledger.runs.open("beat", 0).run
     chunks = {f"{run}:1:{n}": 25 for n in range(4)}
