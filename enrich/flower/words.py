@@ -35,7 +35,7 @@ def name(text: object) -> str:
 
 def marked(text: object) -> str:
     """A sentence as HTML, escaped, with what stands between backticks as code."""
-    parts = escape(plain(text, 4 * SENTENCE_LENGTH)).split("`")
+    parts = escape(plain(text, 2 * SENTENCE_LENGTH)).split("`")
     if len(parts) % 2 == 0:
         return "`".join(parts)
     return "".join(

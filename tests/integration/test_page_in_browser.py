@@ -122,7 +122,9 @@ def test_a_button_names_what_will_happen_and_does_it_without_javascript_too(
             page.click("text=Pause")
             page.click("button:has-text('Pause')")
             assert ledger.controls.paused()
-            assert page.inner_text(".enr-word") == "Paused"
+            # Still halted, which is worse.
+            assert page.inner_text(".enr-notice") == "Enrichment is paused."
+            assert page.inner_text(".enr-orders").split() == ["Resume"]
 
 
 NGINX = """
@@ -159,7 +161,7 @@ def test_under_a_prefix_behind_nginx_every_link_leads_somewhere(
                 seen.page.click("text=Pause")
                 seen.page.click("button:has-text('Pause')")
                 assert seen.page.url.startswith(url)
-                assert seen.page.inner_text(".enr-word") == "Paused"
+                assert seen.page.inner_text(".enr-notice") == "Enrichment is paused."
                 assert seen.complaints == []
         finally:
             nginx.terminate()
