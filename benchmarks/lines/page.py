@@ -74,7 +74,8 @@ def measure(stage: Stage) -> list[Figure]:
 def _fill(stage: Stage) -> None:
     """Indices with a few logs each, and records of runs, as an installation has after ten weeks."""
     stage.say(f"page: {_INDICES} indices and {_RUNS:,} runs")
-    settings = load_settings(enrich_redis_prefix="enrich:")
+    servers = {name.lower(): value for name, value in stage.stack.environment().items()}
+    settings = load_settings(**servers)
     store = LogStore(settings)
     ledger = build_ledger(settings)
     try:
