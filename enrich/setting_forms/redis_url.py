@@ -190,6 +190,6 @@ def without_password(url: str) -> str:
     """The URL with its password, if any, replaced by `***`."""
     if url.partition("://")[0].lower() in _SENTINELS:
         before, mark, query = url.partition("?")
-        before = re.sub(r"(^|://|[;,])([^:/@;,]*):(?!//)[^@;,]*@", r"\1\2:***@", before)
+        before = re.sub(r"(^|://|[;,])([^:/@;,]*):(?!//)[^;,]*@", r"\1\2:***@", before)
         return before + mark + without_passwords(query)
     return url_without_password(url)

@@ -48,6 +48,7 @@ def test_a_fault_breaks_no_promise(world: World) -> None:
 
 
 @pytest.mark.parametrize("world", ["every-moment"], indirect=True)
+@pytest.mark.apart
 def test_every_moment_of_a_kill_comes(world: World) -> None:
     # One chunk at a time, so that a page ends while the scan goes on.
     world.env["ENRICH_MAX_CHUNKS_IN_FLIGHT"] = "1"

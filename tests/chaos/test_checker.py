@@ -21,6 +21,8 @@ from tests.chaos.checker import Findings, Key
 from tests.chaos.world import BANK, SHOP, World
 from tests.conftest import Pipeline
 
+pytestmark = pytest.mark.apart
+
 Break = Callable[[World], None]
 
 

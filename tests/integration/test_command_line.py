@@ -298,6 +298,7 @@ def test_check_looks_at_the_rest_when_servers_are_down(enrich: Any, search: Any)
     assert "refused the key (401)" in told.stdout and "sk-wrong" not in told.stdout
 
 
+@pytest.mark.apart
 def test_check_full_runs_one_cycle(search: Any, worker: Service, enrich: Any) -> None:
     search.create(INDEX)
     search.index(INDEX, _logs(10))

@@ -469,6 +469,7 @@ def test_a_run_gives_way_to_the_next_tick_and_goes_on_at_once(
     assert_right_vectors(search, INDEX, model)
 
 
+@pytest.mark.apart
 def test_open_chunks_stay_within_their_limit_and_a_small_project_is_not_starved(
     pipeline: Build, search: Search
 ) -> None:

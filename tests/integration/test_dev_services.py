@@ -46,6 +46,8 @@ import json, signal, sys, time
 from pathlib import Path
 from dev.services import Services
 
+pytestmark = pytest.mark.apart
+
 # What a shell starts in the background ignores Ctrl-C, and so do its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 with Services(Path(sys.argv[1]), opensearch=sys.argv[2] == "all", say=lambda line: None) as stack:

@@ -115,6 +115,7 @@ def test_an_error_that_nobody_thought_of_costs_one_log(
     assert not any("secret" in line for line in told)
 
 
+@pytest.mark.apart
 def test_one_log_does_not_switch_the_size_guard_off(
     lax: None, pipeline: Callable[..., Pipeline], search: Search
 ) -> None:

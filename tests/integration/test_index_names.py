@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from dev.embedding_model import Model
 from tests.conftest import Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, assert_right_vectors, logs
@@ -89,6 +91,7 @@ def test_more_blocked_indices_than_a_request_can_leave_out_are_named_in_one_sent
 # -- names to come
 
 
+@pytest.mark.apart
 def test_new_indices_of_any_series_are_given_what_they_need(search: Search, enrich: Any) -> None:
     """A rollover, days, an alias and a data stream, as the patterns find them."""
     search.create("shop_logs-000001", settings={"index.knn": True})

@@ -240,7 +240,12 @@ def deploy_readme() -> str:
 
 
 @pytest.fixture(
-    params=["image", pytest.param("systemd", marks=pytest.mark.apart), "checkout", "wheel"]
+    params=[
+        pytest.param("image", marks=pytest.mark.apart),
+        pytest.param("systemd", marks=pytest.mark.apart),
+        "checkout",
+        "wheel",
+    ]
 )
 def way(request: pytest.FixtureRequest) -> WayIn:
     found: WayIn = request.getfixturevalue(request.param)

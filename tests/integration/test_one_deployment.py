@@ -66,6 +66,7 @@ def test_workers_live_in_redis_while_they_live(
     assert ledger.deployment.workers() == []
 
 
+@pytest.mark.apart
 def test_two_models_of_one_deployment_never_share_a_run(
     ledger: Ledger, spawned: Callable[..., Service], search: Search, stack: Services
 ) -> None:

@@ -9,11 +9,15 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from dev.embedding_model import Model
 from enrich.text.extract import fingerprint
 from tests.conftest import ROOT, start_worker
 from tests.integration.test_cycle import assert_right_vectors, logs
 from tests.secured import SecuredCluster, User
+
+pytestmark = pytest.mark.apart
 
 INDEX, NEXT = "shop_logs_2026_11", "shop_logs_2026_12"
 

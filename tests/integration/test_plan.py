@@ -39,6 +39,7 @@ def counted(planner: Planner) -> Plan:
     return by_opensearch.plan(by_opensearch.backlog())
 
 
+@pytest.mark.apart
 def test_a_plan_is_held_and_a_sum_waits_for_a_word(
     stack: Services, search: Any, embeddings: ApiControl, enrich: Any, settings: Any
 ) -> None:

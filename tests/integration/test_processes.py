@@ -140,6 +140,7 @@ def test_beat_sends_a_tick_each_interval(
     assert [run.trigger for run in ledger.records.last(3)] == ["beat"] * 3
 
 
+@pytest.mark.apart
 def test_a_restart_of_beat_begins_no_second_run(
     deployment: Deployment, search: Search, ledger: Ledger
 ) -> None:
@@ -233,6 +234,7 @@ def test_opensearch_killed_in_work_loses_nothing(
     assert embeddings.seen["inputs"] == 600, "every text was paid for once"
 
 
+@pytest.mark.apart
 def test_a_tick_does_not_wait_behind_a_thousand_chunks(
     deployment: Deployment, search: Search, ledger: Ledger
 ) -> None:
@@ -370,6 +372,7 @@ def test_a_worker_with_too_few_chunks_for_its_processes_says_so(
         assert f"set it to {advised}, " in warnings[0]
 
 
+@pytest.mark.apart
 def test_check_adds_up_the_processes_of_all_workers(
     deployment: Deployment, clean: Services
 ) -> None:

@@ -39,6 +39,7 @@ def sentinels(tmp_path: Path) -> Iterator[Sentinels]:
         yield running
 
 
+@pytest.mark.apart
 def test_a_run_goes_on_over_a_fail_over_and_loses_nothing(
     clean: Services, search: Search, embeddings: ApiControl, model: Model, sentinels: Sentinels,
     settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch,

@@ -156,6 +156,7 @@ def test_the_table_of_rights_has_each_right_of_the_role() -> None:
     assert rows == rights()
 
 
+@pytest.mark.apart
 def test_check_names_each_right_that_is_missing(
     secured: SecuredCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -306,6 +306,7 @@ def test_an_alias_with_a_filter_is_no_way_to_an_index(
     assert one.run().vectors_written == 9
 
 
+@pytest.mark.apart
 def test_what_only_seems_to_stand_in_the_way_does_not(
     pipeline: Build, clean: Services, search: Search, model: Model
 ) -> None:

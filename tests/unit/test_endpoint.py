@@ -15,7 +15,6 @@ from dev.http_proxy import Alter, Answered, Asked, Forward, HttpProxy
 from enrich import wiring
 from enrich.cli.check import Check
 from enrich.cli.checks.embeddings import endpoint_lines
-from enrich.cli.search import show
 from enrich.embedding.batching import Batching, Caller, requests_of
 from enrich.embedding.cache import space
 from enrich.embedding.client import OpenAIEmbedder
@@ -580,18 +579,11 @@ def test_check_names_the_settings_of_a_query_that_is_refused(recorder: Recorder)
     assert check.status == 1
 
 
-def test_search_asks_as_queries_do(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Asked(Exception):
-        """Far enough."""
-
-    def no_store(_: Settings) -> Any:
-        raise Asked
-
-    monkeypatch.setattr(wiring, "build_store", no_store)
+def test_search_asks_as_queries_do(recorder: Recorder) -> None:
     wanted = settings_with(
         openai_base_url=f"{recorder.url}/v1", embedding_dimensions=2,
         enrich_document_prefix="passage: ", enrich_query_prefix="query: ",
     )  # fmt: skip
-    with pytest.raises(Asked):
-        show(wanted, "disk full", None, 3, as_json=True)
+    with closing(wiring.build_query_embedder(wanted)) as embedder:
+        embedder.embed(["disk full"])
     assert recorder.bodies[-1]["input"] == ["query: disk full"]
