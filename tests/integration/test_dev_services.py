@@ -27,6 +27,8 @@ from dev.reaper import STACK_VARIABLE
 from dev.service import ServiceFailed, last_meaningful_line
 from dev.services import CHECKOUT, Services
 
+pytestmark = pytest.mark.apart
+
 INDEX = {
     "settings": {"index.knn": True, "number_of_shards": 1, "number_of_replicas": 0},
     "mappings": {
@@ -45,8 +47,6 @@ SUPERVISOR = """
 import json, signal, sys, time
 from pathlib import Path
 from dev.services import Services
-
-pytestmark = pytest.mark.apart
 
 # What a shell starts in the background ignores Ctrl-C, and so do its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -186,7 +186,6 @@ def test_kill_and_start_keep_port_and_data(stack: Services) -> None:
         assert client.lrange("queue", 0, -1) == [b"task"]
 
 
-@pytest.mark.apart
 def test_settings_reach_opensearch_and_two_stacks_live_side_by_side(
     stack: Services, tmp_path: Path
 ) -> None:

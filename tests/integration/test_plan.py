@@ -86,6 +86,9 @@ def test_a_plan_is_held_and_a_sum_waits_for_a_word(
         assert confirmed.returncode == 0 and "runs may spend up to $" in confirmed.stdout
         allowed = planner.parts.ledger.confirmed.left_usd()
         assert allowed == pytest.approx(1.1 * plan.cost.usd, rel=0.01)
+        # So much that the run is not stopped between its pages.
+        assert enrich("confirm", "--up-to", "1", "--yes", **env).returncode == 0
+        allowed = 1.0
         done = enrich("run", "--wait", "--json", **env)
         record = json.loads(done.stdout)
         assert (record["state"], record["vectors_written"], record["failed"]) == (
