@@ -191,6 +191,7 @@ def restore(connection: Connection) -> None:
     connection.default_channel.qos.restore_visible(interval=1)
 
 
+@pytest.mark.apart
 def test_a_try_that_cannot_be_published_is_not_lost(
     clean: Services, deployment: Deployment, search: Search, embeddings: ApiControl,
     ledger: Ledger, valkey: redis.Redis,

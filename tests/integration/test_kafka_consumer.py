@@ -221,6 +221,7 @@ def test_streams_and_aliases_are_looked_behind(
 
 
 @PROTOCOLS
+@pytest.mark.apart
 def test_consumers_share_partitions_and_lose_nothing_when_they_come_and_go(
     desk: Desk, model: Model, embeddings: ApiControl, protocol: str
 ) -> None:

@@ -24,6 +24,8 @@ from tests.conftest import ROOT, Search, start_worker
 from tests.integration.test_tls import FUTURE, TlsFront
 from tests.unit.test_redis_server import RIGHTS, free_port
 
+pytestmark = pytest.mark.apart
+
 INDEX = "a_b_2026_11"
 
 BINARIES = {

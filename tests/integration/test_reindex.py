@@ -27,6 +27,8 @@ from enrich.settings import Settings
 from tests.conftest import ROOT, Pipeline, Search
 from tests.integration.test_cycle import assert_right_vectors, logs
 
+pytestmark = pytest.mark.apart
+
 OLD, NEW = "shop_2026_11", "shop_2026_11-enrich-knn"
 
 

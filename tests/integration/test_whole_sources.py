@@ -69,6 +69,7 @@ HIDDEN: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.apart
 def test_what_our_user_does_not_see_is_never_written_away(secured: SecuredCluster) -> None:
     user = secured.user(patterns=["open_*"])
     for index in (INDEX, *HIDDEN):
