@@ -9,16 +9,14 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from enrich import __version__
 from enrich.api.direct import Direct
 from enrich.api.guard import Guard
 from enrich.api.parts import Parts
-from enrich.api.refusals import Refusal, refusal_of, refusal_of_http
+from enrich.api.refusals import RAISED, Refusal, answer_to
 from enrich.api.routes import embeddings, experiments, openai, operations, search, statistics
-from enrich.errors import EnrichError
 from enrich.setting_forms import loopback
 
 log = logging.getLogger(__name__)
@@ -50,21 +48,14 @@ def build_app(parts: Parts) -> FastAPI:
     )
     for routes in (embeddings, openai, search, statistics, experiments, operations):
         app.include_router(routes.router(parts))
-    app.add_exception_handler(Refusal, _refused)  # type: ignore[arg-type]
-    app.add_exception_handler(EnrichError, _expected)  # type: ignore[arg-type]
+    for kind in RAISED:
+        app.add_exception_handler(kind, _raised)
     app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
-    app.add_exception_handler(HTTPException, _http)  # type: ignore[arg-type]
     return app
 
 
-async def _refused(request: Request, refusal: Refusal) -> Response:
-    return refusal.response(request.url.path)
-
-
-async def _expected(request: Request, error: EnrichError) -> Response:
-    # With the addresses, which callers are not told.
-    log.warning("%s", error)
-    return refusal_of(error).response(request.url.path)
+async def _raised(request: Request, error: Exception) -> Response:
+    return answer_to(error, request.url.path)
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:
@@ -73,7 +64,3 @@ async def _invalid(request: Request, error: RequestValidationError) -> Response:
         f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}" for one in error.errors()[:5]
     )
     return Refusal(422, told).response(request.url.path)
-
-
-async def _http(request: Request, error: HTTPException) -> Response:
-    return refusal_of_http(error).response(request.url.path)

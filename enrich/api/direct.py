@@ -9,14 +9,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from enrich.api.refusals import Refusal, refusal_of, refusal_of_http
-from enrich.errors import EnrichError
+from enrich.api.refusals import RAISED, answer_to
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -43,11 +41,6 @@ class Direct:
         endpoint, scope["route"] = known
         try:
             response = await endpoint(Request(scope, receive))
-        except Refusal as refusal:
-            response = refusal.response(scope["path"])
-        except EnrichError as error:
-            log.warning("%s", error)
-            response = refusal_of(error).response(scope["path"])
-        except HTTPException as error:
-            response = refusal_of_http(error).response(scope["path"])
+        except RAISED as error:
+            response = answer_to(error, scope["path"])
         await response(scope, receive, send)

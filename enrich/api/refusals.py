@@ -6,6 +6,7 @@ others answer with a problem document (RFC 9457).
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -16,6 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from enrich.errors import EnrichError, Halt, InputRefused, RateLimited
+
+log = logging.getLogger(__name__)
 
 PROBLEM = "application/problem+json"
 
@@ -83,6 +86,22 @@ def for_callers(sentence: str) -> str:
     return _ADDRESSES.sub("", sentence)
 
 
+#: What a route raises in place of an answer; the last are of layers below the routes.
+RAISED = (Refusal, EnrichError, HTTPException)
+
+
+def answer_to(error: Exception, path: str) -> Response:
+    """The answer where one of RAISED was raised. Args: path: of the request."""
+    if isinstance(error, HTTPException):
+        error = Refusal(error.status_code, str(error.detail), headers=error.headers)
+    if isinstance(error, EnrichError):
+        # With the addresses, which callers are not told.
+        log.warning("%s", error)
+        error = refusal_of(error)
+    assert isinstance(error, Refusal)
+    return error.response(path)
+
+
 def refusal_of(error: EnrichError) -> Refusal:
     """An expected failure: its status, and when to try again."""
     told = for_callers(str(error))
@@ -94,11 +113,6 @@ def refusal_of(error: EnrichError) -> Refusal:
         # A key or a setting of this service, which no caller can mend.
         return Refusal(502, told)
     return Refusal(503, told, headers={"Retry-After": str(RETRY_SECONDS)})
-
-
-def refusal_of_http(error: HTTPException) -> Refusal:
-    """What a layer below the routes refused."""
-    return Refusal(error.status_code, str(error.detail), headers=error.headers)
 
 
 def rate_limited(
