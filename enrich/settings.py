@@ -18,7 +18,6 @@ from io import StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import parse_qsl
 from zoneinfo import ZoneInfo
 
 from dotenv.parser import parse_stream
@@ -30,12 +29,12 @@ from enrich.models import project_of
 from enrich.schema import AUTO, PRESETS, Schema, schema_of
 from enrich.schema.levels import check_levels
 from enrich.setting_forms import embeddings_api, opensearch_url
-from enrich.setting_forms.chat import SECRET_WORDS, ChatSettings
+from enrich.setting_forms.chat import ChatSettings
 from enrich.setting_forms.kafka import CommaSeparated, KafkaSettings
 from enrich.setting_forms.opensearch_url import Node, Nodes, read_nodes
 from enrich.setting_forms.redis_url import read_redis_url
 from enrich.setting_forms.redis_url import without_password as without_password
-from enrich.setting_forms.url_parts import url_parts
+from enrich.setting_forms.url_parts import http_url, url_parts
 from enrich.text import normalizing
 from enrich.text.extract import LEAST_CUT_BYTES, MAX_TEXT_BYTES
 from enrich.text.masking import expanded
@@ -306,31 +305,14 @@ class Settings(KafkaSettings, ChatSettings, BaseSettings):
     @field_validator("enrich_traces_url")
     @classmethod
     def _collector(cls, value: str) -> str:
-        parts = url_parts(value)
-        if value and (parts is None or parts.scheme not in ("http", "https")):
-            raise ValueError("must be a URL that starts with http:// or https://")
-        if parts and (parts.username or parts.password):
-            raise ValueError(
-                "must not carry a user name or password; use OTEL_EXPORTER_OTLP_HEADERS"
-            )
-        return value
+        return http_url(value, "OTEL_EXPORTER_OTLP_HEADERS") if value else ""
 
     @field_validator("openai_base_url")
     @classmethod
     def _http_url(cls, value: str) -> str:
-        parts = url_parts(value)
-        if parts is None or parts.scheme not in ("http", "https"):
-            raise ValueError("must be a URL that starts with http:// or https://")
-        if parts.username or parts.password:
-            raise ValueError("must not carry a user name or password; use OPENAI_API_KEY")
-        for name, _ in parse_qsl(parts.query, keep_blank_values=True):
-            # It is shown on screens and in logs.
-            if any(word in name.lower() for word in SECRET_WORDS):
-                raise ValueError(f"must not carry {name}= with a key; use OPENAI_API_KEY")
-        if parts.fragment:
-            raise ValueError("must not have a part behind #")
+        found = http_url(value, "OPENAI_API_KEY")
         embeddings_api.Address.of(value)
-        return value.rstrip("/")
+        return found
 
     @field_validator("openai_proxy")
     @classmethod

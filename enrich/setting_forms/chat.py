@@ -7,15 +7,11 @@ from __future__ import annotations
 
 import re
 from typing import Self
-from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
 
 from enrich.setting_forms import embeddings_api
-from enrich.setting_forms.url_parts import url_parts
-
-#: In the name of a parameter of a URL, a sign that its value is a secret.
-SECRET_WORDS = ("key", "token", "sig", "secret", "passw", "code", "auth")
+from enrich.setting_forms.url_parts import http_url
 
 _OPERATION = re.compile(r"/chat/completions/?(?=\?|\Z)")
 
@@ -45,18 +41,9 @@ class ChatSettings(BaseModel):
         url = _OPERATION.sub("", value.strip())
         if not url:
             return ""
-        parts = url_parts(url)
-        if parts is None or parts.scheme not in ("http", "https"):
-            raise ValueError("must be a URL that starts with http:// or https://")
-        if parts.username or parts.password:
-            raise ValueError("must not carry a user name or password; use CHAT_API_KEY")
-        for name, _ in parse_qsl(parts.query, keep_blank_values=True):
-            if any(word in name.lower() for word in SECRET_WORDS):
-                raise ValueError(f"must not carry {name}= with a key; use CHAT_API_KEY")
-        if parts.fragment:
-            raise ValueError("must not have a part behind #")
+        found = http_url(url, "CHAT_API_KEY")
         embeddings_api.Address.of(url)
-        return url.rstrip("/")
+        return found
 
     @field_validator("chat_api_key")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import SplitResult, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 
 def url_parts(url: str) -> SplitResult | None:
@@ -16,6 +16,31 @@ def url_parts(url: str) -> SplitResult | None:
     # A password with "/", "?" or "#" would end the host early, and show.
     stray = "@" in parts.path + parts.query + parts.fragment
     return parts if whole and not stray else None
+
+
+#: In the name of a parameter of a URL, a sign that its value is a secret.
+SECRET_WORDS = ("key", "token", "sig", "secret", "passw", "code", "auth")
+
+
+def http_url(url: str, instead: str) -> str:
+    """A URL that is shown on screens and in logs, without a slash at its end.
+
+    Args:
+        instead: the setting that secrets belong into.
+
+    Raises ValueError: it is none, or carries a secret.
+    """
+    parts = url_parts(url)
+    if parts is None or parts.scheme not in ("http", "https"):
+        raise ValueError("must be a URL that starts with http:// or https://")
+    if parts.username or parts.password:
+        raise ValueError(f"must not carry a user name or password; use {instead}")
+    for name, _ in parse_qsl(parts.query, keep_blank_values=True):
+        if any(word in name.lower() for word in SECRET_WORDS):
+            raise ValueError(f"must not carry {name}= with a key; use {instead}")
+    if parts.fragment:
+        raise ValueError("must not have a part behind #")
+    return url.rstrip("/")
 
 
 def url_without_password(url: str) -> str:

@@ -23,7 +23,8 @@ TIMES = (
 #: For each variable, values that must stop the start. Each holds a mark that no message may quote.
 WRONG: dict[str, list[str]] = {
     "OPENAI_API_KEY": [" ", "sk-qqq\nHost: qqq", "ключ-qqq", "sk-\x07qqq"],
-    "ENRICH_TRACES_URL": ["qqq", "ftp://qqq", "http://", "https://user:qqq@collector/v1/traces"],
+    "ENRICH_TRACES_URL": ["qqq", "ftp://qqq", "http://", "https://user:qqq@collector/v1/traces",
+        "https://collector/v1/traces?api_key=qqq"],
     "OPENAI_BASE_URL": [
         "qqq", "ftp://qqq", "https://", "https:///qqq", "https://me:qqq@api", "https://qqq@api",
         "http://[qqq]/v1", "http://[qqq", "http://api:qqq", "http://api:0", "http://q\u2100qq",
