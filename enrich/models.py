@@ -196,6 +196,11 @@ class RunRecord(BaseModel):
         return _LEFT.get(self.stopped_by, "") if self.more else ""
 
     @property
+    def is_idle(self) -> bool:
+        """Whether it ended well and found nothing: no list of what was done needs it."""
+        return self.state == "finished" and not self.found
+
+    @property
     def done(self) -> int:
         """Documents that need no other run: settled, and not deferred."""
         return self.settled - self.deferred

@@ -64,7 +64,7 @@ class InMemoryRunHistory:
             record.model_copy(update={"skipped_indices": {}})
             for record in self._newest_first()
             if record.run_id not in without
-            and not (busy and record.state == "finished" and not record.found)
+            and not (busy and record.is_idle)
             and (before is None or _order(record) < _order(before))
         ]
         return found[:count]

@@ -247,7 +247,7 @@ class History:
         found: list[RunRecord] = []
         for start in range(0, len(names), 100):
             some = self._ledger.records.of_all(names[start : start + 100])
-            found += [one for one in some if one.found or one.state != "finished"]
+            found += [one for one in some if not one.is_idle]
             if len(found) >= count:
                 break
         return found[:count]

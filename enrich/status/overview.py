@@ -114,7 +114,7 @@ class Quota(Protocol):
 def useful(runs: Sequence[RunRecord], most: int = RUNS_SHOWN) -> list[RunRecord]:
     """The newest runs that found logs, are active or did not end well: an empty one never takes the
     place of another."""
-    return [run for run in runs if run.found or run.state != "finished"][:most]
+    return [run for run in runs if not run.is_idle][:most]
 
 
 def read_beside(
