@@ -22,6 +22,10 @@ from enrich.status.report import Status
 
 _ORDER = list(Word)
 
+#: Runs that are owed to the history for longer than this, and than two intervals, are not just
+#: waiting for the next run to end; the alert EnrichHistoryBehind has the same.
+HISTORY_LATE_SECONDS = 3600.0
+
 #: Words of a system in which nobody has to do anything.
 _GOOD = (Word.PAUSED, Word.WORKING, Word.HEALTHY)
 
@@ -29,7 +33,7 @@ _GOOD = (Word.PAUSED, Word.WORKING, Word.HEALTHY)
 CODES = (
     "redis_unreachable", "opensearch_unreachable", "counted_in_part", "halted", "no_worker",
     "workers_disagree", "two_deployments", "deferred", "retrying", "stuck", "skipped", "failed",
-    "other_models", "paused", "no_tick", "late_tick", "behind", "budget", "cap",
+    "other_models", "history_behind", "paused", "no_tick", "late_tick", "behind", "budget", "cap",
     *realtime.CODES,
 )  # fmt: skip
 
@@ -70,6 +74,7 @@ def health_of(status: Status) -> Health:
         *_workers(status),
         *_last_run(status),
         *_skipped(status),
+        *_history(status),
         *_ticks(status),
         *realtime.reasons(status.realtime, paused=status.paused),
     ]
@@ -326,6 +331,30 @@ def _skipped(status: Status) -> list[Reason]:
         )
     )
     return reasons
+
+
+def _history(status: Status) -> list[Reason]:
+    history = status.history
+    if history is None or not history.owed:
+        return []
+    if history.lag_seconds <= max(HISTORY_LATE_SECONDS, 2 * status.interval_seconds):
+        return []
+    lag = span(history.lag_seconds)
+    sentence = (
+        f"the record of one run has been missing in enrich-runs for {lag}"
+        if history.owed == 1
+        else f"{history.owed:,} records of runs are missing in enrich-runs, the first for {lag}"
+    )
+    why = f": {quoted(history.unwritten)}" if history.unwritten else ""
+    return [
+        Reason(
+            code="history_behind",
+            word=Word.DEGRADED,
+            sentence=sentence + why,
+            remedy=CHECK if why else "`python -m enrich run` writes what is owed when it ends",
+            exit_status=1,
+        )
+    ]
 
 
 def _ticks(status: Status) -> list[Reason]:

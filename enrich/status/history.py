@@ -20,6 +20,8 @@ class HistoryReport(BaseModel):
     month: DaySums = DaySums()
     #: By day (UTC), as `2026-11-29`, the newest first: of this month and the last 31 days.
     days: dict[str, DaySums] = {}
+    #: Why records could not be written when it was last tried, in a sentence; "" if they could.
+    unwritten: str = ""
     #: What could not be read or written, in sentences.
     problems: list[str] = []
 
@@ -41,6 +43,7 @@ def read_history(history: History, sums: Sums | None = None) -> HistoryReport:
         today=sums.today,
         month=sums.month,
         days=sums.days,
+        unwritten=lag.problem,
         problems=[each for each in (_unwritten(lag.problem), sums.problem) if each],
     )
 

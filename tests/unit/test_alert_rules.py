@@ -29,6 +29,7 @@ SELECTOR = re.compile(r'(\w+)=~?"([^"]*)"')
 QUIET = {"paused", "cap"}
 BY_NUMBERS = {
     "redis_unreachable", "opensearch_unreachable", "no_tick", "late_tick", "behind", "budget",
+    "history_behind",
     *realtime.CODES,
 }  # fmt: skip
 

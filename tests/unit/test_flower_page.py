@@ -41,6 +41,7 @@ from enrich.log_store.coverage import NO_SHARD, WHOLE, Counted, Gaps
 from enrich.log_store.stats import Counts, Oldest
 from enrich.models import COUNTERS, RunRecord
 from enrich.setting_forms.loopback import is_loopback
+from enrich.status.history import HistoryReport
 from enrich.status.metrics import EnrichCollector
 from enrich.status.overview import Overview, useful
 from enrich.status.reader import BACKLOG_SECONDS, LEDGER_SECONDS, Reading, StatusReader
@@ -514,14 +515,16 @@ def test_names_and_reasons_are_text_and_never_markup() -> None:
     status = Status(
         last_runs=[hostile],
         problems=[HOSTILE],
+        history=HistoryReport(owed=1, lag_seconds=9999, unwritten=HOSTILE, problems=[HOSTILE]),
         backlog=Backlog(by_index={HOSTILE: IndexBacklog(without_vector=1)}, without_vector=1),
     )
     page = get(status, "/enrichment").body.decode()
     assert "<script>alert" not in page
-    # In the health: problem, halt reason, skipped index and its reason; then halt reason twice,
-    # skipped index and its reason, index of the backlog and of its bar.
-    assert page.count(ESCAPED) == 10
-    assert page.count("{{ 1 + 1 }}") == 10
+    # In the health: problem, halt reason, skipped index and its reason, why the history is behind;
+    # then halt reason twice, the history's problem, skipped index and its reason, index of the
+    # backlog and of its bar.
+    assert page.count(ESCAPED) == 12
+    assert page.count("{{ 1 + 1 }}") == 12
 
 
 def test_json_is_the_status() -> None:

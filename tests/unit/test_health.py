@@ -11,6 +11,7 @@ import pytest
 from enrich.ledger import Ledger, Scan
 from enrich.models import RunRecord
 from enrich.status.health import CODES, Word, as_json, health_of, problems_of
+from enrich.status.history import HistoryReport
 from enrich.status.report import Backlog, IndexBacklog, Status
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
@@ -47,6 +48,7 @@ def status(**fields: Any) -> Status:
 
 
 REFUSED = "the embeddings API cannot be reached"
+NO_RIGHT = "OpenSearch refuses to let enrich-runs be written"
 BUDGET = "the day's ENRICH_MAX_COST_PER_DAY is used up"
 ACTIVE: dict[str, Any] = {"run_id": "r2", "number": 2, "state": "running"}
 LONG_AGO = "2026-11-01T00:00:00.000Z"
@@ -205,6 +207,28 @@ LONG_AGO = "2026-11-01T00:00:00.000Z"
         (
             {"backlog": Backlog(with_vector=9, of_other_models=4)},
             "Degraded", "other_models", "4 logs", 1,
+        ),
+        # Runs that nobody records: with the cause where one is known, and not before an hour and
+        # two intervals.
+        (
+            {"history": HistoryReport(is_kept=True, owed=2, lag_seconds=7300, unwritten=NO_RIGHT)},
+            "Degraded", "history_behind",
+            f"2 records of runs are missing in enrich-runs, the first for 2 h 1 min: {NO_RIGHT}", 1,
+        ),
+        (
+            {"history": HistoryReport(is_kept=True, owed=1, lag_seconds=3700)},
+            "Degraded", "history_behind", "the record of one run has been missing", 1,
+        ),
+        (
+            {"history": HistoryReport(is_kept=True, owed=1, lag_seconds=3500, unwritten=NO_RIGHT)},
+            "Healthy", "", "", 0,
+        ),
+        (
+            {
+                "history": HistoryReport(is_kept=True, owed=1, lag_seconds=7300),
+                "interval_seconds": 4000.0,
+            },
+            "Healthy", "", "", 0,
         ),
     ],
 )  # fmt: skip

@@ -14,6 +14,9 @@ from enrich.history.recorder import Recorder
 from enrich.ledger import Ledger, Scan
 from enrich.ledger.in_memory import InMemoryRedis, ledger_on
 from enrich.ledger.spending import today
+from enrich.status.health import HISTORY_LATE_SECONDS, health_of, told
+from enrich.status.history import read_history
+from enrich.status.report import Status
 from tests.memory_pipeline import MemoryPipeline
 from tests.run_history_contract import keeps_its_promises
 
@@ -106,6 +109,26 @@ def test_no_run_fails_because_of_history_and_what_was_lost_is_caught_up(
     last = world.run()
     assert set(world.store.records) == {first, *lost, last}
     assert world.history.lag().runs == 0 and world.history.lag().problem == ""
+
+
+def test_a_history_that_stays_behind_is_a_reason_of_the_health_with_its_cause(world: World) -> None:
+    def reasons() -> list[str]:
+        status = Status(interval_seconds=600, history=read_history(world.history))
+        return [told(r.sentence, r.remedy) for r in health_of(status).reasons]
+
+    world.store.failure = refused = AccessRefused("OpenSearch does not allow this (403)")
+    world.run(logs=1)
+    world.store.failure = None
+    world.seconds += HISTORY_LATE_SECONDS
+    assert reasons() == []
+    world.seconds += 60
+    (reason,) = reasons()
+    assert reason == (
+        "the record of one run has been missing in enrich-runs for 1 h 1 min: "
+        f"{refused}: `python -m enrich check` says what to change"
+    )
+    world.recorder.catch_up()
+    assert reasons() == []
 
 
 def test_work_that_ends_late_corrects_the_record(world: World) -> None:

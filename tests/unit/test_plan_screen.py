@@ -16,6 +16,8 @@ from typer.testing import CliRunner
 
 from enrich import wiring
 from enrich.cli import app
+from enrich.cli.check import Check
+from enrich.cli.checks.embeddings import PHRASES
 from enrich.cli.plan import print_plan, telling
 from enrich.errors import ServerUnavailable
 from enrich.planning.plan import Plan
@@ -194,6 +196,41 @@ def test_confirm_shows_the_sum_and_lets_runs_spend_it(
 def test_help_has_an_example() -> None:
     for command in ("plan", "confirm"):
         assert f"Example: python -m enrich {command}" in call(command, "--help").stdout
+
+
+def test_check_tells_the_same_sum_and_what_waits_for_a_word(
+    one: MemoryPipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_look_at_redis", "_look_at_writing"):
+        monkeypatch.setattr(Check, name, lambda self: None)
+
+    def seen(check: Check) -> None:
+        check._seen.pending = one.planner.backlog().logs
+
+    monkeypatch.setattr(Check, "_look_at_opensearch", seen)
+    monkeypatch.setattr(wiring, "build_embedder", lambda settings: one.embedder)
+    sample = SimpleNamespace(sample=lambda count: ["connection refused"])
+    monkeypatch.setattr(wiring, "build_store", lambda settings: SimpleNamespace(stats=sample))
+
+    nothing = " ".join(call("check").stdout.split())
+    assert "the backlog:" not in nothing, "nothing waits"
+    one.put("shop_2026_11", logs(1_000, 200))
+    planned = " ".join(call("plan").stdout.split()).partition(" logs that wait")[0]
+    assert planned.startswith("1,000 logs, 200 texts to be paid for, about $")
+    told = " ".join(call("check").stdout.split())
+    assert f"the backlog: {planned}; `python -m enrich plan` says what that rests on" in told
+    assert "ENRICH_CONFIRM_ABOVE_USD" not in told
+
+    monkeypatch.setenv("ENRICH_CONFIRM_ABOVE_USD", "0.0001")
+    told = " ".join(call("check").stdout.split())
+    assert "more than ENRICH_CONFIRM_ABOVE_USD ($0.0001): no run begins" in told
+    one.ledger.confirmed.allow(5.0)
+    last = call("check")
+    assert last.exit_code == 0 and "no run begins" not in last.stdout
+    # Nothing of the backlog was bought for it: the sample's text and phrases, one at a time.
+    assert {text for request in one.embedder.requests for text in request} == {
+        "connection refused", *PHRASES,
+    }  # fmt: skip
 
 
 def test_a_plan_survives_json() -> None:
