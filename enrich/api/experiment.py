@@ -1,6 +1,6 @@
 """The vector experiment: can k logs with vectors stand in for an aggregation over kinds of errors?
 
-The answer is that of `GET /api/v2-langgraph/experiments/vector-vs-db`. The aggregation is made
+The answer of `GET /api/v2-langgraph/experiments/vector-vs-db`. The aggregation is made
 before and after the samples: the faster of the two is warm, as they are, and logs that arrive
 meanwhile are noticed.
 """
@@ -11,17 +11,23 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
+from functools import partial
 from typing import Protocol, TypeVar
 from zoneinfo import ZoneInfo
-
-from pydantic import BaseModel, Field
 
 from enrich.analysis import kind_verdict, kinds
 from enrich.analysis.hours import Period
 from enrich.analysis.kind_verdict import Tried
-from enrich.analysis.kinds import KindAccuracy, KindEstimates, KindTruth, ScoredKind
-from enrich.api.statistics import MOST_HOURS, NoLogs
+from enrich.analysis.kinds import KindEstimates, KindTruth, ScoredKind
+from enrich.api.experiment_models import (
+    ExperimentConclusion,
+    GroundTruth,
+    OneK,
+    VectorExperiment,
+    Way,
+)
+from enrich.api.last_hours import NoLogs, last_hours
 from enrich.errors import TextUnusable
 from enrich.log_store.error_kinds import MOST_TEXTS, DrawnText, TextCounts
 from enrich.log_store.project_logs import AnswerInPart
@@ -31,12 +37,6 @@ from enrich.text.extract import text_of
 #: Bounds of what may be asked.
 LEAST_K, MOST_K, MOST_K_VALUES = 1, 10_000, 10
 K_VALUES = "100,500,1000"
-
-#: Overall accuracy in % that would do.
-FEASIBLE = kind_verdict.FEASIBLE
-
-#: Kinds of which an answer says more than that they are there: those with most logs.
-MOST_SHOWN = 20
 
 T = TypeVar("T")
 
@@ -56,108 +56,6 @@ class KindStore(Protocol):
     def messages(
         self, indices: Sequence[str], start: datetime, end: datetime, texts: Iterable[str]
     ) -> Iterable[tuple[str, str]]: ...
-
-
-class Cluster(BaseModel):
-    """One kind of error."""
-
-    kind: str = Field(description="The same id wherever the kind is met")
-    name: str = Field(description="Its first line and its last cause, masked and normalised")
-    count: int
-    share: float = Field(description="In % of the logs that the counts are of")
-
-
-class GroundTruth(BaseModel):
-    """What was counted, by aggregation."""
-
-    total_errors: int = Field(description="All ERROR logs, with a vector or without")
-    without_vector: int = Field(description="Those that no vector can find")
-    kinds: int
-    texts: int = Field(description="Distinct texts that make up the kinds")
-    other_logs: int = Field(
-        description="Logs of texts beyond those that the aggregation lists: their kinds are unknown"
-    )
-    count_error: int = Field(description="By so many at most a count may be too low")
-    clusters: list[Cluster] = Field(description="The kinds with most logs")
-    processing_time_ms: float = Field(description="Of the aggregation, the faster of two")
-
-
-class WayAccuracy(BaseModel):
-    """How near the estimates are to the truth, in %."""
-
-    total: float
-    kind_match: float = Field(description="Kinds in both, of the kinds in either")
-    counts: float = Field(description="Mean accuracy of the counts, weighted by the true ones")
-    overall: float = Field(description="0.3 total + 0.3 kind_match + 0.4 counts")
-
-
-class NamedKinds(BaseModel):
-    """How many kinds, and those with most logs by name."""
-
-    count: int
-    most: list[str]
-
-
-class Way(BaseModel):
-    """What k logs say of all, chosen one way."""
-
-    is_random: bool = Field(description="Only of a random sample do estimates hold")
-    logs_read: int
-    census: bool = Field(description="All logs were read: this is a count, no estimate")
-    estimated_total: int
-    total_low: float | None = Field(description="95 % interval of the total; null: nothing tells")
-    total_high: float | None
-    estimated_kinds: int
-    estimated_clusters: list[Cluster] = Field(description="The kinds with most logs")
-    accuracy: WayAccuracy
-    matched: NamedKinds
-    missed: NamedKinds
-    false: NamedKinds
-    unseen_share_good_turing: float = Field(
-        description=(
-            "Good and Turing's estimate of the share of logs, in %, whose kind was not met; of "
-            "hits that are not random it holds nothing"
-        )
-    )
-    unseen_share: float = Field(description="The same, as counted")
-    processing_time_ms: float
-    times_db: float = Field(description="Time as a multiple of the aggregation's")
-
-
-class OneK(BaseModel):
-    """Both ways with one k."""
-
-    k: int
-    random_sample: Way
-    knn_hits: Way | None = Field(description="null where k-NN could not be asked: see limitations")
-
-
-class ExperimentConclusion(BaseModel):
-    """What it comes to."""
-
-    best_k: int
-    best_accuracy: float
-    feasible: bool = Field(description="Whether that is 85 % or more")
-    grade: str
-    grade_english: str
-    recommendation: str
-    performance_vs_db: str
-    key_findings: list[str]
-
-
-class VectorExperiment(BaseModel):
-    """The answer to `/experiments/vector-vs-db`."""
-
-    project_uuid: str
-    analysis_period_hours: int
-    k_values: list[int]
-    seed: int = Field(description="The same draws the same logs again")
-    analyzed_at: datetime
-    ground_truth: GroundTruth
-    experiments: list[OneK]
-    conclusion: ExperimentConclusion
-    insights: list[str]
-    limitations: list[str]
 
 
 def read_k_values(given: str) -> tuple[int, ...]:
@@ -200,14 +98,10 @@ def vector_experiment(
         AnswerInPart: a shard did not answer.
         EnrichError: as the log store.
     """
-    if not 1 <= time_hours <= MOST_HOURS:
-        raise ValueError(f"time_hours must be 1 to {MOST_HOURS}")
     _require_k_values(k_values)
-    moment = now or datetime.now(UTC)
+    period = last_hours(time_hours, now)
     seed = secrets.randbelow(2**31) if seed is None else seed
-    asking = _Asking(
-        store, store.indices_of(project_uuid), Period.before(moment, time_hours), clock
-    )
+    asking = _Asking(store, store.indices_of(project_uuid), period, clock)
     counted, first_ms = asking.count()
     _require_vectors(counted)
     samples, hits, why_no_hits = asking.each_way(sorted(set(k_values)), seed)
@@ -236,46 +130,23 @@ def vector_experiment(
         tried(k, kinds.of_hits([ids[text] for text in found], k), ms)
         for k, (found, ms) in hits.items()
     ]
-    told = kind_verdict.conclude(truth, random, nearest, db_ms)
-    nearest_of = {one.k: one for one in nearest}
+    nearest_of = {one.k: Way.of(one, names, db_ms, is_random=False) for one in nearest}
     return VectorExperiment(
         project_uuid=project_uuid,
         analysis_period_hours=time_hours,
         k_values=[one.k for one in random],
         seed=seed,
-        analyzed_at=moment.astimezone(zone),
-        ground_truth=GroundTruth(
-            total_errors=counted.total,
-            without_vector=counted.without_vector,
-            kinds=len(truth.counts),
-            texts=len(counted.texts),
-            other_logs=counted.unlisted,
-            count_error=counted.count_error,
-            clusters=_clusters(truth.counts, names, truth.told),
-            processing_time_ms=_rounded(db_ms),
-        ),
+        analyzed_at=period.end.astimezone(zone),
+        ground_truth=GroundTruth.of(counted, truth, names, db_ms),
         experiments=[
             OneK(
                 k=one.k,
-                random_sample=_way(one, names, db_ms, is_random=True),
-                knn_hits=(
-                    _way(nearest_of[one.k], names, db_ms, is_random=False)
-                    if one.k in nearest_of
-                    else None
-                ),
+                random_sample=Way.of(one, names, db_ms, is_random=True),
+                knn_hits=nearest_of.get(one.k),
             )
             for one in random
         ],
-        conclusion=ExperimentConclusion(
-            best_k=told.best_k,
-            best_accuracy=_rounded(told.best_accuracy),
-            feasible=told.feasible,
-            grade=told.grade,
-            grade_english=told.grade_english,
-            recommendation=told.recommendation,
-            performance_vs_db=told.performance_vs_db,
-            key_findings=list(told.key_findings),
-        ),
+        conclusion=ExperimentConclusion.of(kind_verdict.conclude(truth, random, nearest, db_ms)),
         insights=kind_verdict.insights(truth, random, nearest),
         limitations=_limitations(
             counted,
@@ -303,7 +174,7 @@ class _Asking:
         self._clock = clock
 
     def count(self) -> tuple[TextCounts, float]:
-        return self._timed(lambda: self._store.count(self._indices, *self._within))
+        return self._timed(partial(self._store.count, self._indices, *self._within))
 
     def each_way(
         self, k_values: Sequence[int], seed: int
@@ -311,7 +182,7 @@ class _Asking:
         """The random sample and the nearest logs of each k, with milliseconds; and why there are no
         nearest ones, or ""."""
         samples = {
-            k: self._timed(lambda k=k: self._store.sample(self._indices, *self._within, k, seed))  # type: ignore[misc]
+            k: self._timed(partial(self._store.sample, self._indices, *self._within, k, seed))
             for k in k_values
         }
         # A log at random is where the nearest are looked for: nothing is paid for that.
@@ -324,9 +195,7 @@ class _Asking:
             )
         try:
             hits = {
-                k: self._timed(
-                    lambda k=k: self._store.nearest(self._indices, *self._within, start, k)  # type: ignore[misc]
-                )
+                k: self._timed(partial(self._store.nearest, self._indices, *self._within, start, k))
                 for k in k_values
             }
         except AnswerInPart as error:
@@ -362,55 +231,6 @@ def _by_kind(texts: Mapping[str, int], ids: Mapping[str, str]) -> dict[str, int]
     for text, count in texts.items():
         counts[ids[text]] = counts.get(ids[text], 0) + count
     return counts
-
-
-def _way(tried: Tried, names: Mapping[str, str], db_ms: float, *, is_random: bool) -> Way:
-    found, near = tried.found, tried.near
-    low, high = found.limits or (None, None)
-    return Way(
-        is_random=is_random,
-        logs_read=found.read,
-        census=found.census,
-        estimated_total=found.total,
-        total_low=None if low is None else _rounded(low),
-        total_high=None if high is None else _rounded(high),
-        estimated_kinds=len(found.counts),
-        estimated_clusters=_clusters(found.counts, names, found.total),
-        accuracy=_accuracy(near),
-        matched=_named(near.matched, names),
-        missed=_named(near.missed, names),
-        false=_named(near.false, names),
-        unseen_share_good_turing=_rounded(100 * found.unseen_share),
-        unseen_share=_rounded(near.unseen_share),
-        processing_time_ms=_rounded(tried.milliseconds),
-        times_db=_rounded(tried.milliseconds / db_ms) if db_ms > 0 else 0.0,
-    )
-
-
-def _accuracy(near: KindAccuracy) -> WayAccuracy:
-    return WayAccuracy(
-        total=_rounded(near.total),
-        kind_match=_rounded(near.kind_match),
-        counts=_rounded(near.counts),
-        overall=_rounded(near.overall),
-    )
-
-
-def _named(found: Sequence[str], names: Mapping[str, str]) -> NamedKinds:
-    return NamedKinds(count=len(found), most=[names[kind] for kind in found[:MOST_SHOWN]])
-
-
-def _clusters(counts: Mapping[str, int], names: Mapping[str, str], of: int) -> list[Cluster]:
-    most = sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:MOST_SHOWN]
-    return [
-        Cluster(
-            kind=kind,
-            name=names[kind],
-            count=count,
-            share=_rounded(100 * count / of) if of else 0.0,
-        )
-        for kind, count in most
-    ]
 
 
 def _limitations(
@@ -466,7 +286,3 @@ def _require_k_values(values: Sequence[int]) -> None:
         raise ValueError(f"k_values must be 1 to {MOST_K_VALUES} numbers")
     if not all(LEAST_K <= k <= MOST_K for k in values):
         raise ValueError(f"k_values must be {LEAST_K} to {MOST_K:,}")
-
-
-def _rounded(number: float) -> float:
-    return round(number, 2)

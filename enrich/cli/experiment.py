@@ -11,15 +11,9 @@ from rich.console import Console
 from rich.text import Text
 
 from enrich import wiring
-from enrich.api.experiment import (
-    FEASIBLE,
-    OneK,
-    VectorExperiment,
-    Way,
-    read_k_values,
-    vector_experiment,
-)
-from enrich.api.statistics import NoLogs
+from enrich.api.experiment import read_k_values, vector_experiment
+from enrich.api.experiment_models import FEASIBLE, OneK, VectorExperiment, Way
+from enrich.api.last_hours import NoLogs
 from enrich.cli import screen
 from enrich.log_store.project_logs import ProjectRefused, ProjectUnknown
 from enrich.settings import Settings
@@ -137,7 +131,7 @@ def _print(console: Console, found: VectorExperiment) -> None:
         screen.facts(console, *(f"- {sentence}" for sentence in sentences))
     console.print()
     screen.facts(
-        console, f"the same again: --seed {found.seed} --until {found.analyzed_at:%FT%T%z}"
+        console, f"the same again: --seed {found.seed} --until {found.analyzed_at.isoformat()}"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 
-from enrich.api.experiment import VectorExperiment
+from enrich.api.experiment_models import VectorExperiment
 from enrich.cli.run_follower import RunSum
 from enrich.models import RunRecord
 from enrich.planning.plan import Plan

@@ -14,7 +14,8 @@ import pytest
 from dev.embedding_model import Model
 from dev.failures import failures, ordinary
 from dev.sample_logs import PROJECTS, generate
-from enrich.api.experiment import NoLogs, vector_experiment
+from enrich.api.experiment import vector_experiment
+from enrich.api.last_hours import NoLogs
 from enrich.log_store.project_logs import AnswerInPart, ProjectRefused, ProjectUnknown
 from enrich.text.error_kind import error_kind
 from enrich.text.extract import fingerprint, text_of

@@ -13,7 +13,8 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from enrich.analysis.sampling import Kind, estimate
-from enrich.api.statistics import NoLogs, compare, hourly
+from enrich.api.last_hours import NoLogs
+from enrich.api.statistics import compare, hourly
 from enrich.log_store import LogStore
 from enrich.log_store.project_logs import AnswerInPart, ProjectRefused, ProjectUnknown
 from enrich.settings import Settings

@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from enrich import errors
-from enrich.api import statistics
+from enrich.api.last_hours import NoLogs
 from enrich.backfill import chunk as backfill
 from enrich.enrichment import writer
 from enrich.flower import orders
@@ -60,7 +60,7 @@ SAMPLES: list[errors.EnrichError] = [
     project_logs.ProjectUnknown("a sentence"),
     project_logs.AnswerInPart("a sentence"),
     ScriptsRefused("a sentence"),
-    statistics.NoLogs("a sentence"),
+    NoLogs("a sentence"),
     UnknownRun("a sentence", ("a-run",)),
     orders.Refused("a sentence"),
 ]

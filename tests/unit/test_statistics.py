@@ -24,7 +24,8 @@ from enrich.analysis.comparing import (
 )
 from enrich.analysis.hours import Period, hours_of
 from enrich.analysis.sampling import estimate
-from enrich.api.statistics import NoLogs, compare, hourly
+from enrich.api.last_hours import NoLogs
+from enrich.api.statistics import compare, hourly
 from enrich.log_store.level_counts import (
     Counted,
     Counts,

@@ -14,13 +14,9 @@ from rich.cells import cell_len
 from typer.testing import CliRunner, Result
 
 from enrich import wiring
-from enrich.api.experiment import (
-    MOST_SHOWN,
-    NoLogs,
-    VectorExperiment,
-    read_k_values,
-    vector_experiment,
-)
+from enrich.api.experiment import read_k_values, vector_experiment
+from enrich.api.experiment_models import MOST_SHOWN, VectorExperiment
+from enrich.api.last_hours import NoLogs
 from enrich.cli import app
 from enrich.log_store.error_kinds import DrawnText, TextCounts
 from enrich.log_store.project_logs import AnswerInPart, ProjectUnknown, require_project
@@ -284,7 +280,7 @@ def test_the_screen_has_a_chart_and_fits_80_columns(asking: Store) -> None:
     assert len(shown) > 15
     assert max(map(cell_len, [*chart, *shown])) <= 80
     assert "2 of 3,632 ERROR logs have no vector" in done.stdout
-    assert "the same again: --seed 4 --until 2026-11-28T00:00:00+0900" in done.stdout
+    assert "the same again: --seed 4 --until 2026-11-28T00:00:00+09:00" in done.stdout
 
 
 def test_json_is_the_services_answer(asking: Store) -> None:

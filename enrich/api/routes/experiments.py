@@ -6,7 +6,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query
 
 from enrich.api.callers import caller_of
-from enrich.api.experiment import K_VALUES, VectorExperiment, read_k_values, vector_experiment
+from enrich.api.experiment import K_VALUES, read_k_values, vector_experiment
+from enrich.api.experiment_models import VectorExperiment
 from enrich.api.keys import Key
 from enrich.api.parts import Parts
 from enrich.api.routes.projects import PROJECT_PROBLEMS, Hours, Project, Seed, counted

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Query
 
-from enrich.api import statistics
+from enrich.api.last_hours import MOST_HOURS, NoLogs
 from enrich.api.refusals import PROBLEMS, Refusal, described
 from enrich.log_store.project_logs import ProjectRefused, ProjectUnknown
 
@@ -23,7 +23,7 @@ Project = Annotated[
         examples=["3f2a9c1e-77d0-4b8e-9d51-0c6a1f2b3e4d"],
     ),
 ]
-Hours = Annotated[int, Query(ge=1, le=statistics.MOST_HOURS)]
+Hours = Annotated[int, Query(ge=1, le=MOST_HOURS)]
 Seed = Annotated[int | None, Query(ge=0, lt=2**31, description="Draws the same sample again.")]
 
 #: For the OpenAPI document.
@@ -43,7 +43,7 @@ async def counted(call: Callable[[], T], threads: Executor | None = None) -> T:
     """
     try:
         return await asyncio.get_running_loop().run_in_executor(threads, call)
-    except (statistics.NoLogs, ProjectUnknown) as error:
+    except (NoLogs, ProjectUnknown) as error:
         raise Refusal(404, str(error)) from None
     except ProjectRefused as error:
         raise Refusal(422, str(error)) from None

@@ -11,6 +11,7 @@ from enrich.api.callers import caller_of
 from enrich.api.keys import Key
 from enrich.api.parts import Parts
 from enrich.api.routes.projects import PROJECT_PROBLEMS, Hours, Project, Seed, counted
+from enrich.api.statistics_models import Comparison, Hourly
 
 #: Callers that wait for the chat model at a time.
 MOST_WAITING = 16
@@ -35,7 +36,7 @@ def router(parts: Parts) -> APIRouter:
             int, Query(ge=statistics.LEAST_SAMPLE, le=statistics.MOST_SAMPLE)
         ] = 100,
         seed: Seed = None,
-    ) -> statistics.Comparison:
+    ) -> Comparison:
         return await counted(
             lambda: statistics.compare(
                 parts.level_counts,
@@ -52,7 +53,7 @@ def router(parts: Parts) -> APIRouter:
     @routes.get("/hourly", summary="A project's logs by the hour")
     async def hourly(
         key: Annotated[Key, Depends(caller)], project_uuid: Project, time_hours: Hours = 24
-    ) -> statistics.Hourly:
+    ) -> Hourly:
         return await counted(
             lambda: statistics.hourly(
                 parts.level_counts, parts.zone(), project_uuid, time_hours=time_hours
