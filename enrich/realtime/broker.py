@@ -187,7 +187,7 @@ class Broker:
             )
             self._admin = AdminClient(admin_options(settings) | {"error_cb": self._note_trouble})
         except (KafkaException, ValueError, TypeError) as error:
-            raise SettingsError(_refused_options(error)) from None
+            raise SettingsError(refused_options(error)) from None
 
     # -- at the start
 
@@ -456,13 +456,18 @@ class _Silent(logging.Logger):
         super().__init__("confluent_kafka", logging.CRITICAL + 1)
 
 
-def _refused_options(error: Exception) -> str:
+def refused_options(error: Exception) -> str:
+    """Why no client is made of these options, in a sentence."""
     first = error.args[0] if error.args else error
-    text = str(first.str() if isinstance(first, KafkaError) else first)
+    # Some of the client's own sentences end with a line break.
+    text = " ".join(str(first.str() if isinstance(first, KafkaError) else first).split())
+    if "key values mismatch" in text:
+        return "KAFKA_SSL_KEY_LOCATION: not the key of KAFKA_SSL_CERTIFICATE_LOCATION"
     for part in ("ca", "certificate", "key"):
         if f"ssl.{part}.location failed" in text:
             return (
                 f"KAFKA_SSL_{part.upper()}_LOCATION: the file is not there, may not be read, or is "
                 "not in PEM"
+                + ("; or KAFKA_SSL_KEY_PASSWORD is not its password" if part == "key" else "")
             )
     return f"the client of Kafka refuses its options: {text}"

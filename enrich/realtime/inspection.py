@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from enrich.errors import AccessRefused, EnrichError, ServerUnavailable, SettingsError
-from enrich.realtime.broker import CLIENT_ID, TIMEOUT_SECONDS, admin_options, named
+from enrich.realtime.broker import (
+    CLIENT_ID,
+    TIMEOUT_SECONDS,
+    admin_options,
+    named,
+    refused_options,
+)
 from enrich.settings import Settings
 
 # After the broker, which says what to install where it is not there.
@@ -98,7 +104,7 @@ class Inspection:
         try:
             self._admin = AdminClient(admin_options(settings) | {"error_cb": self._troubles.note})
         except (KafkaException, ValueError, TypeError) as error:
-            raise SettingsError(f"the client of Kafka refuses its options: {error}") from None
+            raise SettingsError(refused_options(error)) from None
 
     def cluster(self) -> Cluster:
         """

@@ -11,9 +11,17 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
+from dev.kafka_security import write_certificates
 from enrich.errors import AccessRefused, EnrichError, Halt, ServerUnavailable, SettingsError
 from enrich.realtime.broker import Broker, named
+from enrich.realtime.inspection import Inspection
 from enrich.settings import Settings, load_settings
 
 SECURED = {
@@ -111,10 +119,45 @@ def test_without_a_broker_nothing_is_committed_and_nobody_waits_for_it() -> None
     assert "cannot be reached" in broker.trouble
 
 
-def test_a_file_that_is_no_certificate_names_its_setting(tmp_path: Path) -> None:
+CONSUMER_AND_CHECK = pytest.mark.parametrize(
+    "client", [lambda chosen: Broker(chosen, group=None), Inspection], ids=["consumer", "check"]
+)
+
+
+@CONSUMER_AND_CHECK
+def test_a_file_that_is_no_certificate_names_its_setting(client: Any, tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.touch()
     for name in ("ca", "certificate"):
         setting = f"kafka_ssl_{name}_location"
         with pytest.raises(SettingsError, match=f"^{setting.upper()}: the file is not there"):
-            Broker(settings(**{setting: str(empty)}), group=None)  # type: ignore[arg-type]
+            client(settings(**{setting: str(empty)}))
+
+
+@CONSUMER_AND_CHECK
+def test_a_key_that_cannot_be_used_names_its_setting(client: Any, tmp_path: Path) -> None:
+    mine, other = (write_certificates(tmp_path / name, "enrich") for name in ("mine", "other"))
+    key = load_pem_private_key(mine.client_key.read_bytes(), None)
+    locked = tmp_path / "locked.key"
+    form = Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"right-one")
+    locked.write_bytes(key.private_bytes(*form))
+    certificate = {"kafka_ssl_certificate_location": str(mine.client)}
+    with_key = {**certificate, "kafka_ssl_key_location": str(locked)}
+    client(settings(**with_key, kafka_ssl_key_password="right-one"))
+    for password in ("wrong-one", ""):
+        with pytest.raises(SettingsError, match="or KAFKA_SSL_KEY_PASSWORD is") as refused:
+            client(settings(**with_key, kafka_ssl_key_password=password))
+        assert str(refused.value).startswith("KAFKA_SSL_KEY_LOCATION: ")
+        assert "wrong-one" not in str(refused.value)
+    with pytest.raises(SettingsError, match="not the key of KAFKA_SSL_CERT"):
+        client(settings(**certificate, kafka_ssl_key_location=str(other.client_key)))
+
+
+@CONSUMER_AND_CHECK
+def test_an_option_that_the_client_refuses_is_one_sentence(client: Any) -> None:
+    for options in ({"nope": 1}, {"session.timeout.ms": 99_999_999}):
+        with pytest.raises(SettingsError) as refused:
+            client(settings(kafka_extra_config=json.dumps(options)))
+        told = str(refused.value)
+        assert told.startswith("the client of Kafka refuses its options: ")
+        assert next(iter(options)) in told and "KafkaError" not in told and "\n" not in told
