@@ -173,7 +173,8 @@ class Consumer:
         self._paused: set[Place] = set()
         #: The last reason that was noted for others to see.
         self._reported = ""
-        self._poison_lines = 0
+        #: Lines about poison of this minute, and when it ends.
+        self._poison_lines, self._poison_lines_until = 0, 0.0
         self._stopping = threading.Event()
         self._inbox: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[_Batch] = queue.SimpleQueue()
@@ -197,6 +198,8 @@ class Consumer:
             while not self._stopping.is_set():
                 self._turn()
             self._collect(GRACE_SECONDS)
+            # What is not through by now is given up: it is not waited for with its partitions.
+            self._at_work = None
         finally:
             # Partitions are revoked by it: what is through is settled and committed on the way.
             broker.close()
@@ -231,11 +234,8 @@ class Consumer:
                 # Given up meanwhile.
                 continue
             offset = message.offset()
-            if not track.begun:
-                self._see_gap(place, track, offset)
-                track.begun = True
-            elif track.next is not None and offset < track.next:
-                track = self._begin_anew(place)
+            if offset != track.next and track.next is not None:
+                track = self._see_jump(place, track, track.next, offset)
             track.next = offset + 1
             if skips(message.value()):
                 track.add_other_level(offset)
@@ -260,26 +260,30 @@ class Consumer:
             self._gathered.append(entry)
             self._bytes += entry.size
 
-    def _see_gap(self, place: Place, track: Track, offset: int) -> None:
-        """Tell what Kafka has removed before it was read."""
-        first, oldest = track.next, self._broker.begin_of(place)
-        if first is not None and oldest is not None and first < oldest <= offset:
+    def _see_jump(self, place: Place, track: Track, expected: int, offset: int) -> Track:
+        """Tell why another message comes than the next; the track that it belongs to."""
+        if offset < expected:
+            log.warning(
+                "the offsets of %s/%d begin anew: its topic was made anew or cut off", *place
+            )
+            track.drop()
+            track = Track(Partition(place[0], self._broker.topic_id(place[0]), place[1]))
+            self._tracks[place] = track
+            self._forget_dropped()
+            return track
+        oldest = self._broker.begin_of(place)
+        # Otherwise they were compacted away, or tell of transactions.
+        if oldest is not None and expected < oldest <= offset:
             log.warning(
                 "messages of %s/%d from offset %d to %d are gone from Kafka (retention): the "
-                "backfill finds their logs", *place, first, oldest - 1,
+                "backfill finds their logs", *place, expected, oldest - 1,
             )  # fmt: skip
-
-    def _begin_anew(self, place: Place) -> Track:
-        """A topic was deleted and made anew under its name, or its log was cut off."""
-        log.warning("the offsets of %s/%d begin anew: its topic was made anew or cut off", *place)
-        self._tracks[place].drop()
-        self._tracks[place] = Track(
-            Partition(place[0], self._broker.topic_id(place[0]), place[1]), begun=True
-        )
-        self._forget_dropped()
-        return self._tracks[place]
+        return track
 
     def _tell_poison(self, place: Place, offset: int, poison: Poison) -> None:
+        now = self._clock()
+        if now >= self._poison_lines_until:
+            self._poison_lines, self._poison_lines_until = 0, now + 60.0
         self._poison_lines += 1
         if self._poison_lines < MOST_POISON_LINES:
             log.warning("poison at %s/%d offset %d: %s", *place, offset, poison.value)
@@ -469,8 +473,6 @@ class Consumer:
         if now < self._report_due and paused == self._reported:
             return
         self._report_due, self._reported = now + REPORT_SECONDS, paused
-        if now % 60 < REPORT_SECONDS:
-            self._poison_lines = 0
         if self._broker.trouble:
             self._broker.try_again()
         try:

@@ -70,8 +70,6 @@ class Track:
     partition: Partition
     #: The offset that is read next: the committed one at first, None if there is none.
     next: int | None = None
-    #: Whether a message was read.
-    begun: bool = False
     #: What was read and is not settled yet.
     pending: deque[Entry | Others] = field(default_factory=deque)
     #: The last of it, while it is messages of other levels.

@@ -81,6 +81,13 @@ class InMemoryBroker:
         old = self.partitions[place]
         self.partitions[place] = MemoryPartition(str(int(old.topic_id) + 1))
 
+    def remove_before(self, place: Place, offset: int) -> None:
+        """Remove messages, as Kafka does when they are old; reading goes on with what is left."""
+        partition = self.partitions[place]
+        partition.messages = partition.messages[offset - partition.begin :]
+        partition.begin = offset
+        partition.position = max(partition.position, offset)
+
     def assign(self, *places: Place) -> None:
         for place in places:
             partition = self.partitions.setdefault(place, MemoryPartition())

@@ -183,6 +183,16 @@ def test_a_batch_begins_when_it_is_full_or_its_first_log_has_waited() -> None:
     desk.end()
 
 
+def test_a_batch_is_gathered_across_partitions() -> None:
+    desk = Desk(enrichment_batch_timeout=300)
+    desk.broker.produce(A, message("a"))
+    desk.broker.produce(B, message("b"))
+    desk.begin()
+    desk.until(lambda: desk.work.batches == [["a", "b"]], step=0)
+    desk.until(lambda: (desk.committed(A), desk.committed(B)) == (1, 1))
+    desk.end()
+
+
 def test_messages_of_other_levels_alone_are_committed_too(desk: Desk) -> None:
     desk.broker.produce(A, *(message(f"{n}", "INFO") for n in range(1000)))
     desk.begin()
@@ -382,14 +392,21 @@ def test_a_topic_that_was_made_anew_is_counted_anew(desk: Desk) -> None:
 
 def test_what_kafka_has_removed_is_told(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
     desk.broker.produce(A, *(message(f"{n}") for n in range(10)))
-    partition = desk.broker.partitions[A]
-    partition.committed, partition.begin = 2, 6
-    partition.messages = partition.messages[6:]
+    desk.broker.partitions[A].committed = 2
+    desk.broker.remove_before(A, 6)
     desk.begin()
     desk.until(lambda: desk.committed() == 10)
-    desk.end()
-    assert desk.counts == {"embedded": 4}
     assert "logs/0 from offset 2 to 5 are gone" in caplog.text
+
+    def while_it_reads() -> None:
+        desk.broker.produce(A, *(message(f"later {n}") for n in range(10)))
+        desk.broker.remove_before(A, 16)
+
+    desk.during_a_poll(while_it_reads)
+    desk.until(lambda: desk.committed() == 20)
+    assert "logs/0 from offset 10 to 15 are gone" in caplog.text
+    desk.end()
+    assert desk.counts == {"embedded": 8}
 
 
 # -- servers and operators
@@ -461,6 +478,25 @@ def test_at_the_end_the_batch_at_work_is_finished_and_committed(desk: Desk) -> N
     assert desk.summary.consumers == []
 
 
+def test_a_batch_that_does_not_end_in_time_is_given_up_at_the_end(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "GRACE_SECONDS", 0.01)
+    # Not waited for once more when its partitions are given up.
+    monkeypatch.setattr(loop, "GIVE_UP_SECONDS", 600.0)
+    desk.broker.produce(A, message("a"), message("b"))
+    desk.broker.produce(B, message("i", "INFO"))
+    desk.work.may_end.clear()
+    desk.begin()
+    desk.until(lambda: bool(desk.work.batches))
+    desk.end()
+    assert desk.broker.closed
+    assert (desk.committed(A), desk.committed(B)) == (None, 1)
+    assert desk.counts == {"other_level": 1}
+    assert desk.summary.consumers == []
+    desk.work.may_end.set()
+
+
 def test_poison_is_told_by_its_place_and_never_by_its_text(
     desk: Desk, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -468,8 +504,13 @@ def test_poison_is_told_by_its_place_and_never_by_its_text(
     desk.broker.produce(A, *[b"\xff" * 5] * 300)
     desk.begin()
     desk.until(lambda: desk.committed() == 301)
-    desk.end()
     assert "poison at logs/0 offset 0: not_json" in caplog.text
     assert "secret" not in caplog.text
     assert caplog.text.count("poison at") < 110
-    assert desk.counts == {"poison": 301}
+    # A minute later there are lines again.
+    desk.seconds += 61
+    desk.broker.produce(A, b"{")
+    desk.until(lambda: desk.committed() == 302)
+    assert "poison at logs/0 offset 301: not_json" in caplog.text
+    desk.end()
+    assert desk.counts == {"poison": 302}
