@@ -70,13 +70,14 @@ _RIGHTS = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "may not use the cluster",
 }
 _NO_TOPIC = frozenset({KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC})
-#: The group has changed meanwhile; the next assignment says what this consumer has.
+#: The group has changed meanwhile, or this consumer is leaving it; the next assignment says who has
+#: what.
 _REBALANCING = frozenset(
     {
         *(KafkaError.ILLEGAL_GENERATION, KafkaError.UNKNOWN_MEMBER_ID),
         *(KafkaError.REBALANCE_IN_PROGRESS, KafkaError._ASSIGNMENT_LOST, KafkaError._STATE),
         *(KafkaError.FENCED_INSTANCE_ID, KafkaError._NO_OFFSET, KafkaError.STALE_MEMBER_EPOCH),
-        KafkaError.FENCED_MEMBER_EPOCH,
+        *(KafkaError.FENCED_MEMBER_EPOCH, KafkaError._DESTROY),
     }
 )
 
@@ -180,6 +181,7 @@ class Broker:
         self._refusal: EnrichError | None = None
         #: Until then what is wrong ends the start, and is told by its end.
         self._joined = False
+        self._closing = False
         self._lock = threading.Lock()
         try:
             self._client = Consumer(
@@ -327,17 +329,17 @@ class Broker:
 
     def close(self) -> None:
         """Give up all partitions and leave the group."""
+        self._closing = True
         self._client.close()
 
     # -- the group
 
     def _on_assign(self, client: Any, partitions: Sequence[Any]) -> None:
-        committed: dict[Place, int | None] = {}
-        try:
-            for one in client.committed(partitions, timeout=TIMEOUT_SECONDS):
-                committed[one.topic, one.partition] = one.offset if one.offset >= 0 else None
-        except KafkaException as error:
-            log.info("committed offsets are not known yet: %s", error.args[0].name())
+        if self._closing:
+            # They go to another at once, and a question to the group would not be answered: the
+            # client would wait for it until its time is over, and then for its end for good.
+            return
+        committed = self._committed(client, partitions) if partitions else {}
         ids = self._topic_ids(sorted({one.topic for one in partitions}))
         self._group.assigned(
             {
@@ -347,6 +349,17 @@ class Broker:
                 for one in partitions
             }
         )
+
+    def _committed(self, client: Any, partitions: Sequence[Any]) -> dict[Place, int | None]:
+        """The committed offset of each, None where none is; nothing where it is not told."""
+        try:
+            answered = client.committed(partitions, timeout=TIMEOUT_SECONDS)
+        except KafkaException as error:
+            log.info("committed offsets are not known yet: %s", error.args[0].name())
+            return {}
+        return {
+            (one.topic, one.partition): one.offset if one.offset >= 0 else None for one in answered
+        }
 
     def _on_revoke(self, client: Any, partitions: Sequence[Any]) -> None:
         self._group.revoked([(one.topic, one.partition) for one in partitions])

@@ -51,11 +51,12 @@ def calm(w: TopicWorld) -> None:
 # -- kill -9 between each two steps
 
 
-def killed(moment: str, told: str, *, cut: int = 0, mode: str = "attach") -> None:
+def killed(moment: str, told: str, *, answer_lost: bool = False, mode: str = "attach") -> None:
     """A consumer dies once at a moment; another takes over.
 
     Args:
-        cut: inputs whose answer is lost at that moment.
+        answer_lost: whether what the API was asked until then is lost: a batch, which is larger
+            where more waits.
     """
 
     def harm(w: TopicWorld) -> None:
@@ -75,7 +76,8 @@ def killed(moment: str, told: str, *, cut: int = 0, mode: str = "attach") -> Non
             w.consumer(wait=False)
         w.until(lambda: not dying.running, f"the consumer was killed when {moment}", HEALED)
         w.until(lambda: (w.folder / "stumbled").exists(), "it was killed at its moment", 1)
-        w.truth.cut_inputs += cut
+        if answer_lost:
+            w.truth.cut_inputs += int(w.api.seen["inputs"])
         if len(w.consumers) == 1:
             w.consumer(wait=False)
 
@@ -86,7 +88,7 @@ killed("assigned", "when partitions were assigned")
 killed("read", "when messages were read, before anything is done")
 killed("found", "after the documents were read")
 killed("to-be-asked", "before the API is asked")
-killed("answered", "after the API answered, before the cache is written", cut=BATCH)
+killed("answered", "after the API answered, before the cache is written", answer_lost=True)
 killed("cached", "after the cache is written, before the bulk")
 killed("half-written", "between two requests of one bulk")
 killed("written", "after the bulk, before its outcomes are known")

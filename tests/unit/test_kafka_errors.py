@@ -6,11 +6,12 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -22,6 +23,7 @@ from dev.kafka_security import write_certificates
 from enrich.errors import AccessRefused, EnrichError, Halt, ServerUnavailable, SettingsError
 from enrich.realtime.broker import Broker, named
 from enrich.realtime.inspection import Inspection
+from enrich.realtime.settling import Place
 from enrich.settings import Settings, load_settings
 
 SECURED = {
@@ -117,6 +119,50 @@ def test_without_a_broker_nothing_is_committed_and_nobody_waits_for_it() -> None
     broker._client = None  # Is not even asked.
     assert broker.commit({("logs", 0): 5}) is False
     assert "cannot be reached" in broker.trouble
+
+
+class RebalancesAtItsClose:
+    """librdkafka 2.16 in a close that meets a change of the group."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._broker = broker
+        self.asked = 0
+
+    def committed(self, *_: Any, **__: Any) -> list[Any]:
+        self.asked += 1
+        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+    def commit(self, **_: Any) -> None:
+        raise KafkaException(KafkaError(KafkaError._DESTROY))
+
+    def close(self) -> None:
+        self._broker._on_assign(self, [TopicPartition("logs", 1)])
+        self._broker._on_revoke(self, [TopicPartition("logs", 0)])
+
+
+class CommitsWhatIsRevoked:
+    """A group, as the consumer is one."""
+
+    def __init__(self) -> None:
+        self.broker: Broker
+        self.told: list[object] = []
+
+    def assigned(self, partitions: object) -> None:
+        self.told.append(partitions)
+
+    def revoked(self, places: Collection[Place]) -> None:
+        self.told.append(self.broker.commit(dict.fromkeys(places, 5)))
+
+
+def test_a_change_of_the_group_does_not_hold_up_a_consumer_that_leaves() -> None:
+    """Nothing is asked that has no answer any more, and what cannot be committed is done again by
+    whoever has the partition next: neither is an error."""
+    group = CommitsWhatIsRevoked()
+    group.broker = Broker(settings(), group)  # type: ignore[arg-type]
+    client = group.broker._client = RebalancesAtItsClose(group.broker)
+    group.broker.close()
+    assert client.asked == 0
+    assert group.told == [False]
 
 
 CONSUMER_AND_CHECK = pytest.mark.parametrize(
