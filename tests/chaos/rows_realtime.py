@@ -51,13 +51,8 @@ def calm(w: TopicWorld) -> None:
 # -- kill -9 between each two steps
 
 
-def killed(moment: str, told: str, *, answer_lost: bool = False, mode: str = "attach") -> None:
-    """A consumer dies once at a moment; another takes over.
-
-    Args:
-        answer_lost: whether what the API was asked until then is lost: a batch, which is larger
-            where more waits.
-    """
+def killed(moment: str, told: str, *, mode: str = "attach") -> None:
+    """A consumer dies once at a moment; another takes over."""
 
     def harm(w: TopicWorld) -> None:
         w.mode = mode
@@ -76,8 +71,7 @@ def killed(moment: str, told: str, *, answer_lost: bool = False, mode: str = "at
             w.consumer(wait=False)
         w.until(lambda: not dying.running, f"the consumer was killed when {moment}", HEALED)
         w.until(lambda: (w.folder / "stumbled").exists(), "it was killed at its moment", 1)
-        if answer_lost:
-            w.truth.cut_inputs += int(w.api.seen["inputs"])
+        w.answers_lost()
         if len(w.consumers) == 1:
             w.consumer(wait=False)
 
@@ -88,7 +82,7 @@ killed("assigned", "when partitions were assigned")
 killed("read", "when messages were read, before anything is done")
 killed("found", "after the documents were read")
 killed("to-be-asked", "before the API is asked")
-killed("answered", "after the API answered, before the cache is written", answer_lost=True)
+killed("answered", "after the API answered, before the cache is written")
 killed("cached", "after the cache is written, before the bulk")
 killed("half-written", "between two requests of one bulk")
 killed("written", "after the bulk, before its outcomes are known")
@@ -112,7 +106,7 @@ def consumer_killed(w: TopicWorld) -> None:
     w.begin()
     w.under_way()
     w.consumers[0].kill()
-    w.truth.cut_inputs += BATCH
+    w.answers_lost()
 
 
 @row("SIGSTOP of one of two past the session's time-out, with work in hand; then SIGCONT")
@@ -124,7 +118,7 @@ def consumer_stopped(w: TopicWorld) -> None:
     frozen = w.consumers[0]
     os.kill(frozen.pid, signal.SIGSTOP)
     time.sleep(SESSION + 3)
-    w.truth.cut_inputs += BATCH
+    w.answers_lost()
     os.kill(frozen.pid, signal.SIGCONT)
     w.begin(60)
 
@@ -135,7 +129,7 @@ def only_consumer_stopped(w: TopicWorld) -> None:
     w.under_way()
     os.kill(w.consumers[0].pid, signal.SIGSTOP)
     time.sleep(SESSION + 3)
-    w.truth.cut_inputs += BATCH
+    w.answers_lost()
     os.kill(w.consumers[0].pid, signal.SIGCONT)
 
 
@@ -150,7 +144,7 @@ def comings_and_goings(w: TopicWorld) -> None:
         old = w.consumers[nth]
         if nth % 2:
             old.kill()
-            w.truth.cut_inputs += BATCH
+            w.answers_lost()
         else:
             w.leave(old)
 
@@ -312,7 +306,7 @@ def redis_cut(w: TopicWorld) -> None:
     w.redis_proxy.set("cut")
     time.sleep(5)
     w.redis_proxy.set("pass")
-    w.truth.cut_inputs += BATCH
+    w.answers_lost()
 
 
 @row("Redis hangs for 5 s")
@@ -322,7 +316,7 @@ def redis_hangs(w: TopicWorld) -> None:
     w.redis_proxy.set("hang")
     time.sleep(5)
     w.redis_proxy.set("pass")
-    w.truth.cut_inputs += BATCH
+    w.answers_lost()
 
 
 @row("OpenSearch: connections cut for 5 s")
@@ -382,7 +376,7 @@ def api_429(w: TopicWorld) -> None:
 @row("the API slow, then too slow for the time-out")
 def api_slow(w: TopicWorld) -> None:
     w.api.set(latency_ms=1500)
-    w.api.faults({"kind": "hang", "after": 3, "times": 2, "seconds": 9})
+    w.api.faults({"kind": "hang", "after": 1, "times": 2, "seconds": 9})
     w.truth.cut_inputs += 2 * BATCH
     w.start()
     w.under_way()

@@ -289,6 +289,14 @@ class TopicWorld(World):
         if service.returncode:
             raise Stuck(f"{service.name} ended with {service.returncode} when it was to leave")
 
+    def answers_lost(self) -> None:
+        """What the API was sent until now and nobody has kept may be paid for once more: whoever
+        had asked for it is gone. Of a backlog that is a large batch, of few logs a small one."""
+        uses = self.redis.scan_iter(f"{self.prefix}vector:*:uses")
+        kept = sum(int(self.redis.zcard(key)) for key in uses)
+        lost = int(self.api.seen["inputs"]) - kept
+        self.truth.cut_inputs = max(self.truth.cut_inputs, lost)
+
     def counted(self, messages: int) -> None:
         """Wait until so many messages are counted."""
         self.until(
