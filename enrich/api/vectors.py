@@ -1,5 +1,7 @@
 """Vectors for whoever asks over HTTP: known ones at once, all others through one resolver.
 
+The last of them are remembered in this process for a while, since a text that is asked for often
+would otherwise be fetched from Redis each time, by a thread that takes turns with the event loop.
 Callers that ask within a few milliseconds share a request to the embeddings API, and a text that
 one of them is embedding is awaited by the others.
 """
@@ -10,12 +12,15 @@ import asyncio
 import itertools
 import os
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, TypeVar
+
+from cachetools import TTLCache
 
 from enrich.embedding.budget import Usage
 from enrich.embedding.resolver import Resolution, Resolved, Source, TextRequest
@@ -34,6 +39,10 @@ MOST_TEXTS = 2048
 #: A caller with so many new texts shares no request: little would be saved, and all who share one
 #: wait for the last of its texts, while the API could be working for them side by side.
 ENOUGH_TEXTS = 64
+
+#: Vectors that are remembered, some 25 MB, and for how many seconds: then Redis is asked again, so
+#: that it knows what is used and a cache that was emptied is noticed.
+REMEMBERED, REMEMBERED_SECONDS = 4096, 60.0
 
 #: A pause that the embeddings API asks for is waited for, so many seconds in all; then the caller
 #: is told how long it is.
@@ -116,12 +125,14 @@ class Vectors:
         *,
         window_seconds: float,
         patience_seconds: float = PATIENCE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Args:
             usage: takes what is used.
             window_seconds: for so long texts are gathered before they are asked for.
             patience_seconds: for so long pauses are waited for.
+            clock: seconds, of what is remembered.
         """
         self._patience = patience_seconds
         self._resolver = resolver
@@ -132,6 +143,9 @@ class Vectors:
         self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="lookup")
         self._process = f"api-{socket.gethostname()}-{os.getpid()}"
         self._numbers = itertools.count()
+        self._remembered: TTLCache[str, Vector] = TTLCache(
+            REMEMBERED, REMEMBERED_SECONDS, timer=clock
+        )
         #: Texts on their way, by fingerprint.
         self._flying: dict[str, _Group] = {}
         #: Of callers with few texts, until the window ends.
@@ -212,6 +226,15 @@ class Vectors:
     # -- what is known
 
     async def _look_up(self, fingerprints: Sequence[str]) -> Mapping[str, Vector]:
+        found = {
+            digest: vector
+            for digest in fingerprints
+            if (vector := self._remembered.get(digest)) is not None
+        }
+        left = [digest for digest in fingerprints if digest not in found]
+        return {**found, **await self._look_up_together(left)} if left else found
+
+    async def _look_up_together(self, fingerprints: Sequence[str]) -> Mapping[str, Vector]:
         """Lookups that come while others are at it go together."""
         lookup = _Lookup(fingerprints)
         self._to_look_up.append(lookup)
@@ -231,6 +254,7 @@ class Vectors:
                     for one in some:
                         _fail(one.future, error)
                     continue
+                self._remembered.update(found)
                 for one in some:
                     if not one.future.done():
                         one.future.set_result({f: found[f] for f in one.fingerprints if f in found})

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
-from enrich.api.vectors import Answer, Saved, Vectors
+from enrich.api.vectors import REMEMBERED_SECONDS, Answer, Saved, Vectors
 from enrich.embedding.budget import Usage
 from enrich.embedding.in_memory import InMemoryCache, InMemoryUsage, vector_of
 from enrich.embedding.resolver import Resolution, Resolved, Source, TextRequest
 from enrich.errors import RateLimited, TransientError
+from enrich.text.extract import fingerprint
 from enrich.vectors import Vector
 
 DIMENSIONS = 8
@@ -73,10 +75,12 @@ class Resolver:
 
 
 class Desk:
-    def __init__(self, window: float = 0.001) -> None:
+    def __init__(self, window: float = 0.001, clock: Callable[[], float] = time.monotonic) -> None:
         self.cache = InMemoryCache()
         self.resolver = Resolver(self.cache)
-        self.vectors = Vectors(self.resolver, self.cache, InMemoryUsage(), window_seconds=window)
+        self.vectors = Vectors(
+            self.resolver, self.cache, InMemoryUsage(), window_seconds=window, clock=clock
+        )
 
     def run(self, work: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
         async def whole() -> Any:
@@ -175,6 +179,30 @@ def test_what_is_known_is_asked_for_nowhere() -> None:
     answer = desk.run(work)
     assert answer.saved == Saved(cached=1, duplicates=1)
     assert desk.resolver.calls == [["a"]]
+
+
+def test_what_is_asked_for_often_is_fetched_once_a_minute() -> None:
+    seconds = [0.0]
+    desk = Desk(clock=lambda: seconds[0])
+    texts = ["one", "two"]
+    desk.cache.put({fingerprint(text): vector_of(text, DIMENSIONS) for text in texts})
+    fetched: list[int] = []
+    get = desk.cache.get
+    desk.cache.get = lambda names: (fetched.append(len(names)), get(names))[1]  # type: ignore[method-assign]
+
+    async def work() -> None:
+        for asked, seen in (("one",), [1]), (("one", "two"), [1, 1]), (("two", "one"), [1, 1]):
+            answer = await desk.vectors.of(asked, "caller")
+            assert all(is_right(*pair) for pair in zip(asked, answer.results, strict=True))
+            assert answer.saved == Saved(cached=len(asked))
+            assert fetched == seen
+        seconds[0] = REMEMBERED_SECONDS + 1
+        # The cache was emptied meanwhile: it is the one to be believed.
+        desk.cache.get = lambda names: {}  # type: ignore[method-assign]
+        desk.cache.known = lambda names: set()  # type: ignore[method-assign]
+        assert (await desk.vectors.of(["one"], "caller")).saved.paid == 1
+
+    desk.run(work)
 
 
 def test_a_failure_reaches_all_who_wait_and_none_after_them() -> None:
