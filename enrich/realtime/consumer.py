@@ -40,7 +40,7 @@ MESSAGES, POLL_SECONDS, SHORT_POLL_SECONDS = 2000, 0.1, 0.01
 
 #: What a batch may have where many logs wait: both servers do several times as much in a second
 #: with requests of so many.
-MOST_LOGS, MOST_BYTES = 400, 16 * 1024 * 1024
+MOST_LOGS, MOST_BYTES = 1000, 16 * 1024 * 1024
 #: Batches that are gathered while one is at work, before no more is read.
 BATCHES_AHEAD = 4
 
