@@ -191,6 +191,16 @@ ROWS: dict[str, list[Shown]] = {
         ),
         figure("Limit of a day", LIMIT, "currencyUSD"),
         Shown(
+            "Used of the API's quota a minute",
+            {"{{of}}": most("enrich_quota_used_ratio@", "of")},
+            "percentunit",
+            told="By all callers together, of what is set or what the provider says.",
+        ),
+        Shown(
+            "The API's quota a minute",
+            {"{{of}}": most("enrich_quota_limit_per_minute@", "of")},
+        ),
+        Shown(
             "Pauses that the API asked for",
             {"pauses": most("increase(enrich_rate_limited_total@[$__rate_interval])")},
         ),

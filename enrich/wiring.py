@@ -127,6 +127,13 @@ def build_query_embedder(settings: Settings) -> OpenAIEmbedder:
     return OpenAIEmbedder(settings, Purpose.QUERY)
 
 
+def quota_of(settings: Settings) -> ApiQuota:
+    """The API's quota, to look at and not to take of."""
+    from enrich.redis_client import connect
+
+    return build_quota(connect(settings.redis_url.get_secret_value()), settings)
+
+
 def build_planner(settings: Settings, days: float | None = None) -> Planner:
     """Makes plans of the whole backlog, or of its last days."""
     from enrich.embedding.cache import VectorCache
@@ -143,7 +150,7 @@ def build_planner(settings: Settings, days: float | None = None) -> Planner:
         ledger,
         VectorCache(cached, settings),
         VectorLocations(cached, settings),
-        build_quota(connect(settings.redis_url.get_secret_value()), settings).limits,
+        quota_of(settings).limits,
         patient=PATIENT_SECONDS,
     )
 

@@ -21,6 +21,7 @@ from enrich.settings import Settings
 from enrich.status.health import Health, Word, health_of, problems_of, told, unsaid
 from enrich.status.health import as_json as health_as_json
 from enrich.status.history import HistoryReport
+from enrich.status.quota import QuotaReport
 from enrich.status.report import Backlog, Status, read_status
 
 #: Indices and runs shown; `--json` has all indices.
@@ -61,7 +62,8 @@ def watch(settings: Settings, *, as_json: bool, wait: Callable[[float], None] = 
 def _reader(settings: Settings) -> Callable[[], Status]:
     ledger, store = wiring.build_ledger(settings), wiring.build_store(settings)
     history = wiring.build_history(settings, ledger, store)
-    return lambda: read_status(ledger, store, settings=settings, history=history)
+    quota = wiring.quota_of(settings)
+    return lambda: read_status(ledger, store, settings=settings, history=history, quota=quota)
 
 
 def _show(
@@ -131,6 +133,8 @@ def _print(console: Console, status: Status, settings: Settings) -> None:
             screen.line(console, "warn", "paused: `python -m enrich resume` lets it go on")
         for limits in status.endpoint_limits.values():
             screen.facts(console, f"the embeddings API takes {limits.told()}, as was found lately")
+        if status.quota is not None:
+            _print_quota(console, status.quota)
         _print_active(console, status)
         for group in status.realtime:
             realtime_section.show(console, group)
@@ -157,6 +161,17 @@ def _print_history(console: Console, history: HistoryReport) -> None:
             console,
             f"{plural(history.owed, 'run')} not yet in enrich-runs, for "
             f"{screen.span(history.lag_seconds)}: the next run that ends writes them",
+        )
+
+
+def _print_quota(console: Console, quota: QuotaReport) -> None:
+    if used := quota.told():
+        screen.facts(console, f"in use of the API's quota a minute: {used}")
+    if quota.paused_seconds:
+        screen.line(
+            console,
+            "warn",
+            f"the embeddings API asked for a pause: {screen.span(quota.paused_seconds)} left",
         )
 
 

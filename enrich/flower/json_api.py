@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import BaseModel
 from tornado import web
 
 from enrich.flower.page import ROWS, Page, find_run, runs_of
@@ -45,6 +46,10 @@ def _dumped(models: Any) -> Any:
     return [model.model_dump(mode="json") for model in models]
 
 
+def _dumped_if_read(model: BaseModel | None) -> Any:
+    return None if model is None else model.model_dump(mode="json")
+
+
 #: What each part is made of.
 PARTS: dict[str, Callable[[Overview], Any]] = {
     "status": lambda overview: as_json(overview.status),
@@ -52,7 +57,7 @@ PARTS: dict[str, Callable[[Overview], Any]] = {
     "backlog": _backlog,
     "failures": lambda overview: _dumped(overview.failures),
     "workers": lambda overview: _dumped(overview.workers),
-    "quota": lambda overview: overview.quota.model_dump(mode="json"),
+    "quota": lambda overview: _dumped_if_read(overview.status.quota),
     "money": lambda overview: overview.sums.model_dump(mode="json"),
     "schedule": lambda overview: overview.schedule.model_dump(mode="json"),
     "realtime": lambda overview: _dumped(overview.status.realtime),

@@ -19,6 +19,9 @@ from enrich.redis_client import translated
 #: What may be taken at once after a rest: a tenth of a minute's worth.
 BURST_SECONDS = 6.0
 
+#: What was taken is known for two minutes, and noted for longer than that.
+COUNTED_SECONDS = 180
+
 #: A limit that was learned is forgotten after this; the next answer teaches it again.
 LEARNED_SECONDS = 3600
 
@@ -43,6 +46,10 @@ class QuotaUsage:
     #: Of what may be taken at once, 0 to 1 and more: from 1 on, callers wait.
     requests_taken: float
     tokens_taken: float
+    #: Of what a minute allows, what was taken within the last one: 0 to 1, and somewhat more after
+    #: a rest. By all callers together: runs, consumers, the HTTP service.
+    requests_used: float
+    tokens_used: float
     #: How long the provider asked everybody to wait, from now; 0 if it did not.
     paused_seconds: float
 
@@ -50,6 +57,26 @@ class QuotaUsage:
 def _taken(until: bytes | None, now: float) -> float:
     """The part of a bucket that is not refilled yet."""
     return max(0.0, float(until or 0) - now) / (BURST_SECONDS * 1000)
+
+
+def _within_a_minute(counted: dict[bytes, bytes], bucket: str, now: float) -> float:
+    """What was taken of a bucket within the last minute: all of this one, and as much of the one
+    before as is not over yet, taken evenly.
+
+    Args:
+        counted: what gcra.lua noted.
+        now: milliseconds.
+    """
+    minute, over = divmod(now / 60_000, 1)
+    this = int(counted.get(bucket.encode(), 0))
+    last = int(counted.get(f"last_{bucket}".encode(), 0))
+    noted = int(counted.get(b"minute", 0))
+    if noted == minute - 1:
+        this, last = 0, this
+    elif noted != minute:
+        return 0.0
+    # What was billed may be less than what was taken.
+    return max(0.0, this + last * (1 - over))
 
 
 class ApiQuota:
@@ -71,9 +98,10 @@ class ApiQuota:
         prefix = f"{prefix}rate:"
         self._keys = [prefix + "requests", prefix + "tokens", prefix + "pause"]
         self._learned = prefix + "learned"
+        self._counted = prefix + "minute"
         self._permits = Permits(
             connection,
-            [*self._keys, prefix + "priority"],
+            [*self._keys, prefix + "priority", self._counted],
             "the quota of requests",
             burst_seconds=BURST_SECONDS,
             priority=priority,
@@ -114,6 +142,8 @@ class ApiQuota:
                 pipe.incrbyfloat(self._keys[1], 60_000 * (billed - tokens) / limit)
                 # A bucket that is not there was full, and what it is charged is soon over.
                 pipe.pexpire(self._keys[1], 120_000)
+                pipe.hincrby(self._counted, "second", billed - tokens)
+                pipe.expire(self._counted, COUNTED_SECONDS)
                 pipe.execute()
 
     def limits(self) -> tuple[int, int]:
@@ -131,8 +161,9 @@ class ApiQuota:
             pipe = self._redis.pipeline(transaction=False)
             pipe.mget(self._keys[:2])
             pipe.pttl(self._keys[2])
+            pipe.hgetall(self._counted)
             pipe.time()
-            (first, second), pause, (seconds, micros) = pipe.execute()
+            (first, second), pause, counted, (seconds, micros) = pipe.execute()
         now = seconds * 1000 + micros / 1000
         return QuotaUsage(
             requests_per_minute=requests,
@@ -140,6 +171,8 @@ class ApiQuota:
             learned=not (self._requests and self._tokens),
             requests_taken=_taken(first, now) if requests else 0.0,
             tokens_taken=_taken(second, now) if tokens else 0.0,
+            requests_used=_within_a_minute(counted, "first", now) / requests if requests else 0.0,
+            tokens_used=_within_a_minute(counted, "second", now) / tokens if tokens else 0.0,
             paused_seconds=max(0, pause) / 1000,
         )
 

@@ -1,6 +1,7 @@
 -- Two buckets that refill evenly (generic cell rate algorithm), shared by all workers: one permit
 -- of the first and an amount of the second are taken, or neither. Answers 0, or milliseconds to wait.
--- KEYS: first bucket, second bucket, pause, notes of callers with priority. ARGV: the first's limit a
+-- KEYS: first bucket, second bucket, pause, notes of callers with priority, and where it is counted,
+-- what was taken within this minute and the one before. ARGV: the first's limit a
 -- minute, the second's, the amount, how many milliseconds' worth may be taken at once when nothing
 -- was taken for long, and 1 if the caller yields to those with priority.
 local t = redis.call('TIME')
@@ -29,5 +30,17 @@ end
 if wait > 0 then return math.ceil(wait) end
 for _, d in pairs(due) do
   redis.call('SET', d[1], string.format('%.3f', d[2]), 'PX', math.ceil(d[2] - now) + burst)
+end
+if KEYS[5] and next(due) then
+  local minute = math.floor(now / 60000)
+  local kept = redis.call('HMGET', KEYS[5], 'minute', 'first', 'second')
+  if tonumber(kept[1] or 0) ~= minute then
+    local goes_on = tonumber(kept[1] or 0) == minute - 1
+    redis.call('HSET', KEYS[5], 'minute', minute, 'first', 0, 'second', 0,
+      'last_first', goes_on and kept[2] or 0, 'last_second', goes_on and kept[3] or 0)
+    redis.call('EXPIRE', KEYS[5], 180)
+  end
+  redis.call('HINCRBY', KEYS[5], 'first', 1)
+  redis.call('HINCRBY', KEYS[5], 'second', ARGV[3])
 end
 return 0

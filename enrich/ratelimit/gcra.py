@@ -70,7 +70,7 @@ class Permits:
         """
         Args:
             keys: names of the first bucket, of the second, of the pause, and of the notes of
-                callers with priority.
+                callers with priority; and, where what is taken is to be counted, of the count.
             what: of which there are permits, as told to people.
             burst_seconds: how much of a limit may be taken at once after a rest.
         """
@@ -131,7 +131,7 @@ class Permits:
     def _noted(self, first: int, second: int, amount: int, *, taken: bool, left: float) -> None:
         worth = [60_000 / first if first else 0, 60_000 * amount / second if second else 0]
         self._note(
-            keys=self._keys[3:],
+            keys=self._keys[3:4],
             args=[
                 *worth,
                 int(taken),

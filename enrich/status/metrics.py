@@ -19,6 +19,7 @@ from enrich.status import (
     counting_metrics,
     deployment_metrics,
     history_metrics,
+    quota_metrics,
     realtime_metrics,
 )
 from enrich.status.health import CODES, Health, Word, health_of
@@ -65,6 +66,7 @@ class EnrichCollector(Collector):
             yield from _of_ledger(reading.status)
             yield from deployment_metrics.of(reading.status)
             yield from history_metrics.of(reading.status)
+            yield from quota_metrics.of(reading.status)
             yield from _of_health(health_of(reading.status))
             yield from realtime_metrics.of(reading.status.realtime)
         if reading.status.backlog is not None:

@@ -1,7 +1,7 @@
 """Everything that Flower's pages show, read at once: the status, and what stands beside it.
 
-Beside the status of every screen there are the last runs, chunks at work, workers, the quota, the
-month's money, failures by reason and beat's schedule.
+Beside the status of every screen there are the last runs, chunks at work, workers, the month's
+money, failures by reason and beat's schedule.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -70,17 +70,6 @@ class WorkerReport(BaseModel):
     chunks: list[ChunkReport] = []
 
 
-class QuotaReport(BaseModel):
-    """The quota of the embeddings API, see `enrich.ratelimit.api_quota.QuotaUsage`."""
-
-    requests_per_minute: int = 0
-    tokens_per_minute: int = 0
-    learned: bool = False
-    requests_taken: float = 0.0
-    tokens_taken: float = 0.0
-    paused_seconds: float = 0.0
-
-
 class Schedule(BaseModel):
     """What beat does."""
 
@@ -101,14 +90,9 @@ class Overview(BaseModel):
     failures: list[FailureReason] = []
     chunks: list[ChunkReport] = []
     workers: list[WorkerReport] = []
-    quota: QuotaReport = QuotaReport()
     #: Today's and this month's money and vectors, see `enrich.history.reader.Sums`.
     sums: Sums = Sums()
     schedule: Schedule = Schedule()
-
-
-class Quota(Protocol):
-    def usage(self) -> Any: ...
 
 
 def useful(runs: Sequence[RunRecord], most: int = RUNS_SHOWN) -> list[RunRecord]:
@@ -117,9 +101,7 @@ def useful(runs: Sequence[RunRecord], most: int = RUNS_SHOWN) -> list[RunRecord]
     return [run for run in runs if not run.is_idle][:most]
 
 
-def read_beside(
-    status: Status, ledger: Ledger, quota: Quota | None, runs: Sequence[RunRecord], sums: Sums
-) -> Overview:
+def read_beside(status: Status, ledger: Ledger, runs: Sequence[RunRecord], sums: Sums) -> Overview:
     """What Redis knows beside the status, with runs and sums of the history.
 
     Raises EnrichError: Redis does not answer.
@@ -133,7 +115,6 @@ def read_beside(
         runs=useful(merged),
         chunks=chunks[:CHUNKS_SHOWN],
         workers=workers_of(ledger, chunks),
-        quota=QuotaReport(**asdict(quota.usage())) if quota else QuotaReport(),
         sums=sums,
         schedule=_schedule(status, ledger),
     )

@@ -17,7 +17,8 @@ from enrich.history.reader import History, Page, Sums
 from enrich.ledger import Ledger
 from enrich.log_store import LogStore
 from enrich.settings import Settings
-from enrich.status.overview import RUNS_SHOWN, Overview, Quota, failures_or_problem, read_beside
+from enrich.status.overview import RUNS_SHOWN, Overview, failures_or_problem, read_beside
+from enrich.status.quota import Quota
 from enrich.status.report import Status, read_backlog_or_problem, read_status
 from enrich.wiring import build_history, cache_counter, quick_ledger, quick_quota
 
@@ -75,7 +76,7 @@ class StatusReader:
     ) -> None:
         """
         Args:
-            quota: None leaves the quota out of the overview.
+            quota: None leaves the quota out.
             history: None leaves out the runs that Redis no longer has.
             cache_entries: counts vectors in the cache; None leaves that out.
         """
@@ -133,14 +134,20 @@ class StatusReader:
         return Reading(merged, redis_up=not status.problems, opensearch_up=backlog is not None)
 
     def _ask_ledger(self) -> Status:
-        return read_status(self._ledger, None, settings=self._settings, history=self.history)
+        return read_status(
+            self._ledger,
+            None,
+            settings=self._settings,
+            history=self.history,
+            quota=self._quota,
+        )
 
     def _ask_beside(self) -> Overview | None:
         """None where Redis has gone since it was asked for the status."""
         status = self._kept_status.get()
         try:
             page, sums = self._kept_runs.get()
-            return read_beside(status, self._ledger, self._quota, page.runs, sums)
+            return read_beside(status, self._ledger, page.runs, sums)
         except EnrichError:
             return None
 

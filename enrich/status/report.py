@@ -23,6 +23,7 @@ from enrich.log_store.stats import Oldest
 from enrich.models import Durations, RunRecord, Totals, project_of
 from enrich.settings import Settings
 from enrich.status.history import HistoryReport, read_history
+from enrich.status.quota import Quota, QuotaReport, read_quota
 
 #: Projects of which it is told what they spent today: their names come from whoever makes indices.
 MOST_PROJECTS = 10
@@ -168,6 +169,8 @@ class Status(BaseModel):
     spent_today_by_project: dict[str, float] = {}
     #: By vector space (model, dimensions and endpoint).
     endpoint_limits: dict[str, EndpointLimitsReport] = {}
+    #: What the embeddings API allows and how much is in use; None where it was not asked for.
+    quota: QuotaReport | None = None
     #: Groups of consumers of Kafka; empty where none ever ran.
     realtime: list[RealtimeSummary] = []
     #: None when OpenSearch could not be asked.
@@ -207,9 +210,10 @@ def read_status(
     runs: int = 10,
     settings: Settings | None = None,
     history: History | None = None,
+    quota: Quota | None = None,
 ) -> Status:
     """Read the status. `store` None leaves the backlog out; `settings` tell how to judge it;
-    without `history` there is what Redis knows.
+    without `history` there is what Redis knows, without `quota` nothing is said of it.
 
     A server that cannot be reached shows in `problems`; nothing is raised.
     """
@@ -221,6 +225,8 @@ def read_status(
         _read_ledger(status, ledger, runs, settings)
         if history is not None:
             _read_history(status, history, runs)
+        if quota is not None:
+            status.quota = read_quota(quota)
     except EnrichError as error:
         status.problems.append(str(error))
     if store is not None:

@@ -11,6 +11,7 @@ from enrich.ledger.realtime_summary import RealtimeSummary
 from enrich.models import Durations, RunRecord
 from enrich.status.history import HistoryReport
 from enrich.status.metrics import EnrichCollector
+from enrich.status.quota import QuotaReport
 from enrich.status.reader import Reading
 from enrich.status.report import Backlog, IndexBacklog, Status, TotalsReport
 from tests.unit.test_realtime_screens import Scene, counted
@@ -30,6 +31,7 @@ def backfill() -> Status:
         workers_note_themselves=True,
         spent_today_by_project={"a": 0.5},
         history=HistoryReport(),
+        quota=QuotaReport(requests_per_minute=60, tokens_per_minute=6000),
         queues={"enrich": 3},
         cache_entries=1,
         backlog=Backlog(

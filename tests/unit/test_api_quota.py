@@ -16,7 +16,7 @@ import redis
 
 from enrich.embedding.client import MAX_RETRY_AFTER_SECONDS
 from enrich.errors import RateLimited, ServerUnavailable
-from enrich.ratelimit.api_quota import ApiQuota, Limits
+from enrich.ratelimit.api_quota import ApiQuota, Limits, QuotaUsage
 from enrich.ratelimit.gcra import MAX_WAIT_SECONDS
 
 PREFIXES = (f"t{n}:" for n in itertools.count())
@@ -248,7 +248,7 @@ def test_nothing_is_kept_for_ever(budget: Build, connection: redis.Redis, prefix
     worker.pause(5)
     worker.learn(Limits(requests=60))
     keys = connection.keys(f"{prefix}*")
-    assert len(keys) == 4
+    assert len(keys) == 5
     assert all(connection.pttl(key) > 0 for key in keys)
 
 
@@ -284,3 +284,63 @@ def test_usage_tells_limits_what_is_taken_and_a_pause(budget: Build) -> None:
     assert 0 < usage.requests_taken <= 1 / 6 and 0 < usage.tokens_taken <= 1 / 2
     assert 0 < usage.paused_seconds <= 50
     assert budget().usage().requests_per_minute == 0
+
+
+def later(connection: redis.Redis, prefix: str, minutes: int) -> None:
+    """As if so many whole minutes had gone by."""
+    connection.hincrby(f"{prefix}rate:minute", "minute", -minutes)
+
+
+def within_one_minute(
+    connection: redis.Redis, do: Callable[[], list[QuotaUsage]]
+) -> list[QuotaUsage]:
+    """What was told, none of it in another minute of Redis' clock than the rest."""
+    while True:
+        connection.flushall()
+        began = connection.time()[0] // 60
+        told = do()
+        if connection.time()[0] // 60 == began:
+            return told
+
+
+def test_usage_tells_what_all_took_within_a_minute(
+    budget: Build, connection: redis.Redis, prefix: str
+) -> None:
+    # So few that nobody waits.
+    one, other = budget(100, 10_000), budget(100, 10_000)
+
+    def use() -> list[QuotaUsage]:
+        told = [one.usage()]
+        one.acquire(200)
+        other.acquire(300)
+        told.append(one.usage())
+        # What was billed counts once that is known.
+        one.correct(200, 700)
+        told.append(one.usage())
+        one.correct(2_000, 0)
+        told.append(one.usage())
+        one.correct(0, 1_500)
+        later(connection, prefix, 1)
+        told.append(one.usage())
+        other.acquire(100)
+        told.append(one.usage())
+        later(connection, prefix, 2)
+        return [*told, one.usage()]
+
+    used = [(u.requests_used, u.tokens_used) for u in within_one_minute(connection, use)]
+    assert used[:4] == [(0, 0), (0.02, 0.05), (0.02, 0.1), (0.02, 0)]
+    # Of the minute before, what is not over yet.
+    (fading, fading_tokens), (both, both_tokens), over = used[4:]
+    assert 0 < fading <= 0.02 and 0 < fading_tokens <= 0.05
+    assert 0.01 < both <= 0.03 and 0.01 < both_tokens <= 0.06
+    assert over == (0, 0)
+
+
+def test_without_a_limit_nothing_is_counted(
+    budget: Build, connection: redis.Redis, prefix: str
+) -> None:
+    budget().acquire(10)
+    assert not connection.keys(f"{prefix}*")
+    budget(requests=50).acquire(10)
+    usage = budget(requests=50).usage()
+    assert 0 < usage.requests_used <= 0.02 and usage.tokens_used == 0

@@ -847,6 +847,20 @@ def test_names_are_shortened_in_the_middle(name: str, width: int, said: str) -> 
     assert screen.short(name, width) == said
 
 
+@pytest.mark.usefixtures("store", "ledger")
+def test_status_tells_how_much_of_the_quota_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "quota" not in call("status").stdout, "no limit is known"
+    monkeypatch.setenv("ENRICH_TOKENS_PER_MINUTE", "1000")
+    quota = wiring.quota_of(load_settings())
+    quota.acquire(1_000)
+    quota.pause(50)
+    told = " ".join(call("status").stdout.split())
+    assert "in use of the API's quota a minute: " in told and "% of 1,000 tokens" in told
+    assert "! the embeddings API asked for a pause: " in told
+    as_json = json.loads(call("status", "--json").stdout)["quota"]
+    assert as_json["tokens_per_minute"] == 1_000 and 0 < as_json["tokens_used"] <= 1
+
+
 @pytest.mark.usefixtures("ledger")
 @pytest.mark.parametrize("command", [["failures"], ["failures", "--json"], ["retry-failed", "-y"]])
 def test_an_index_that_is_not_there_is_said(command: list[str], store: Store) -> None:

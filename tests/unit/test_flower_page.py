@@ -44,6 +44,7 @@ from enrich.setting_forms.loopback import is_loopback
 from enrich.status.history import HistoryReport
 from enrich.status.metrics import EnrichCollector
 from enrich.status.overview import Overview, useful
+from enrich.status.quota import QuotaReport
 from enrich.status.reader import BACKLOG_SECONDS, LEDGER_SECONDS, Reading, StatusReader
 from enrich.status.report import Backlog, IndexBacklog, Status, TotalsReport
 from enrich.worker.inspect import counters
@@ -482,6 +483,7 @@ def test_page_shows_every_part() -> None:
         active_run=active,
         last_runs=[active, halted],
         last_tick=NOW,
+        quota=QuotaReport(requests_per_minute=3_000, requests_used=0.47, paused_seconds=9.5),
         backlog=Backlog(
             with_vector=98_765,
             without_vector=834,
@@ -497,6 +499,7 @@ def test_page_shows_every_part() -> None:
     assert "Refresh" not in answer.headers
     for shown in (
         "98,765", "834", "123.5", "Active run #7", "1,200", "4 <small>of 12", "4,567", "10 s",
+        "3,000", "47 % used within the last minute", "no limit is known", "9.5 s</strong> left",
         "a_float_2026_11", "log_vector is mapped as float", "quota exhausted", "2026-11-22 12:00",
         "Already vectorized", "a_b_2026_11",
     ):  # fmt: skip
