@@ -128,7 +128,7 @@ def _print(console: Console, status: Status, settings: Settings) -> None:
         if totals.messages_dropped:
             dropped = plural(totals.messages_dropped, "message")
             screen.line(console, "warn", f"dropped from the broker, not sent by enrich: {dropped}")
-        _print_tick(console, status.last_tick, settings.interval_seconds)
+        _print_tick(console, status, settings.interval_seconds)
         if status.paused:
             screen.line(console, "warn", "paused: `python -m enrich resume` lets it go on")
         for limits in status.endpoint_limits.values():
@@ -175,13 +175,14 @@ def _print_quota(console: Console, quota: QuotaReport) -> None:
         )
 
 
-def _print_tick(console: Console, tick: datetime | None, interval: float) -> None:
-    if tick is None:
+def _print_tick(console: Console, status: Status, interval: float) -> None:
+    if status.last_tick is None:
         screen.line(
             console, "warn", "no tick yet: `celery -A enrich beat` starts a run every interval"
         )
         return
-    ago = max(0.0, (datetime.now(UTC) - tick).total_seconds())
+    read_at = status.read_at or datetime.now(UTC)
+    ago = max(0.0, (read_at - status.last_tick).total_seconds())
     if ago > 2 * interval:
         screen.line(
             console,

@@ -73,7 +73,8 @@ class EnrichCollector(Collector):
             yield from _of_coverage(reading.status.backlog)
             # In part, a backlog would fall where nothing was done.
             if reading.status.backlog.whole:
-                yield from _of_backlog(reading.status, reading.status.backlog, self._now())
+                now = reading.status.read_at or self._now()
+                yield from _of_backlog(reading.status, reading.status.backlog, now)
 
 
 def _of_ledger(status: Status) -> Iterator[Metric]:

@@ -147,7 +147,8 @@ class Status(BaseModel):
     paused: bool = False
     #: When beat's last tick was handled.
     last_tick: datetime | None = None
-    #: When this was read, and the settings that judge it: 0 where they are not known.
+    #: When this was read, by Redis' clock, which all times of the ledger have; by this host's while
+    #: Redis does not answer. And the settings that judge it: 0 where they are not known.
     read_at: datetime | None = None
     interval_seconds: float = 0.0
     cost_limit_usd: float = 0.0
@@ -310,6 +311,8 @@ def _of_totals(totals: Totals) -> TotalsReport:
 
 
 def _read_ledger(status: Status, ledger: Ledger, runs: int, settings: Settings | None) -> None:
+    # The clock of this host may be wrong by an hour, and every tick then late or none ever.
+    status.read_at = datetime.fromtimestamp(ledger.now(), UTC)
     status.totals = _of_totals(ledger.records.totals())
     status.last_runs = ledger.records.last(runs)
     active = ledger.runs.active()

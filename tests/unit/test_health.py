@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,10 +10,12 @@ import fakeredis
 import pytest
 
 from enrich.ledger import Ledger, Scan
+from enrich.ledger.in_memory import in_memory_ledger
 from enrich.models import RunRecord
+from enrich.settings import load_settings
 from enrich.status.health import CODES, Word, as_json, health_of, problems_of
 from enrich.status.history import HistoryReport
-from enrich.status.report import Backlog, IndexBacklog, Status
+from enrich.status.report import Backlog, IndexBacklog, Status, read_status
 
 NOW = datetime(2026, 11, 28, 12, 0, tzinfo=UTC)
 JUST_NOW = NOW - timedelta(seconds=30)
@@ -324,6 +327,24 @@ def test_others_words_stay_one_line_of_bounded_length() -> None:
     judged = status(last_runs=[run(state="halted", halt_reason="a\nb" * 10_000)])
     line = health_of(judged).line
     assert "\n" not in line and len(line) < 500
+
+
+@pytest.mark.parametrize("ahead", [-3600, 0, 3600, 86_400])
+def test_the_clock_of_whoever_looks_decides_nothing(ahead: int) -> None:
+    """Redis has the clock of ticks and runs; this host's is off by as much."""
+    seconds = [time.time() - ahead]
+    ledger = in_memory_ledger(clock=lambda: seconds[0])
+    settings = load_settings(_env_file=None, openai_api_key="k", enrich_interval_minutes=10)
+    run = ledger.runs.open("beat", 600).run
+    ledger.pages.register(run, 1, scan=Scan(pending=[], update_only=[], unsorted=[]),
+                          scan_done=True, chunks={})  # fmt: skip
+    assert ledger.runs.finish(run) == "finished"
+    seconds[0] += 1100
+    assert health_of(read_status(ledger, None, settings=settings)).word is Word.HEALTHY
+    seconds[0] += 200
+    health = health_of(read_status(ledger, None, settings=settings))
+    assert (health.word, health.reasons[0].code) == (Word.LATE, "late_tick")
+    assert "was 21 min 40 s ago" in health.sentence
 
 
 # -- the reasons as the ledger counts them
