@@ -43,6 +43,9 @@ if TYPE_CHECKING:
 #: consumer, whose logs should be searchable soon, and by a caller of the service.
 REALTIME_WAIT_SECONDS, SERVICE_WAIT_SECONDS = 0.5, 5.0
 
+#: Searches of the service that OpenSearch has to answer at a time; the others wait.
+SEARCHES = 16
+
 #: How long OpenSearch may take to count the texts of a backlog: ten seconds a million logs, and
 #: more where it has other work.
 PATIENT_SECONDS = 900.0
@@ -306,6 +309,8 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
     Args:
         metrics: what `/metrics` answers.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     from enrich.api.openai_form import Form
     from enrich.api.parts import Parts
     from enrich.api.rates import KeyRates
@@ -316,13 +321,14 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
     from enrich.enrichment.run_usage import RunUsage
     from enrich.ledger import Ledger
     from enrich.ratelimit.gcra import Priority
-    from enrich.redis_client import connect
+    from enrich.redis_client import connect, translated
     from enrich.settings import rewrite_of
 
     redis = connect(settings.redis_url.get_secret_value())
     cached = connect(settings.vector_cache_url)
     store = build_store(settings)
     ledger = Ledger(redis, settings.enrich_redis_prefix)
+    searching = ThreadPoolExecutor(SEARCHES, "search")
     embedder, asker = build_embedder(settings), build_query_embedder(settings)
     usage, window_seconds = RunUsage(ledger, "api"), settings.enrich_coalesce_ms / 1000
     words = VectorCache(cached, settings, Purpose.QUERY)
@@ -336,7 +342,17 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
     )
     word_resolver = query_resolver_of(settings, store, ledger, redis, cached, asker, words)
 
+    servers: dict[str, Callable[[], object]] = {"redis": ledger.now, "opensearch": store.version}
+    if settings.vector_cache_url != settings.redis_url.get_secret_value():
+
+        def look_at_cache() -> None:
+            with translated():
+                cached.ping()
+
+        servers["cache"] = look_at_cache
+
     def close() -> None:
+        searching.shutdown(wait=False, cancel_futures=True)
         for one in (store, embedder, asker, cache, ledger, commentator):
             one.close()
 
@@ -350,13 +366,14 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
         rewrite=rewrite_of(settings),
         spent=ledger.spending.today_usd_of,
         admit=KeyRates(redis, settings.enrich_redis_prefix).admit,
+        searching=searching,
         stats=store.stats,
         frequent_texts=store.frequent_texts,
         level_counts=store.level_counts,
         zone=lambda: settings.time_zone,
         commentator=commentator,
         error_kinds=store.error_kinds,
-        servers={"redis": ledger.now, "opensearch": store.version},
+        servers=servers,
         metrics=metrics,
         close=close,
     )

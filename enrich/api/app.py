@@ -15,7 +15,7 @@ from enrich import __version__
 from enrich.api.direct import Direct
 from enrich.api.guard import Guard
 from enrich.api.parts import Parts
-from enrich.api.refusals import RAISED, Refusal, answer_to
+from enrich.api.refusals import FAULT, RAISED, Refusal, answer_to
 from enrich.api.routes import embeddings, experiments, openai, operations, search, statistics
 from enrich.setting_forms import loopback
 
@@ -51,11 +51,17 @@ def build_app(parts: Parts) -> FastAPI:
     for kind in RAISED:
         app.add_exception_handler(kind, _raised)
     app.add_exception_handler(RequestValidationError, _invalid)  # type: ignore[arg-type]
+    # The answer alone: it is raised on, and logged by the server.
+    app.add_exception_handler(Exception, _unforeseen)
     return app
 
 
 async def _raised(request: Request, error: Exception) -> Response:
     return answer_to(error, request.url.path)
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    return Refusal(500, FAULT).response(request.url.path)
 
 
 async def _invalid(request: Request, error: RequestValidationError) -> Response:

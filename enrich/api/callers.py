@@ -46,7 +46,7 @@ async def _admit(parts: Parts, key: Key) -> None:
             raise rate_limited(
                 f"this key may send {limit} requests a minute",
                 error.pause,
-                {"x-ratelimit-limit-requests": limit, "x-ratelimit-remaining-requests": "0"},
+                {"x-ratelimit-limit-requests": limit},
             ) from None
     if key.usd_per_day:
         spent = await asyncio.to_thread(parts.spent, key.payer)

@@ -13,7 +13,7 @@ import time
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from enrich.api.refusals import Refusal
+from enrich.api.refusals import FAULT, Refusal
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +39,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        status = 500
+        status, answered = 500, False
 
         async def noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered = message["status"], True
             await send(message)
 
         async def refuse(code: int, sentence: str) -> None:
@@ -65,6 +65,11 @@ class Guard:
                 await refuse(503, _BUSY)
             else:
                 await self._app(scope, _bounded(receive), noted)
+        except Exception:
+            # Nobody foresaw it: the server logs it, and closes the connection.
+            if not answered:
+                await refuse(500, FAULT)
+            raise
         finally:
             self._under_way -= 1
             route = scope.get("route")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from typing import TypeVar
 from zoneinfo import ZoneInfo
 
 from enrich.api.experiment import KindStore
@@ -18,6 +21,8 @@ from enrich.log_store.frequent_texts import FrequentTextSearch
 from enrich.log_store.stats import Stats
 from enrich.text.extract import text_of
 from enrich.text.rewriting import Rewrite
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,9 @@ class Parts:
     admit: Callable[[Key], None]
     #: Of words that are searched for.
     word_vectors: Vectors
+    #: Where OpenSearch is asked: one that hangs holds these threads, and none of those that keys
+    #: and budgets are looked at in.
+    searching: Executor
     stats: Stats
     frequent_texts: FrequentTextSearch
     #: Logs of one project by level, and the zone of the hours they are counted by.
@@ -50,6 +58,10 @@ class Parts:
     #: The metrics, as Prometheus reads them.
     metrics: Callable[[], bytes]
     close: Callable[[], None]
+
+    async def searched(self, call: Callable[[], T]) -> T:
+        """What a call gives that asks OpenSearch."""
+        return await asyncio.get_running_loop().run_in_executor(self.searching, call)
 
     def text_of(self, message: str) -> str:
         """As the pipeline sends a log's message, so that both have one vector.

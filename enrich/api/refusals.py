@@ -7,13 +7,16 @@ others answer with a problem document (RFC 9457).
 from __future__ import annotations
 
 import logging
+import math
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
 
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from enrich.errors import EnrichError, Halt, InputRefused, RateLimited
@@ -24,6 +27,9 @@ PROBLEM = "application/problem+json"
 
 #: Seconds after which a caller may try again, where nothing says how many.
 RETRY_SECONDS = 1
+
+#: Of an error that nobody foresaw.
+FAULT = "a fault of the service: its log tells more"
 
 #: The routes that answer in OpenAI's form.
 OPENAI_PREFIX = "/v1/"
@@ -87,11 +93,14 @@ def for_callers(sentence: str) -> str:
 
 
 #: What a route raises in place of an answer; the last are of layers below the routes.
-RAISED = (Refusal, EnrichError, HTTPException)
+RAISED = (Refusal, EnrichError, HTTPException, ClientDisconnect)
 
 
 def answer_to(error: Exception, path: str) -> Response:
     """The answer where one of RAISED was raised. Args: path: of the request."""
+    if isinstance(error, ClientDisconnect):
+        # Nobody reads it; the log's line has the status.
+        error = Refusal(400, "the body was cut off")
     if isinstance(error, HTTPException):
         error = Refusal(error.status_code, str(error.detail), headers=error.headers)
     if isinstance(error, EnrichError):
@@ -119,17 +128,33 @@ def rate_limited(
     sentence: str, seconds: float, headers: Mapping[str, str] | None = None
 ) -> Refusal:
     """Args: seconds: until it may be tried again."""
+    again = max(1, round(seconds))
     return Refusal(
         429,
         sentence,
         kind="requests",
         code="rate_limit_exceeded",
-        headers={"Retry-After": str(max(1, round(seconds))), **(headers or {})},
+        headers={
+            "Retry-After": str(again),
+            "x-ratelimit-remaining-requests": "0",
+            "x-ratelimit-reset-requests": f"{again}s",
+            **(headers or {}),
+        },
     )
 
 
-def budget_spent(sentence: str) -> Refusal:
-    return Refusal(429, sentence, kind="insufficient_quota", code="insufficient_quota")
+def budget_spent(sentence: str, now: datetime | None = None) -> Refusal:
+    """Args: now: aware; the present if None. What was spent counts by days of UTC."""
+    moment = (now or datetime.now(UTC)).astimezone(UTC)
+    midnight = moment.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    again = math.ceil((midnight - moment).total_seconds())
+    return Refusal(
+        429,
+        sentence,
+        kind="insufficient_quota",
+        code="insufficient_quota",
+        headers={"Retry-After": str(again)},
+    )
 
 
 def described(description: str) -> dict[str, Any]:

@@ -6,8 +6,10 @@ import asyncio
 import base64
 import hashlib
 import json
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import numpy as np
 import orjson
@@ -19,7 +21,7 @@ from starlette.responses import PlainTextResponse
 from enrich.api.guard import Guard
 from enrich.api.keys import NOBODY, Keys, new_entry, read_keys
 from enrich.api.openai_form import MOST_INPUTS, Form, shortened
-from enrich.api.refusals import Refusal, for_callers, refusal_of
+from enrich.api.refusals import Refusal, budget_spent, for_callers, rate_limited, refusal_of
 from enrich.errors import (
     Halt,
     InputRefused,
@@ -226,6 +228,43 @@ def test_a_refusal_has_the_form_that_the_callers_of_its_route_know(
     answer = Refusal(413, "the body is too large").response(path)
     assert (answer.status_code, answer.headers["content-type"]) == (413, media_type)
     assert json.loads(bytes(answer.body)) == body
+
+
+def test_a_spent_budget_and_a_used_up_rate_say_when_to_come_again() -> None:
+    late = datetime(2026, 11, 29, 8, 58, 59, tzinfo=timezone(timedelta(hours=9)))
+    spent = budget_spent("spent", late)
+    assert (spent.status, spent.headers["Retry-After"]) == (429, "61")
+    limited = rate_limited("too many", 46.6, {"x-ratelimit-limit-requests": "10"})
+    assert (limited.status, limited.headers) == (
+        429,
+        {
+            "Retry-After": "47",
+            "x-ratelimit-limit-requests": "10",
+            "x-ratelimit-remaining-requests": "0",
+            "x-ratelimit-reset-requests": "47s",
+        },
+    )
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/api/v1/search"])
+def test_a_fault_of_ours_has_the_form_of_a_refusal_and_is_raised_on(path: str) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise KeyError("a text")
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": []}
+    with pytest.raises(KeyError):
+        asyncio.run(Guard(app, hosts=None)(scope, AsyncMock(), send))
+    assert sent[0]["status"] == 500
+    body = json.loads(sent[1]["body"])
+    assert set(body) == (
+        {"error"} if path.startswith("/v1/") else {"type", "title", "status", "detail"}
+    )
+    assert "a text" not in str(sent)
 
 
 # -- by which name a service without keys is asked

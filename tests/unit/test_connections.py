@@ -5,38 +5,54 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
-from typing import Any
+from functools import partial
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import uvicorn
 from starlette.responses import PlainTextResponse
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.server import ServerState
 
 from enrich.api import connections, guard
 from enrich.api.guard import Guard
+from tests.conftest import wait_for
+
+#: Of an answer: more than the buffers of two sockets hold.
+LARGE = 40 * 1024 * 1024
 
 GET = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.fixture
-def port(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[uvicorn.Server]:
     monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "TAKE_SECONDS", 0.5)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/slow":
             await asyncio.sleep(0.6)
-        await PlainTextResponse(scope["path"])(scope, receive, send)
+        told = "x" * LARGE if scope["path"] == "/large" else scope["path"]
+        await PlainTextResponse(told)(scope, receive, send)
 
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(app, http=connections.PunctualProtocol, log_config=None, lifespan="off")
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
-    yield listener.getsockname()[1]
+    wait_for(lambda: server.started)
+    yield server
     server.should_exit = True
     thread.join(10)
     listener.close()
+
+
+@pytest.fixture
+def port(server: uvicorn.Server) -> int:
+    return int(server.servers[0].sockets[0].getsockname()[1])
 
 
 def until_closed(connection: socket.socket) -> bytes:
@@ -65,6 +81,39 @@ def test_an_answer_that_takes_long_is_not_cut(port: int) -> None:
         # The next request has begun meanwhile.
         connection.sendall(GET % b"slow" + b"GET /two HTTP/1.1\r\n")
         assert until_closed(connection).endswith(b"/slow")
+
+
+def test_who_takes_nothing_of_an_answer_is_cut_off(server: uvicorn.Server, port: int) -> None:
+    with closing(socket.create_connection(("127.0.0.1", port), timeout=30)) as connection:
+        connection.sendall(GET % b"large")
+        wait_for(lambda: server.server_state.total_requests == 1)
+        wait_for(lambda: not server.server_state.connections)
+        # What the kernel still had of it.
+        assert len(until_closed(connection)) < LARGE
+
+
+def test_who_takes_some_of_an_answer_is_waited_for() -> None:
+    """By hand, since how much is taken in a while is a matter of clocks."""
+    waits: list[Callable[[], None]] = []
+    waiting, aborted = [900], []
+    loop = SimpleNamespace(call_later=lambda _, call, *given: waits.append(partial(call, *given)))
+    config = uvicorn.Config(PlainTextResponse(""), log_config=None)
+    config.load()
+    protocol = connections.PunctualProtocol(config, ServerState(), {}, _loop=cast(Any, loop))
+    protocol.transport = cast(
+        Any,
+        SimpleNamespace(
+            get_write_buffer_size=lambda: waiting[-1], abort=lambda: aborted.append(True)
+        ),
+    )
+    protocol.flow = FlowControl(protocol.transport)
+    protocol.pause_writing()
+    for left in (500, 499):
+        waiting.append(left)
+        waits.pop()()
+        assert waits and not aborted
+    waits.pop()()
+    assert aborted and not waits
 
 
 def test_more_requests_than_can_be_under_way_are_told_so(

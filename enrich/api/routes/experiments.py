@@ -48,7 +48,8 @@ def router(parts: Parts) -> APIRouter:
                 time_hours=time_hours,
                 k_values=read_k_values(k_values),
                 seed=seed,
-            )
+            ),
+            parts.searching,
         )
 
     return routes

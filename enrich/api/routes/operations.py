@@ -2,7 +2,8 @@
 
 # Annotations are read as they stand: those of routes name what is only known in a function.
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -21,6 +22,7 @@ READY_SECONDS = 1.0
 
 def router(parts: Parts) -> APIRouter:
     routes = APIRouter(tags=["operations"], responses=PROBLEMS)
+    looks = _Looks(parts.servers)
 
     @routes.get("/healthz", summary="Whether this process lives")
     async def healthz() -> dict[str, str]:
@@ -33,10 +35,8 @@ def router(parts: Parts) -> APIRouter:
         responses={503: {"model": ReadyOut, "description": "One of them does not."}},
     )
     async def readyz() -> Response:
-        names = list(parts.servers)
-        told = await asyncio.gather(*(_look(parts.servers[name]) for name in names))
-        servers = dict(zip(names, told, strict=True))
-        ready = all(one == "ok" for one in told)
+        servers = await looks.told()
+        ready = all(told == "ok" for told in servers.values())
         body = ReadyOut(ready=ready, servers=servers)
         return Response(
             body.model_dump_json(), 200 if ready else 503, media_type="application/json"
@@ -53,11 +53,32 @@ def router(parts: Parts) -> APIRouter:
     return routes
 
 
-async def _look(call: Callable[[], object]) -> str:
-    try:
-        await asyncio.wait_for(asyncio.to_thread(call), READY_SECONDS)
-    except TimeoutError:
-        return f"it did not answer within {READY_SECONDS:g} s"
-    except EnrichError as error:
-        return for_callers(str(error))
-    return "ok"
+class _Looks:
+    """At each server one at a time: where it hangs, however many ask, one thread waits for it."""
+
+    def __init__(self, servers: Mapping[str, Callable[[], object]]) -> None:
+        self._servers = servers
+        self._threads = ThreadPoolExecutor(len(servers), "ready")
+        self._under_way: dict[str, asyncio.Future[object]] = {}
+
+    async def told(self) -> dict[str, str]:
+        """Of each server "ok", or why not."""
+        names = list(self._servers)
+        return dict(zip(names, await asyncio.gather(*map(self._look, names)), strict=True))
+
+    async def _look(self, name: str) -> str:
+        look = self._under_way.get(name)
+        if look is None or look.done():
+            loop = asyncio.get_running_loop()
+            look = loop.run_in_executor(self._threads, self._servers[name])
+            # Whoever asked may be gone by then.
+            look.add_done_callback(lambda one: one.cancelled() or one.exception())
+            self._under_way[name] = look
+        done, _ = await asyncio.wait({look}, timeout=READY_SECONDS)
+        if not done:
+            return f"it did not answer within {READY_SECONDS:g} s"
+        try:
+            look.result()
+        except EnrichError as error:
+            return for_callers(str(error))
+        return "ok"

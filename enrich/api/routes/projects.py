@@ -33,11 +33,11 @@ PROJECT_PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def counted(call: Callable[[], T], threads: Executor | None = None) -> T:
+async def counted(call: Callable[[], T], threads: Executor) -> T:
     """What a call gives that searches a project's logs.
 
     Args:
-        threads: where it is made; those that all routes share if None.
+        threads: where it is made.
 
     Raises Refusal: there are none, or the project's id is none.
     """

@@ -1,7 +1,6 @@
 """`/api/v1/search` and `/api/v1/groups`: ERROR logs by what they say."""
 
 # Annotations are read as they stand: those of routes name what is only known in a function.
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
@@ -52,7 +51,7 @@ def router(parts: Parts) -> APIRouter:
         if resolved.vector is None:
             raise refusal_of_text(resolved)
         vector = resolved.vector.tolist()
-        found = await asyncio.to_thread(lambda: parts.stats.nearest(vector, k, index))
+        found = await parts.searched(lambda: parts.stats.nearest(vector, k, index))
         hits = [
             HitOut(
                 cosine=hit["cosine"],
@@ -83,8 +82,9 @@ def router(parts: Parts) -> APIRouter:
         ] = 0.9,
         index: Index = None,
     ) -> GroupsOut:
-        found = await asyncio.to_thread(lambda: parts.frequent_texts.most(index))
-        return await asyncio.to_thread(lambda: grouped(found, k, similarity))
+        return await parts.searched(
+            lambda: grouped(parts.frequent_texts.most(index), k, similarity)
+        )
 
     return routes
 

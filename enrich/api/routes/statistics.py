@@ -25,7 +25,8 @@ def router(parts: Parts) -> APIRouter:
     )
     caller = caller_of(parts)
     # Who waits for a chat model waits for seconds, and none of the threads that all others need.
-    waiting = ThreadPoolExecutor(MOST_WAITING, "chat") if parts.commentator.model else None
+    chatting = parts.commentator.model
+    waiting = ThreadPoolExecutor(MOST_WAITING, "chat") if chatting else parts.searching
 
     @routes.get("/compare", summary="A sample's estimates of a project's logs beside the counts")
     async def compare(
@@ -57,7 +58,8 @@ def router(parts: Parts) -> APIRouter:
         return await counted(
             lambda: statistics.hourly(
                 parts.level_counts, parts.zone(), project_uuid, time_hours=time_hours
-            )
+            ),
+            parts.searching,
         )
 
     return routes
