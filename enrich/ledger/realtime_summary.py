@@ -12,7 +12,7 @@ from enrich.ledger.latency import Latency, latency
 
 #: What became of a message; each has exactly one.
 OUTCOMES = (
-    "embedded", "duplicate", "cached", "reused", "already_vectorized", "failed", "gone", "left",
+    "embedded", "duplicate", "cached", "reused", "already_vectorized", "failed", "left",
     "other_level", "excluded", "poison",
 )  # fmt: skip
 #: Those that gave a log its vector.

@@ -27,7 +27,6 @@ NAMES = {
     "already_vectorized": "already vectorized",
     "left": "left to the backfill",
     "failed": "failed",
-    "gone": "gone",
     "poison": "poison",
     "excluded": "excluded",
     "other_level": "of other levels",

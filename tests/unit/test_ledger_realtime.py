@@ -93,13 +93,13 @@ def test_partitions_stand_each_for_itself(ledger: Ledger) -> None:
         Partition("logs.2", "id1", 0),
         Partition("logs", "", 0),
     ]
-    assert ledger.realtime.settle(GROUP, [portion(None, 7, gone=7)]) == [Settled(True, 7)]
+    assert ledger.realtime.settle(GROUP, [portion(None, 7, failed=7)]) == [Settled(True, 7)]
     answers = ledger.realtime.settle(
         GROUP,
         [
             portion(None, 3, others[0], failed=3),
-            portion(None, 9, gone=2),
-            portion(4, 9, others[1], gone=2),
+            portion(None, 9, failed=2),
+            portion(4, 9, others[1], failed=2),
         ],
     )
     assert answers == [Settled(True, 3), Settled(False, 7), Settled(False, None)]
@@ -174,7 +174,7 @@ def test_counts_that_cannot_be_are_refused_and_change_nothing(
     ledger: Ledger, wrong: Portion
 ) -> None:
     with pytest.raises(ValueError, match=r"counted|reasons|lies between"):
-        ledger.realtime.settle(GROUP, [portion(None, 9, gone=1), wrong])
+        ledger.realtime.settle(GROUP, [portion(None, 9, failed=1), wrong])
     assert ledger.realtime.counted(GROUP, [FIRST]) == [None]
 
 

@@ -65,7 +65,7 @@ class Scene:
 
 def counted(ledger: Ledger, group: str = GROUP, why: str = "not there yet") -> None:
     """Ten messages of each outcome but twenty of other levels."""
-    counts = {**dict.fromkeys(OUTCOMES, 10), "other_level": 20}
+    counts = {**dict.fromkeys(OUTCOMES, 10), "other_level": 30}
     reasons = {f"left|{why}": 10, "poison|not_json": 7, "poison|no_id": 3}
     portion = Portion(
         partition=Partition("logs", "id", 0), expected=None, upto=120,
@@ -257,7 +257,7 @@ def test_status_tells_counts_latency_and_reasons() -> None:
         "2 consumers alive; lag 5 messages; last batch 30 s ago",
         "from log to vector: p50 1.3 s, p99 5.3 s in the last",
         "120 messages in 3 batches since", "10 embedded, 10 duplicate, 10 cached, 10 reused",
-        "10 left to the backfill", "20 of other levels",
+        "10 left to the backfill", "30 of other levels",
         "4 API requests with 56 texts, $0.0123; slowed down 1 time by rate limits",
         "left to the backfill, 10 logs: not there yet", "poison: 7 not_json, 3 no_id",
         "host/1: working for 30 s; 2 partitions",
@@ -316,7 +316,7 @@ def test_metrics_of_consumers() -> None:
     assert last is not None
     expected = {
         **{
-            ("enrich_realtime_messages_total", f"{GROUP},{name}"): 20
+            ("enrich_realtime_messages_total", f"{GROUP},{name}"): 30
             if name == "other_level"
             else 10
             for name in OUTCOMES
