@@ -177,6 +177,8 @@ class Broker:
         self.trouble = ""
         #: Whether it is that no broker answers.
         self._away = False
+        #: The topics that are not there, as far as is known.
+        self._missing: Sequence[str] = ()
         self._reason: EnrichError | None = None
         self._refusal: EnrichError | None = None
         #: Until then what is wrong ends the start, and is told by its end.
@@ -194,7 +196,8 @@ class Broker:
     # -- at the start
 
     def look(self) -> list[str]:
-        """See that the brokers answer and the topics are there; the topics that are not.
+        """See that the brokers answer and the topics are there; the topics that are not, which are
+        trouble until they come.
 
         Raises:
             ServerUnavailable: no broker answers.
@@ -209,6 +212,7 @@ class Broker:
                 if error is not None and error.code() not in _NO_TOPIC:
                     raise self.named(error)
                 missing.append(topic)
+        self._miss(missing)
         return missing
 
     def _known_topics(self, *topic: str) -> Mapping[str, Any]:
@@ -316,16 +320,33 @@ class Broker:
         named = self.named(error)
         if error.fatal() or isinstance(named, AccessRefused):
             raise named
-        self._note_trouble(error)
+        if error.code() == KafkaError._MAX_POLL_EXCEEDED:
+            # Over with this poll: the client joins the group again.
+            log.warning("%s", named)
+        elif error.code() in _NO_TOPIC:
+            # The client says it once, and not when it is over.
+            known = self._missing
+            self.try_again()
+            if set(self._missing) - set(known):
+                log.warning("%s; waiting for it", self.trouble)
+        else:
+            self._note_trouble(error)
 
     def try_again(self) -> None:
-        """See whether trouble is over."""
+        """See whether trouble is over: the brokers answer, and the topics are there."""
         try:
-            self._admin.list_topics(timeout=LOOK_SECONDS)
+            there = self._admin.list_topics(timeout=LOOK_SECONDS).topics
         except KafkaException:
             return
+        self._miss([topic for topic in self._topics if topic not in there])
+
+    def _miss(self, topics: Sequence[str]) -> None:
+        """Nothing is wrong but that these topics are not there."""
+        self._missing = topics
+        where = f"Kafka at {self._settings.kafka_bootstrap_servers}"
         with self._lock:
-            self.trouble, self._away = "", False
+            self._away = False
+            self.trouble = f"{where} has no topic {', '.join(topics)}" if topics else ""
 
     def close(self) -> None:
         """Give up all partitions and leave the group."""
@@ -445,6 +466,11 @@ def named(settings: Settings, error: Any) -> EnrichError:
         return Halt(
             f"{where} does not know KAFKA_GROUP_PROTOCOL="
             f"{settings.kafka_group_protocol}: brokers of 4.0 know `consumer`"
+        )
+    if code == KafkaError._MAX_POLL_EXCEEDED:
+        return ServerUnavailable(
+            f"this process stood still for more than {MAX_POLL_SECONDS} s, as when a machine "
+            "sleeps: its partitions went to others, and it joins the group again"
         )
     if code in _NO_TOPIC:
         return Halt(f"{where} has no topic of KAFKA_TOPIC={','.join(settings.kafka_topic)}")

@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Collection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -105,6 +106,40 @@ def test_trouble_is_told_once_and_by_its_reason(caplog: pytest.LogCaptureFixture
             broker._note_trouble(error)
     assert len(caplog.messages) == 1 and "KAFKA_OAUTH_TOKEN_URL" in caplog.messages[0]
     assert "KAFKA_OAUTH_TOKEN_URL" in broker.trouble
+
+
+def test_a_process_that_stood_still_says_so_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    broker = Broker(settings(), group=None)  # type: ignore[arg-type]
+    broker.note(KafkaError(KafkaError._MAX_POLL_EXCEEDED))
+    (told,) = caplog.messages
+    assert told.startswith("this process stood still for more than 300 s")
+    assert broker.trouble == ""
+
+
+def test_a_topic_that_is_not_there_is_trouble_until_it_comes(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: dict[str, Any] = {}
+    found = SimpleNamespace(topics=there)
+    broker = Broker(settings(kafka_topic="a,b"), group=None)  # type: ignore[arg-type]
+    monkeypatch.setattr(broker, "_admin", SimpleNamespace(list_topics=lambda *_, **__: found))
+    there["a"] = SimpleNamespace(error=None)
+    assert broker.look() == ["b"]
+    for _ in range(2):
+        # The client says it once more; the start has named it.
+        broker.note(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        broker.try_again()
+        assert broker.trouble == "Kafka at 127.0.0.1:1 has no topic b"
+    assert caplog.messages == []
+    there["b"] = SimpleNamespace(error=None)
+    broker.try_again()
+    assert broker.trouble == ""
+    # Deleted while the consumer runs.
+    del there["a"]
+    for _ in range(2):
+        broker.note(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+    assert broker.trouble == "Kafka at 127.0.0.1:1 has no topic a"
+    assert caplog.messages == [f"{broker.trouble}; waiting for it"]
 
 
 def test_without_a_broker_nothing_is_committed_and_nobody_waits_for_it() -> None:
