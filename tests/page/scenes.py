@@ -10,8 +10,11 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
+from dev.failures import failures, ordinary
+from dev.sample_logs import generate
 from enrich import __version__
 from enrich.ledger import Ledger, Scan
 from enrich.ledger.deployment import NEVER, Configuration, WorkerNote
@@ -21,7 +24,8 @@ from tests.conftest import Pipeline, Search
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J\u202egnp.exe{{ 1 + 1 }}`</style>"
 
 NO_SCAN = Scan(pending=[], update_only=[], unsorted=[])
-INTERVAL = timedelta(minutes=10)
+#: Of the scene in which nothing is invented.
+LIVED_RUNS = 24
 
 
 @dataclass(frozen=True)
@@ -203,6 +207,45 @@ def working(world: World) -> None:
     world.ticked(0.2)
 
 
+def lived(world: World) -> None:
+    """Runs that were really made, one after the other, of the demo's failures; the last is at work.
+
+    No run and no count of it is invented: the README's picture is of this.
+    """
+    source = random.Random(11)
+    sizes = [source.randint(60, 400) for _ in range(LIVED_RUNS)] + [4_000]
+    total = sum(sizes)
+    messages = (
+        log.document["message"]
+        for log in generate(total, errors=total, failures=failures(), ordinary=ordinary())
+    )
+    projects = ("shop_checkout", "shop_stock", "billing_core")
+    for project in projects:
+        world.search.create(f"{project}_2026_11")
+    world.worker("worker-a")
+    world.worker("worker-b", processes=4)
+    world.beat()
+    line = world.pipeline
+    for number, size in enumerate(sizes):
+        index = f"{source.choice(projects)}_2026_11"
+        now = datetime.now(UTC).isoformat()
+        world.search.index(
+            index,
+            [
+                {"_id": f"{number}-{n}", "level": "ERROR", "message": message, "timestamp": now}
+                for n, message in enumerate(islice(messages, size))
+            ],
+        )
+        if number < LIVED_RUNS:
+            line.run("beat")
+    line.find_unvectorized("beat")
+    while line.messages and (
+        line.messages[0][0] != "embed_and_update"
+        or world.ledger.records.last(1)[0].settled < sizes[-1] // 3
+    ):
+        line.deliver()
+
+
 def late(world: World) -> None:
     _enriched(world, 20)
     world.index("shop_search_2026_11", TEXTS[:40], 95)
@@ -293,6 +336,7 @@ def many(world: World) -> None:
 SCENES = {
     scene.name: scene
     for scene in (
+        Scene("lived", "Working", lived),
         Scene("healthy", "Healthy", healthy, more=("runs", "run", "api/")),
         Scene("working", "Working", working, more=("run",)),
         Scene("late", "Late", late),
