@@ -226,7 +226,7 @@ def _count(strata: Sequence[_Drawn], level: str) -> Estimate:
         value=known + value,
         low=known + max(low, seen),
         high=known + high,
-        kind=Kind.INTERVAL if seen else Kind.UPPER_LIMIT,
+        kind=Kind.INTERVAL if seen or known else Kind.UPPER_LIMIT,
         relative_error=_part(math.sqrt(variance), known + value) if seen else math.inf,
     )
 
@@ -260,6 +260,8 @@ def _rate(strata: Sequence[_Drawn], level: str) -> Estimate:
 
 def _matched(value: float, variance: float) -> tuple[float, float]:
     """Limits of a sum: those of a Poisson count, not a whole one, of the same relative error."""
+    if not variance:
+        return value, value
     count = value**2 / variance
     low, high = poisson_limits(count)
     return value * low / count, value * high / count

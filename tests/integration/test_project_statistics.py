@@ -138,6 +138,62 @@ def test_counts_and_samples_of_a_project(store: LogStore, search: Search) -> Non
     assert census.ai_statistics.intervals.estimated_warn_count.kind is Kind.EXACT
 
 
+def test_each_hour_is_sampled_by_itself_where_there_are_too_many_for_one(
+    store: LogStore, search: Search
+) -> None:
+    """With a bound that a test can pass; the indices and their hours are uneven."""
+    seen = Counter[str]()
+    # From the period's first hour on, which is cut as the last one is: Kolkata is half an hour off.
+    per_hour = {0: 700, 1: 12, 2: 0, 3: 300, 4: 90, 5: 0, 6: 1, 7: 400, 8: 25}
+    first = datetime(2026, 11, 9, 21, 30, tzinfo=UTC)
+    for index, shards, share in (("busy_2026_11", 3, 3), ("busy_2026_10", 1, 1)):
+        search.create(index, settings={"number_of_shards": shards})
+        made = []
+        for hour, count in per_hour.items():
+            for n in range(count * share):
+                level = ("ERROR", "INFO", "INFO", "WARN", "DEBUG")[n % 5 if hour != 7 else 1]
+                # In the part of the first and of the last hour that the period has.
+                into = timedelta(minutes=20 if hour < 8 else 0, seconds=n % 600)
+                at = first + timedelta(hours=hour) + into
+                made.append(plain(level, at.isoformat(timespec="milliseconds")))
+                seen.update(["total", level, f"hour {hour}"])
+        search.index(index, made)
+    now = first + timedelta(hours=8, minutes=15)
+
+    def drawn(seed: int, **options: Any) -> Any:
+        given = {"time_hours": 8, "sample_size": 200, "seed": seed, "now": now, **options}
+        return compare(store.level_counts, KOLKATA, "busy", **given)
+
+    one = drawn(1)
+    assert one.ai_statistics.logs_read == 200
+    assert "parts" not in one.ai_statistics.statistical_reasoning
+    parts = [drawn(seed, most_of_a_sample=1000) for seed in range(20)]
+    for found in parts:
+        # 200 logs of nine hours are 23 of each; where there are fewer, these.
+        assert found.ai_statistics.logs_read == sum(
+            min(23, seen[f"hour {hour}"]) for hour in per_hour
+        )
+        assert "in 9 parts, one for each hour" in found.ai_statistics.statistical_reasoning
+        assert found.ai_statistics.method == "sample"
+        assert found.db_statistics == one.db_statistics
+        assert found.db_statistics.total_logs == seen["total"]
+        assert found.db_statistics.error_count == seen["ERROR"]
+    limits = [found.ai_statistics.intervals for found in parts]
+    held = sum(
+        estimated.low <= true <= estimated.high
+        for each in limits
+        for estimated, true in (
+            (each.estimated_total_logs, seen["total"]),
+            (each.estimated_error_count, seen["ERROR"]),
+            (each.estimated_warn_count, seen["WARN"]),
+            (each.estimated_info_count, seen["INFO"]),
+        )
+    )
+    assert held >= 68, "of 80, some 95 % of which hold the truth"
+    mean = sum(found.ai_statistics.estimated_total_logs for found in parts) / len(parts)
+    assert mean == pytest.approx(seen["total"], rel=0.1)
+
+
 HOSTILE = (
     *("*", "shop*", "shop_eu,other", "-shop", "_all", "..", ".kibana", "shop_eu_2026_11/_search"),
     *("shop eu", "shop?", "shop#", "shop\\", "shop\n", '"shop"', "<shop-{now/d}>", "a:shop", "|"),

@@ -336,6 +336,17 @@ def test_of_strata_without_any_the_one_read_least_limits_all() -> None:
     assert found.error.high == pytest.approx(2995.73, rel=1e-4)
     with pytest.raises(ValueError):
         estimate_strata([])
+    # Of a part that was read whole some are known, so that it is no longer none that was seen.
+    known = estimate_strata([(sample(0.999, (9, INFO)), 10), (sample(0.5, (2, ERROR)), 10)]).error
+    assert (known.kind, known.value, known.low) == (Kind.INTERVAL, 2, 2)
+    assert known.high == pytest.approx(2 + 2995.73, rel=1e-4)
+
+
+def test_strata_of_which_nothing_is_unread_have_limits() -> None:
+    whole = [(sample(0.0, (5, ERROR), (4, INFO)), 10)] * 2
+    found = estimate_strata(whole)
+    assert (found.error.low, found.error.value, found.error.high) == (10, 10, 10)
+    assert found.total.low <= found.total.value <= found.total.high
 
 
 # -- simulated
