@@ -16,12 +16,13 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from confluent_kafka import (
+    OFFSET_BEGINNING,
     Consumer,
     ConsumerGroupTopicPartitions,
     KafkaError,
@@ -37,8 +38,11 @@ TIMEOUT = 30.0
 STARTING = {
     *(KafkaError.COORDINATOR_LOAD_IN_PROGRESS, KafkaError.COORDINATOR_NOT_AVAILABLE),
     *(KafkaError.NOT_COORDINATOR, KafkaError.NOT_LEADER_FOR_PARTITION),
-    KafkaError.LEADER_NOT_AVAILABLE,
+    *(KafkaError.LEADER_NOT_AVAILABLE, KafkaError.UNKNOWN_TOPIC_OR_PART),
+    *(KafkaError._UNKNOWN_PARTITION, KafkaError._TRANSPORT),
 }
+
+T = TypeVar("T")
 
 
 class Topics:
@@ -141,12 +145,39 @@ class Topics:
         assert not left and not failures, (left, failures[:3])
         return [places[n] for n in range(count)]
 
+    def read(self, topic: str) -> list[bytes | None]:
+        """The value of each message that is there, each partition's in its order."""
+        left = {number: end for number, end in self.ends(topic).items() if end}
+        reader = Consumer({**self.options, "group.id": "looks-only", "enable.auto.commit": False})
+        values: list[bytes | None] = []
+        with closing(reader):
+            reader.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in left])
+            deadline = time.monotonic() + TIMEOUT
+            while left:
+                assert time.monotonic() < deadline, f"partitions {sorted(left)} cannot be read"
+                for message in reader.consume(1000, 0.1):
+                    assert message.error() is None, message.error()
+                    values.append(message.value())
+                    if message.offset() + 1 >= left[message.partition()]:
+                        del left[message.partition()]
+        return values
+
     def ends(self, topic: str) -> dict[int, int]:
         """The offset that the next message of each partition will have."""
         asker = {**self.options, "group.id": "looks-only", "enable.auto.commit": False}
         with closing(Consumer(asker)) as reader:
-            found = reader.list_topics(topic, timeout=TIMEOUT).topics[topic].partitions
-            return {number: _end(reader, TopicPartition(topic, number)) for number in sorted(found)}
+
+            def ask() -> dict[int, int]:
+                found = reader.list_topics(topic, timeout=TIMEOUT).topics[topic]
+                if found.error is not None:
+                    raise KafkaException(found.error)
+                places = [TopicPartition(topic, number) for number in sorted(found.partitions)]
+                return {
+                    place.partition: int(reader.get_watermark_offsets(place, timeout=TIMEOUT)[1])
+                    for place in places
+                }
+
+            return _once_started(ask)
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """The offsets that a group has committed; partitions without one are left out."""
@@ -170,11 +201,12 @@ class Topics:
         self.admin.alter_consumer_group_offsets([asked])[group].result(TIMEOUT)
 
 
-def _end(reader: Consumer, partition: TopicPartition) -> int:
+def _once_started(ask: Callable[[], T]) -> T:
+    """An answer, asked for again while the broker does not know what it has."""
     deadline = time.monotonic() + TIMEOUT
     while True:
         try:
-            return int(reader.get_watermark_offsets(partition, timeout=TIMEOUT)[1])
+            return ask()
         except KafkaException as error:
             if error.args[0].code() not in STARTING or time.monotonic() > deadline:
                 raise

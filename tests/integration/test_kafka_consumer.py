@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, Producer
 from rich.console import Console
 
 from dev.api_control import ApiControl
@@ -27,10 +28,11 @@ from dev.service import Service
 from dev.services import Services
 from enrich.cli.checks import kafka
 from enrich.cli.checks.findings import Findings
-from enrich.ledger.realtime_summary import RealtimeSummary
+from enrich.ledger.realtime_summary import ConsumerReport, RealtimeSummary
+from enrich.log_store import index_template
 from enrich.settings import load_settings
 from enrich.wiring import build_ledger
-from tests.conftest import PREFIX, ROOT, Pipeline, Search, wait_for
+from tests.conftest import DIMENSIONS, PREFIX, ROOT, Pipeline, Search, wait_for
 from tests.topics import Topics
 
 #: All logs are of one moment, so that no test runs into another month.
@@ -50,9 +52,18 @@ def logs(count: int, name: str = "log", distinct: int = 7) -> list[dict[str, Any
             "level": "INFO" if n % 2 else "ERROR",
             "timestamp": NOW.isoformat(),
             "message": f"the {name} database refused connection number {n % distinct}",
+            "trace_id": f"trace {n // 3}",
         }
         for n in range(count)
     ]
+
+
+def kind_of(value: bytes | None) -> str:
+    """What a message is: a log of a level, or poison."""
+    try:
+        return str(json.loads(value or b"")["level"])
+    except ValueError:
+        return "poison"
 
 
 class Desk:
@@ -119,6 +130,11 @@ class Desk:
         (summary,) = self.summaries
         return summary
 
+    @property
+    def consumers(self) -> list[ConsumerReport]:
+        """What the consumers say of themselves."""
+        return [one for each in self.summaries for one in each.consumers]
+
 
 @pytest.fixture
 def desk(clean: Services, topics: Topics, search: Search, settings: Any) -> Iterator[Desk]:
@@ -126,9 +142,11 @@ def desk(clean: Services, topics: Topics, search: Search, settings: Any) -> Iter
         yield Desk(clean, topics, search, settings, exits)
 
 
-def assert_right(desk: Desk, model: Model, count: int) -> dict[str, dict[str, Any]]:
+def assert_right(
+    desk: Desk, model: Model, count: int, index: str = INDEX
+) -> dict[str, dict[str, Any]]:
     """Each ERROR log has exactly the vector of its text, and no other log has any."""
-    sources = desk.search.sources(INDEX)
+    sources = desk.search.sources(index)
     with_vector = {id: one for id, one in sources.items() if "log_vector" in one}
     assert len(with_vector) == count
     texts = sorted({one["message"] for one in with_vector.values()})
@@ -202,9 +220,7 @@ def test_in_mode_index_logs_are_put_in_once(desk: Desk, model: Model) -> None:
     assert summary.usage["api_inputs"] == 7
 
 
-def test_streams_and_aliases_are_looked_behind(
-    desk: Desk, search: Search, stream: str, model: Model
-) -> None:
+def test_an_alias_is_looked_behind(desk: Desk, search: Search, model: Model) -> None:
     some = logs(12)
     search("POST", "/_aliases", {"actions": [
         {"add": {"index": INDEX, "alias": f"alias_{MONTH}"}},
@@ -218,6 +234,67 @@ def test_streams_and_aliases_are_looked_behind(
     summary = desk.wait(desk.consumer())
     assert_right(desk, model, 6)
     assert summary.vectors == 6
+
+
+@pytest.fixture
+def stream(clean: Services, search: Search) -> Iterator[str]:
+    """A data stream of a name that a month's index would have."""
+    name = f"pay_{MONTH}"
+    template = {**index_template(DIMENSIONS, [f"{name}*"]), "data_stream": {}}
+    search("PUT", "/_index_template/pay", template)
+    search("PUT", f"/_data_stream/{name}")
+    yield name
+    search("DELETE", f"/_data_stream/{name}")
+
+
+@pytest.mark.apart
+def test_a_data_stream_is_looked_behind_where_the_backfill_does(
+    desk: Desk, search: Search, stream: str, model: Model
+) -> None:
+    some = [{**one, "project_uuid": "pay", "@timestamp": one["timestamp"]} for one in logs(12)]
+    for part in (some[:6], some[6:]):
+        rows = [row for one in part for row in ({"create": {"_id": one["log_id"]}}, one)]
+        body = "".join(json.dumps(row) + "\n" for row in rows).encode()
+        assert not search("POST", f"/{stream}/_bulk", body)["errors"]
+        search("POST", f"/{stream}/_rollover")
+    desk.topics.produce(desk.topic, some)
+    # By default the names of its indices, which begin with a dot, are left out.
+    without = desk.consumer(CONSUMER_GROUP_ID=f"{desk.group}-without")
+    other = desk.group
+    desk.group += "-without"
+    assert desk.wait(without).outcomes["excluded"] == 6
+    desk.group = other
+    summary = desk.wait(desk.consumer(ENRICH_INDEX_PATTERN="*_*,-.*,.ds-*_*"))
+    assert summary.vectors == 6
+    assert_right(desk, model, 6, stream)
+
+
+@pytest.mark.apart
+def test_a_topic_that_is_made_later_is_waited_for_and_shown(desk: Desk, model: Model) -> None:
+    some = logs(10)
+    desk.ship(some)
+    desk.topic = f"{desk.topic}-later"
+    quick = json.dumps({"topic.metadata.refresh.interval.ms": 500})
+    consumer = desk.consumer(KAFKA_EXTRA_CONFIG=quick)
+    wait_for(lambda: "has begun" in consumer.log.read_text(), consumer)
+    # As long as it lasts, in each of its reports.
+    seen: set[datetime] = set()
+
+    def is_told() -> bool:
+        seen.update(each.seen_at for each in desk.consumers)
+        return len(seen) > 2
+
+    wait_for(is_told, consumer)
+    for each in desk.consumers:
+        assert each.why == f"Kafka at {desk.topics.servers} has no topic {desk.topic}"
+    desk.topics.create(desk.topic, partitions=2)
+    desk.topics.produce(desk.topic, some)
+    desk.wait(consumer)
+    assert_right(desk, model, 5)
+    wait_for(lambda: [each.why for each in desk.consumers] == [""], consumer)
+    told = consumer.log.read_text()
+    assert told.count(f"topic {desk.topic} is not there yet; it is waited for") == 1
+    assert "has no topic" not in told and "Traceback" not in told
 
 
 @PROTOCOLS
@@ -255,6 +332,52 @@ def test_consumers_share_partitions_and_lose_nothing_when_they_come_and_go(
     assert not counts.keys() - {"embedded", "cached", "duplicate", "reused", "already_vectorized"}
     # Only a request that was under way when one died may be paid for again.
     assert summary.usage["api_inputs"] <= 80
+
+
+@PROTOCOLS
+@pytest.mark.apart
+def test_a_broker_that_is_killed_and_started_anew_costs_no_message(
+    desk: Desk, kafka_stack: Services, model: Model, embeddings: ApiControl, protocol: str
+) -> None:
+    broker = kafka_stack.kafka
+    some = logs(300, distinct=40)
+    before, meanwhile, after = some[:120], some[120:200], some[200:]
+    desk.ship(some)
+    # Keeps what it cannot deliver, and delivers it once.
+    producer = Producer({**desk.topics.options, "enable.idempotence": True})
+    desk.topics.produce(desk.topic, [*before, b"not json"])
+    # So that it is in the middle of a batch when the broker dies.
+    embeddings.set(latency_ms=1000)
+    consumer = desk.consumer(KAFKA_GROUP_PROTOCOL=protocol)
+    wait_for(lambda: embeddings.seen["requests"] > 0, consumer)
+    for one in meanwhile[:40]:
+        producer.produce(desk.topic, json.dumps(one))
+    broker.kill()
+    try:
+        for one in meanwhile[40:]:
+            producer.produce(desk.topic, json.dumps(one))
+        wait_for(lambda: any("cannot be reached" in each.why for each in desk.consumers), consumer)
+    finally:
+        # Other tests have this broker, too.
+        broker.start()
+    assert producer.flush(120) == 0
+    desk.topics.produce(desk.topic, [*after, None])
+    summary = desk.wait(consumer)
+
+    values = desk.topics.read(desk.topic)
+    kinds = Counter(kind_of(value) for value in values)
+    assert {json.loads(value)["log_id"] for value in values if kind_of(value) != "poison"} == {
+        one["log_id"] for one in some
+    }
+    assert (kinds["ERROR"], kinds["INFO"], kinds["poison"]) == (150, 150, 2)
+    counts = {name: n for name, n in summary.outcomes.items() if n}
+    assert (counts.pop("other_level"), counts.pop("poison")) == (kinds["INFO"], kinds["poison"])
+    assert sum(counts.values()) == summary.vectors == kinds["ERROR"]
+    assert summary.messages == len(values)
+    assert_right(desk, model, 150)
+    assert summary.usage["api_inputs"] == 20
+    wait_for(lambda: [each.why for each in desk.consumers] == [""], consumer)
+    assert "Traceback" not in consumer.log.read_text()
 
 
 def test_all_again_from_the_beginning_pays_and_writes_nothing(
