@@ -25,7 +25,7 @@ HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J\u202egnp.exe{{ 1 + 1 }}`</style>"
 
 NO_SCAN = Scan(pending=[], update_only=[], unsorted=[])
 #: Of the scene in which nothing is invented.
-LIVED_RUNS = 24
+LIVED_RUNS = 16
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def lived(world: World) -> None:
     No run and no count of it is invented: the README's picture is of this.
     """
     source = random.Random(11)
-    sizes = [source.randint(60, 400) for _ in range(LIVED_RUNS)] + [4_000]
+    sizes = [source.randint(60, 400) for _ in range(LIVED_RUNS)] + [2_000]
     total = sum(sizes)
     messages = (
         log.document["message"]
@@ -237,8 +237,9 @@ def lived(world: World) -> None:
             ],
         )
         if number < LIVED_RUNS:
-            line.run("beat")
-    line.find_unvectorized("beat")
+            # As by hand: a tick that comes sooner than beat's next begins nothing.
+            line.run("manual")
+    line.find_unvectorized("manual")
     while line.messages and (
         line.messages[0][0] != "embed_and_update"
         or world.ledger.records.last(1)[0].settled < sizes[-1] // 3
