@@ -607,6 +607,19 @@ def test_the_role_reaches_what_the_default_pattern_finds(index: str, allowed: bo
     assert bool(re.fullmatch(pattern[1:-1], index)) is allowed
 
 
+def test_the_services_role_is_the_reading_part_of_the_other() -> None:
+    cluster, (of_logs, of_runs) = actions("opensearch-role-service")
+    all_cluster, (all_of_logs, all_of_runs) = actions("opensearch-role")
+    assert cluster <= all_cluster
+    for some, every in ((of_logs, all_of_logs), (of_runs, all_of_runs)):
+        assert some["index_patterns"] == every["index_patterns"]
+        assert set(some["allowed_actions"]) <= set(every["allowed_actions"])
+    for action in {*cluster, *of_logs["allowed_actions"], *of_runs["allowed_actions"]}:
+        assert re.match(
+            r"^(cluster:monitor|indices:(data/read|monitor))/|.*/(get\*|index)$", action
+        )
+
+
 def test_the_right_to_put_a_template_is_a_role_of_its_own() -> None:
     cluster, indices = actions("opensearch-role-template")
     assert indices == []
