@@ -33,6 +33,11 @@ def name(text: object) -> str:
     return plain(text, NAME_LENGTH)
 
 
+def beginner(trigger: str) -> str:
+    """Who began a run."""
+    return "hand" if trigger == "manual" else name(trigger)
+
+
 def marked(text: object) -> str:
     """A sentence as HTML, escaped, with what stands between backticks as code."""
     parts = escape(plain(text, 2 * SENTENCE_LENGTH)).split("`")
