@@ -170,6 +170,27 @@ def test_a_page_gets_what_was_read_last_while_the_next_is_read() -> None:
     assert first is one and meanwhile is one and fresh is two and anew is two
 
 
+def test_ten_pages_that_are_opened_at_once_share_one_reading() -> None:
+    overview, gate = Overview(status=Status()), threading.Event()
+    readings = []
+
+    def read() -> Overview:
+        readings.append(1)
+        assert gate.wait(30)
+        return overview
+
+    async def look() -> list[Overview]:
+        latest = Latest(read, lambda: None)
+        pages = [asyncio.ensure_future(latest.get()) for _ in range(10)]
+        # All of them wait before the first is answered.
+        await asyncio.sleep(0)
+        gate.set()
+        return await asyncio.gather(*pages)
+
+    assert asyncio.run(look()) == [overview] * 10
+    assert len(readings) == 1
+
+
 # -- requests
 
 
