@@ -30,17 +30,18 @@ def caller_of(parts: Parts) -> Callable[..., Awaitable[Key]]:
                 headers={"WWW-Authenticate": "Bearer"},
             )
         request.state.caller = key.name
-        await _admit(parts, key)
+        if key.requests_per_minute or key.usd_per_day:
+            await asyncio.to_thread(_admit, parts, key)
         return key
 
     return caller
 
 
-async def _admit(parts: Parts, key: Key) -> None:
-    """Raises Refusal: the key's rate or its day's budget is used up."""
+def _admit(parts: Parts, key: Key) -> None:
+    """Asks Redis. Raises Refusal: the key's rate or its day's budget is used up."""
     if key.requests_per_minute:
         try:
-            await asyncio.to_thread(parts.admit, key)
+            parts.admit(key)
         except RateLimited as error:
             limit = str(key.requests_per_minute)
             raise rate_limited(
@@ -48,9 +49,7 @@ async def _admit(parts: Parts, key: Key) -> None:
                 error.pause,
                 {"x-ratelimit-limit-requests": limit},
             ) from None
-    if key.usd_per_day:
-        spent = await asyncio.to_thread(parts.spent, key.payer)
-        if spent >= key.usd_per_day:
-            raise budget_spent(
-                f"this key has spent its {key.usd_per_day:g} USD of today; it goes on at 00:00 UTC"
-            )
+    if key.usd_per_day and parts.spent(key.payer) >= key.usd_per_day:
+        raise budget_spent(
+            f"this key has spent its {key.usd_per_day:g} USD of today; it goes on at 00:00 UTC"
+        )
