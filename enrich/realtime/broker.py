@@ -154,6 +154,9 @@ def consumer_options(settings: Settings) -> dict[str, Any]:
         "enable.auto.commit": False,
         "enable.auto.offset.store": False,
         "max.poll.interval.ms": MAX_POLL_SECONDS * 1000,
+        # For so long a commit waits that was under way when its broker died, and with it a consumer
+        # that is to end; the client's own minute is longer than most are given.
+        "socket.timeout.ms": int(TIMEOUT_SECONDS * 1000),
         "isolation.level": "read_committed",
         "queued.max.messages.kbytes": QUEUED_KILOBYTES,
         "fetch.queue.backoff.ms": 50,
