@@ -53,7 +53,9 @@ class Looking:
     complaints: list[str] = field(default_factory=list)
 
     def accessibility(self) -> list[str]:
-        """What axe-core finds."""
+        """What axe-core finds; of JSON nothing, since what shows it is the browser's own page."""
+        if self.page.evaluate("document.contentType") != "text/html":
+            return []
         found: dict[str, Any] = Axe().run(self.page).response
         return [
             f"axe: {one['id']} at {node['target']}: {node.get('failureSummary', '')}"
