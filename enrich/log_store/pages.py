@@ -283,7 +283,14 @@ class Finder:
         return self._scope.searches(rows)
 
     def _page_query(self, target: Target, unsorted: bool) -> dict[str, Any]:
-        newest = {"order": "desc", "unmapped_type": "date", "numeric_type": "date"}
+        # `_last` is what holds anyway. Unsaid, OpenSearch passes over segments whose times all lie
+        # before the cursor, and with them their logs without a time.
+        newest = {
+            "order": "desc",
+            "missing": "_last",
+            "unmapped_type": "date",
+            "numeric_type": "date",
+        }
         by_time = [] if unsorted else [{name: newest} for name in self._schema.timestamp_fields]
         values = len(by_time) + 1
         query: dict[str, Any] = {

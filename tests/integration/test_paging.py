@@ -10,6 +10,7 @@ import pytest
 from enrich.backfill import schedule
 from enrich.log_store import Finder, IndexPage, Target, index_template
 from enrich.log_store.preflight import Nodes, Preflight
+from enrich.wiring import build_store
 from tests.conftest import DIMENSIONS, Pipeline, Search
 from tests.integration.test_cycle import assert_adds_up, logs
 
@@ -185,3 +186,21 @@ def test_logs_of_one_time_on_several_shards_are_all_found_in_one_run(
 
     assert (record.found, record.vectors_written) == (200, 200)
     assert len(read) > 4
+
+
+def test_a_log_without_a_time_in_a_segment_of_newer_ones_is_found_behind_all_others(
+    settings: Any, search: Search
+) -> None:
+    name = "shop_web_2026_11"
+    search.create(name)
+    every = [{**log, "timestamp": f"2026-11-20T10:{n:02}:00Z"} for n, log in enumerate(logs(60, 3))]
+    timeless = {key: value for key, value in every[0].items() if key != "timestamp"}
+    # A refresh between them: segments of their own.
+    search.index(name, [*every[30:], timeless])
+    search.index(name, [{**log, "_id": f"older-{n}"} for n, log in enumerate(every[:30])])
+    finder = build_store(settings()).finder
+
+    (first,) = finder.page([Target(name, None, 60)], frozenset())
+    (rest,) = finder.page([Target(name, first.cursors[-1], 60)], frozenset())
+
+    assert [hit.reference.id for hit in rest.hits] == [f"{name}-30"]
