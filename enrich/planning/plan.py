@@ -105,7 +105,8 @@ class Time(BaseModel):
     #: 0 where no limit is known.
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
-    limits_basis: Basis = "assumed"
+    requests_basis: Basis = "assumed"
+    tokens_basis: Basis = "assumed"
 
 
 class NodeFilling(BaseModel):
@@ -164,7 +165,7 @@ class Plan(BaseModel):
             )
         if self.counted.logs and self.time.basis == "assumed":
             said.append(f"{ASSUMED_RATE:,.0f} logs a second: no run has shown it yet")
-        if self.sent.texts and self.time.limits_basis == "assumed":
+        if self.sent.texts and {self.time.requests_basis, self.time.tokens_basis} == {"assumed"}:
             said.append("no limits of the embeddings API are known, so none slows it down")
         if self.counted.logs:
             said.append(
@@ -248,8 +249,9 @@ class Bounds:
 
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
-    #: Whether both were set by an operator; otherwise they were learned.
-    set_by_hand: bool = False
+    #: Whether an operator set it; otherwise it was learned.
+    requests_set: bool = False
+    tokens_set: bool = False
     write_pace: int = 0
     usd_per_day: float = 0.0
     logs_per_run: int = 0
@@ -272,7 +274,6 @@ def time_of(logs: int, sent: Tokens, cost: Cost, speed: Speed, bounds: Bounds) -
         interval_seconds=bounds.interval_seconds,
     )
     working = speed.seconds(logs, sent.texts)
-    known = bounds.requests_per_minute or bounds.tokens_per_minute
     return Time(
         seconds=round(duration.seconds, 3),
         binding=duration.binding,
@@ -282,8 +283,14 @@ def time_of(logs: int, sent: Tokens, cost: Cost, speed: Speed, bounds: Bounds) -
         runs_measured=speed.runs,
         requests_per_minute=bounds.requests_per_minute,
         tokens_per_minute=bounds.tokens_per_minute,
-        limits_basis="assumed" if not known else "set" if bounds.set_by_hand else "measured",
+        requests_basis=_basis(bounds.requests_per_minute, bounds.requests_set),
+        tokens_basis=_basis(bounds.tokens_per_minute, bounds.tokens_set),
     )
+
+
+def _basis(limit: int, by_hand: bool) -> Basis:
+    """What a limit rests on; that there is none is assumed."""
+    return "assumed" if not limit else "set" if by_hand else "measured"
 
 
 def disk_of(

@@ -325,9 +325,8 @@ class Planner:
         return Bounds(
             requests_per_minute=requests,
             tokens_per_minute=tokens,
-            set_by_hand=bool(
-                settings.enrich_requests_per_minute or settings.enrich_tokens_per_minute
-            ),
+            requests_set=bool(settings.enrich_requests_per_minute),
+            tokens_set=bool(settings.enrich_tokens_per_minute),
             write_pace=settings.enrich_write_pace,
             usd_per_day=settings.enrich_max_cost_per_day,
             logs_per_run=settings.enrich_max_logs_per_run,

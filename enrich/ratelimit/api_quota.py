@@ -13,14 +13,11 @@ from dataclasses import dataclass
 
 import redis
 
-from enrich.ratelimit.gcra import MAX_WAIT_SECONDS, Permits, Priority
+from enrich.ratelimit.gcra import COUNTED_SECONDS, MAX_WAIT_SECONDS, Permits, Priority
 from enrich.redis_client import translated
 
 #: What may be taken at once after a rest: a tenth of a minute's worth.
 BURST_SECONDS = 6.0
-
-#: What was taken is known for two minutes, and noted for longer than that.
-COUNTED_SECONDS = 180
 
 #: A limit that was learned is forgotten after this; the next answer teaches it again.
 LEARNED_SECONDS = 3600
@@ -41,8 +38,9 @@ class QuotaUsage:
     #: 0 where no limit is known.
     requests_per_minute: int
     tokens_per_minute: int
-    #: Whether a limit is what the provider's headers said, and not a setting.
-    learned: bool
+    #: Whether the limit is what the provider's headers said, and not a setting.
+    requests_learned: bool
+    tokens_learned: bool
     #: Of what may be taken at once, 0 to 1 and more: from 1 on, callers wait.
     requests_taken: float
     tokens_taken: float
@@ -168,7 +166,8 @@ class ApiQuota:
         return QuotaUsage(
             requests_per_minute=requests,
             tokens_per_minute=tokens,
-            learned=not (self._requests and self._tokens),
+            requests_learned=bool(requests) and not self._requests,
+            tokens_learned=bool(tokens) and not self._tokens,
             requests_taken=_taken(first, now) if requests else 0.0,
             tokens_taken=_taken(second, now) if tokens else 0.0,
             requests_used=_within_a_minute(counted, "first", now) / requests if requests else 0.0,

@@ -3,7 +3,8 @@
 -- KEYS: first bucket, second bucket, pause, notes of callers with priority, and where it is counted,
 -- what was taken within this minute and the one before. ARGV: the first's limit a
 -- minute, the second's, the amount, how many milliseconds' worth may be taken at once when nothing
--- was taken for long, and 1 if the caller yields to those with priority.
+-- was taken for long, 1 if the caller yields to those with priority, and for how many seconds a count
+-- is kept.
 local t = redis.call('TIME')
 local now = t[1] * 1000 + t[2] / 1000
 local pause = redis.call('PTTL', KEYS[3])
@@ -38,7 +39,7 @@ if KEYS[5] and next(due) then
     local goes_on = tonumber(kept[1] or 0) == minute - 1
     redis.call('HSET', KEYS[5], 'minute', minute, 'first', 0, 'second', 0,
       'last_first', goes_on and kept[2] or 0, 'last_second', goes_on and kept[3] or 0)
-    redis.call('EXPIRE', KEYS[5], 180)
+    redis.call('EXPIRE', KEYS[5], ARGV[6])
   end
   redis.call('HINCRBY', KEYS[5], 'first', 1)
   redis.call('HINCRBY', KEYS[5], 'second', ARGV[3])

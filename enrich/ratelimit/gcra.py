@@ -44,6 +44,9 @@ AWAY_SECONDS = 0.2
 #: A caller with priority is waited for no longer than this; by then it has come again.
 LONGEST_NOTED_WAIT_SECONDS = 30.0
 
+#: What was taken is known for two minutes, and noted for longer than that.
+COUNTED_SECONDS = 180
+
 
 class Priority(Enum):
     """Whose turn it is when permits are short."""
@@ -122,7 +125,7 @@ class Permits:
         return math.inf if reserve is None else (self._burst - float(reserve)) / 1000
 
     def _try(self, first: int, second: int, amount: int) -> float:
-        args = [first, second, amount, self._burst, int(not self._first)]
+        args = [first, second, amount, self._burst, int(not self._first), COUNTED_SECONDS]
         left: float = self._take(keys=self._keys, args=args) / 1000
         if self._first and (first or second or left > 0):
             self._noted(first, second, amount, taken=left <= 0, left=left)

@@ -13,7 +13,8 @@ class QuotaReport(BaseModel):
 
     requests_per_minute: int = 0
     tokens_per_minute: int = 0
-    learned: bool = False
+    requests_learned: bool = False
+    tokens_learned: bool = False
     requests_taken: float = 0.0
     tokens_taken: float = 0.0
     requests_used: float = 0.0

@@ -237,6 +237,27 @@ def test_what_is_set_goes_before_what_is_learned(budget: Build) -> None:
     assert budget(requests=7, tokens=8).limits() == (7, 8)
 
 
+@pytest.mark.parametrize(
+    ("own", "learned"),
+    [
+        ({"requests": 7, "tokens": 8}, (False, False)),
+        ({"requests": 7}, (False, True)),
+        ({"tokens": 8}, (True, False)),
+        ({}, (True, True)),
+    ],
+)
+def test_it_is_told_of_each_limit_whether_it_was_learned(
+    budget: Build, own: dict[str, int], learned: tuple[bool, bool]
+) -> None:
+    quota = budget(**own)
+    # Where none is known, none was learned.
+    usage = quota.usage()
+    assert (usage.requests_learned, usage.tokens_learned) == (False, False)
+    quota.learn(Limits(requests=500, tokens=90_000))
+    usage = quota.usage()
+    assert (usage.requests_learned, usage.tokens_learned) == learned
+
+
 def test_learned_limit_binds(budget: Build) -> None:
     budget().learn(Limits(requests=60))
     assert turns_at_once(budget(), 1) in (6, 7)
@@ -279,7 +300,7 @@ def test_usage_tells_limits_what_is_taken_and_a_pause(budget: Build) -> None:
     quota.acquire(300)
     quota.pause(50)
     usage = quota.usage()
-    assert (usage.requests_per_minute, usage.tokens_per_minute, usage.learned) == (60, 6000, False)
+    assert (usage.requests_per_minute, usage.tokens_per_minute) == (60, 6000)
     # A second's worth and three seconds' worth, of the six that may be taken at once.
     assert 0 < usage.requests_taken <= 1 / 6 and 0 < usage.tokens_taken <= 1 / 2
     assert 0 < usage.paused_seconds <= 50

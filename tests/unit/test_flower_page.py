@@ -506,6 +506,13 @@ def test_page_shows_every_part() -> None:
         assert shown in page, shown
 
 
+def test_each_limit_says_whose_word_it_is() -> None:
+    quota = QuotaReport(requests_per_minute=3_000, tokens_per_minute=1_000_000, tokens_learned=True)
+    page = get(Status(quota=quota), "/enrichment").body.decode()
+    assert "3,000 <small>as set</small>" in page
+    assert "1,000,000 <small>as the provider says</small>" in page
+
+
 def test_page_of_nothing() -> None:
     page = get(Status(problems=["OpenSearch cannot be reached"]), "/enrichment").body.decode()
     assert "No run yet" in page

@@ -178,14 +178,20 @@ def test_nothing_to_do_takes_no_time() -> None:
 @pytest.mark.parametrize(
     ("bounds", "basis"),
     [
-        (Bounds(), "assumed"),
-        (Bounds(requests_per_minute=3_000), "measured"),
-        (Bounds(tokens_per_minute=10**6, set_by_hand=True), "set"),
+        (Bounds(), ("assumed", "assumed")),
+        (Bounds(requests_per_minute=3_000), ("measured", "assumed")),
+        (Bounds(tokens_per_minute=10**6, tokens_set=True), ("assumed", "set")),
+        (
+            Bounds(requests_per_minute=3_000, requests_set=True, tokens_per_minute=10**6),
+            ("set", "measured"),
+        ),
     ],
 )
-def test_it_is_said_where_limits_come_from(bounds: Bounds, basis: str) -> None:
+def test_it_is_said_of_each_limit_where_it_comes_from(
+    bounds: Bounds, basis: tuple[str, str]
+) -> None:
     took = time_of(1_000, Tokens(texts=5, tokens=50, requests=1), Cost(usd=1.0), ASSUMED, bounds)
-    assert took.limits_basis == basis
+    assert (took.requests_basis, took.tokens_basis) == basis
 
 
 def test_what_some_texts_show_of_all_has_an_error() -> None:
