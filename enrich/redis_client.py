@@ -59,7 +59,8 @@ def connect(
     Args:
         timeout: seconds that one command may take.
         second_try: at once, for a connection that a restart of Redis has closed; any further
-            try is the caller's.
+            try is the caller's. A command that was not answered in time is not sent again: it may
+            have been done, and a Redis that hangs would be waited for twice.
 
     Raises:
         SettingsError: a file that the URL names cannot be used.
@@ -70,7 +71,11 @@ def connect(
         "socket_timeout": timeout,
         "socket_keepalive": True,
         "health_check_interval": 10,
-        "retry": Retry(ExponentialWithJitterBackoff(base=0.05, cap=0.5), int(second_try)),
+        "retry": Retry(
+            ExponentialWithJitterBackoff(base=0.05, cap=0.5),
+            int(second_try),
+            supported_errors=(exceptions.ConnectionError,),
+        ),
         **_options(address),
     }
     if address.is_socket:

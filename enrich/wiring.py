@@ -43,6 +43,10 @@ if TYPE_CHECKING:
 #: consumer, whose logs should be searchable soon, and by a caller of the service.
 REALTIME_WAIT_SECONDS, SERVICE_WAIT_SECONDS = 0.5, 5.0
 
+#: How long Redis may take for a command that a caller of the service waits for; a second try is as
+#: long. A worker has more patience.
+SERVICE_REDIS_SECONDS = 3.0
+
 #: Searches of the service that OpenSearch has to answer at a time; the others wait.
 SEARCHES = 16
 
@@ -324,8 +328,8 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
     from enrich.redis_client import connect, translated
     from enrich.settings import rewrite_of
 
-    redis = connect(settings.redis_url.get_secret_value())
-    cached = connect(settings.vector_cache_url)
+    redis = connect(settings.redis_url.get_secret_value(), timeout=SERVICE_REDIS_SECONDS)
+    cached = connect(settings.vector_cache_url, timeout=SERVICE_REDIS_SECONDS)
     store = build_store(settings)
     ledger = Ledger(redis, settings.enrich_redis_prefix)
     searching = ThreadPoolExecutor(SEARCHES, "search")
@@ -342,7 +346,11 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
     )
     word_resolver = query_resolver_of(settings, store, ledger, redis, cached, asker, words)
 
-    servers: dict[str, Callable[[], object]] = {"redis": ledger.now, "opensearch": store.version}
+    servers: dict[str, Callable[[], object]] = {
+        "redis": ledger.now,
+        "opensearch": store.version,
+        "embeddings": embedder.look,
+    }
     if settings.vector_cache_url != settings.redis_url.get_secret_value():
 
         def look_at_cache() -> None:
@@ -393,8 +401,8 @@ def build_word_vectors(settings: Settings, payer: str) -> WordVectors:
     from enrich.ledger.owners import this_process
     from enrich.redis_client import connect
 
-    redis = connect(settings.redis_url.get_secret_value())
-    cached = connect(settings.vector_cache_url)
+    redis = connect(settings.redis_url.get_secret_value(), timeout=SERVICE_REDIS_SECONDS)
+    cached = connect(settings.vector_cache_url, timeout=SERVICE_REDIS_SECONDS)
     store, embedder = build_store(settings), build_query_embedder(settings)
     ledger = Ledger(redis, settings.enrich_redis_prefix)
     cache = VectorCache(cached, settings, Purpose.QUERY)

@@ -6,6 +6,7 @@ through JSON, in order: quick, and any step can be observed. `worker` is a real 
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ from enrich.wiring import build_backfill, build_ledger
 
 if TYPE_CHECKING:
     from tests.secured import SecuredCluster
+    from tests.served import Served
     from tests.topics import Topics
 
 # Tests that stand in no test file, since several of those run them.
@@ -374,6 +376,16 @@ def pipeline(settings: Callable[..., Settings]) -> Iterator[Callable[..., Pipeli
     yield build
     for each in built:
         each.close()
+
+
+@pytest.fixture
+def serve(settings: Any, clean: Services) -> Iterator[Callable[..., Served]]:
+    """Starts the HTTP service as a process; tests/served.py says how to use it."""
+    from tests.served import Served
+
+    with ExitStack() as exits:
+        numbers = itertools.count()
+        yield lambda **env: Served(clean, next(numbers), exits, **env)
 
 
 @pytest.fixture

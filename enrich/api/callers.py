@@ -9,8 +9,11 @@ from fastapi import Header, Request
 
 from enrich.api.keys import Key
 from enrich.api.parts import Parts
-from enrich.api.refusals import Refusal, budget_spent, rate_limited
+from enrich.api.refusals import RETRY_SECONDS, Refusal, budget_spent, rate_limited
 from enrich.errors import RateLimited
+
+#: Where Redis hangs, few look at keys and all others wait for them, at most so long.
+ADMIT_SECONDS = 5.0
 
 
 def caller_of(parts: Parts) -> Callable[..., Awaitable[Key]]:
@@ -31,7 +34,15 @@ def caller_of(parts: Parts) -> Callable[..., Awaitable[Key]]:
             )
         request.state.caller = key.name
         if key.requests_per_minute or key.usd_per_day:
-            await asyncio.to_thread(_admit, parts, key)
+            try:
+                async with asyncio.timeout(ADMIT_SECONDS):
+                    await asyncio.to_thread(_admit, parts, key)
+            except TimeoutError:
+                raise Refusal(
+                    503,
+                    "Redis, which knows what keys have used, did not answer in time",
+                    headers={"Retry-After": str(RETRY_SECONDS)},
+                ) from None
         return key
 
     return caller

@@ -13,8 +13,8 @@ import logging
 import math
 import re
 import ssl
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -182,18 +182,26 @@ class OpenAIEmbedder:
         tokens = min(got.tokens, sum(len(text.encode()) + SPECIAL_TOKENS for text in texts))
         return replace(got, tokens=tokens, requests=1 + len(refused))
 
-    def _ask(self, texts: list[str], options: dict[str, Any]) -> Embedded:
+    def look(self) -> None:
+        """See whether the endpoint answers, which costs nothing. Any answer will do: some know no
+        list of models, or keep it from this key.
+
+        Raises:
+            ServerUnavailable: no connection, or no answer in time.
+            Halt: its certificate is not to be trusted.
+        """
+        with self._connected(), suppress(openai.APIStatusError, AnswerRefused):
+            self._client.models.with_raw_response.list(extra_headers=self._without_bearer())
+
+    def _without_bearer(self) -> Mapping[str, Any] | None:
+        return _NO_BEARER if self._endpoint.without_bearer else None
+
+    @contextmanager
+    def _connected(self) -> Iterator[None]:
+        """What befalls the connection, in our words."""
         where = f"the embeddings API at {self._url}"
         try:
-            answer = self._client.embeddings.with_raw_response.create(
-                input=[],
-                model=self._model,
-                # Here, because the client looks at each text of `input` for types to convert, and
-                # asks for base64 by itself.
-                extra_body={**self._endpoint.extra, "input": texts, **_sent(options)},
-                extra_headers=_NO_BEARER if self._endpoint.without_bearer else None,
-            )
-            body, headers = answer.http_response.content, answer.headers
+            yield
         except openai.APITimeoutError:
             raise _as("time-out", ServerUnavailable(f"{where} did not answer in time")) from None
         except openai.APIConnectionError as error:
@@ -209,6 +217,20 @@ class OpenAIEmbedder:
                     f"{where} cannot be reached: check OPENAI_BASE_URL{proxy}"
                 ) from None
             raise _as("cut", ServerUnavailable(f"{where} cut the connection")) from None
+
+    def _ask(self, texts: list[str], options: dict[str, Any]) -> Embedded:
+        where = f"the embeddings API at {self._url}"
+        try:
+            with self._connected():
+                answer = self._client.embeddings.with_raw_response.create(
+                    input=[],
+                    model=self._model,
+                    # Here, because the client looks at each text of `input` for types to convert,
+                    # and asks for base64 by itself.
+                    extra_body={**self._endpoint.extra, "input": texts, **_sent(options)},
+                    extra_headers=self._without_bearer(),
+                )
+            body, headers = answer.http_response.content, answer.headers
         except openai.APIStatusError as error:
             refusal = read_body(error.response.content)
             if option := self._refused_option(error.status_code, refusal, options):

@@ -14,6 +14,10 @@ LEAST_VECTORS = 500
 #: What records of runs tell apart.
 LEAST_SECONDS = 0.001
 
+#: What a run says of the next is worth so much less with each run that came after it: a cluster is
+#: given nodes, or other work. But something always: it may be the only one that had another mix.
+FADING, LEAST_WORTH = 0.8, 0.02
+
 #: Logs a second where no run has shown it: a quarter of what two cores with everything on them did
 #: (docs/performance.md).
 ASSUMED_RATE = 500.0
@@ -49,15 +53,20 @@ ASSUMED = Speed(a_log=1 / ASSUMED_RATE, a_text=0.0)
 def speed_of(runs: Sequence[Ran]) -> Speed:
     """What runs have shown; ASSUMED where none is large enough.
 
-    Least squares of the relative error, each run with the weight of its vectors, neither time below
-    0. Runs that all have the same mix show only the sum, which is put on the logs then.
+    Least squares of the relative error, each run with the weight of its vectors, which fades with
+    age; neither time below 0. Runs that all have the same mix show only the sum, which is put on
+    the logs then.
+
+    Args:
+        runs: the newest first.
     """
     told = [r for r in runs if r.vectors >= LEAST_VECTORS and r.seconds >= LEAST_SECONDS]
     if not told:
         return ASSUMED
     nn = nm = mm = n1 = m1 = 0.0
-    for run in told:
-        n, m, weight = run.vectors / run.seconds, run.inputs / run.seconds, run.vectors
+    for age, run in enumerate(told):
+        n, m = run.vectors / run.seconds, run.inputs / run.seconds
+        weight = run.vectors * max(LEAST_WORTH, FADING**age)
         nn, nm, mm = nn + weight * n * n, nm + weight * n * m, mm + weight * m * m
         n1, m1 = n1 + weight * n, m1 + weight * m
     learned = {"runs": len(told), "vectors": sum(run.vectors for run in told)}

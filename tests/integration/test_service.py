@@ -12,73 +12,23 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import numpy as np
 import openai
 import pytest
 
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
-from dev.service import Service
-from dev.services import Services, free_ports
+from dev.services import free_ports
 from enrich.api.keys import new_entry
-from tests.conftest import PREFIX, ROOT, Search, wait_for
-
-MODEL = "text-embedding-3-large"
-
-
-class Served:
-    """One service and its clients."""
-
-    def __init__(self, stack: Services, number: int, exits: ExitStack, **env: str) -> None:
-        self._exits = exits
-        (self.port,) = free_ports(1)
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.log = stack.folder / f"service-{number}.log"
-        self.process: Service = stack.spawn(
-            f"service-{number}",
-            [sys.executable, "-m", "enrich", "serve"],
-            env={
-                "PYTHONPATH": str(ROOT),
-                "ENRICH_LOG_FILE": str(self.log),
-                "ENRICH_REDIS_PREFIX": PREFIX,
-                "ENRICH_API_PORT": str(self.port),
-                "EMBEDDING_MODEL": MODEL,
-                **env,
-            },
-        )
-        exits.callback(self.process.stop)
-        self.http = httpx2.Client(base_url=self.url, timeout=60)
-        exits.callback(self.http.close)
-        wait_for(self._answers, self.process)
-
-    def _answers(self) -> bool:
-        try:
-            return self.http.get("/healthz").status_code == 200
-        except httpx2.TransportError:
-            return False
-
-    def openai(self, key: str = "any") -> openai.OpenAI:
-        client = openai.OpenAI(base_url=f"{self.url}/v1", api_key=key, max_retries=0)
-        self._exits.callback(client.close)
-        return client
-
-    def told(self) -> str:
-        return self.process.log.read_text() + self.log.read_text()
-
-
-@pytest.fixture
-def serve(clean: Services, settings: Any) -> Iterator[Callable[..., Served]]:
-    with ExitStack() as exits:
-        numbers = iter(range(100))
-        yield lambda **env: Served(clean, next(numbers), exits, **env)
+from tests.conftest import ROOT, Search, wait_for
+from tests.served import MODEL, Served
 
 
 def raw(port: int, content: bytes, seconds: float = 60) -> bytes:

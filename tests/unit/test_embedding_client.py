@@ -630,6 +630,27 @@ def test_nobody_there_names_the_setting() -> None:
     assert "check OPENAI_BASE_URL" in str(error)
 
 
+@pytest.mark.parametrize("status", [200, 401, 403, 404, 429, 500])
+def test_whoever_answers_is_there_and_is_paid_nothing(status: int) -> None:
+    head = f"HTTP/1.1 {status} x\r\ncontent-length: 2\r\n\r\n".encode()
+    with Raw([head, b"{}"], end=b"\r\n\r\n") as server:
+        embedder = OpenAIEmbedder(settings_for(server.url))
+        embedder.look()
+        embedder.close()
+    assert server.asked.startswith(b"GET /v1/models ")
+
+
+def test_whoever_does_not_answer_is_not_there() -> None:
+    drip = chain([HEAD + b"x: "], repeat(b"y"))
+    with Raw(drip, between=0.02, end=b"\r\n\r\n") as server:
+        embedder = OpenAIEmbedder(settings_for(server.url, openai_timeout_seconds=0.3))
+        with pytest.raises(ServerUnavailable, match="did not answer in time"):
+            embedder.look()
+    with pytest.raises(ServerUnavailable, match="cannot be reached: check OPENAI_BASE_URL"):
+        embedder.look()
+    embedder.close()
+
+
 @pytest.mark.parametrize(
     ("name", "told"),
     [("text-embedding-ada-002", {}), ("text-embedding-3-large", {"only_dimensions": 1536})],
@@ -806,8 +827,12 @@ HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
 class Raw:
     """A server on loopback that answers each request with bytes, one by one."""
 
-    def __init__(self, parts: Iterable[bytes], between: float = 0.0) -> None:
+    def __init__(
+        self, parts: Iterable[bytes], between: float = 0.0, end: bytes = b'"input"'
+    ) -> None:
+        """Args: end: what a request has at its end."""
         self.asked = b""
+        self._end = end
         self._parts = parts
         self._between = between
         self._done = threading.Event()
@@ -830,7 +855,7 @@ class Raw:
     def _serve(self) -> None:
         line, _ = self._listener.accept()
         with line, suppress(OSError):
-            while b'"input"' not in self.asked and (more := line.recv(65_536)):
+            while self._end not in self.asked and (more := line.recv(65_536)):
                 self.asked += more
             for part in self._parts:
                 if self._done.is_set():

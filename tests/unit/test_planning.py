@@ -106,6 +106,28 @@ def test_two_mixes_show_what_a_log_and_what_a_text_takes() -> None:
     assert speed.seconds(1_000_000, 50_000) == pytest.approx(600)
 
 
+def test_what_runs_took_lately_counts_for_more() -> None:
+    def mixes(a_log: float, a_text: float) -> list[Ran]:
+        return [
+            Ran(vectors=4_000, inputs=m, seconds=4_000 * a_log + a_text * m)
+            for m in (1, 1_200, 4_000)
+        ]
+
+    before, since = mixes(0.002, 0.004) * 12, mixes(0.001, 0.002)
+    told = [speed_of([*since * rounds, *before]).seconds(10_000, 5_000) for rounds in range(6)]
+    assert told[0] == pytest.approx(40)
+    assert told == sorted(told, reverse=True)
+    # Each run more that took half of the time brings it nearer to that.
+    assert told[5] == pytest.approx(20, rel=0.05)
+
+
+def test_what_another_mix_took_is_known_for_a_while() -> None:
+    # 0.5 ms a log and 2 ms a text, then twenty runs of one mix.
+    same = [Ran(vectors=10_000, inputs=3_000, seconds=11.0)] * 20
+    speed = speed_of([*same, Ran(vectors=4_000, inputs=4_000, seconds=10.0)])
+    assert speed.a_text == pytest.approx(0.002, rel=0.01)
+
+
 @pytest.mark.parametrize(
     ("runs", "a_log"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import ssl
 import subprocess
 import time
@@ -249,6 +250,18 @@ def test_a_file_of_tls_that_cannot_be_used_is_named(tmp_path: Path, option: str)
 
 def test_a_client_connects_nowhere_before_it_is_asked() -> None:
     assert isinstance(connect("redis://nowhere.invalid/0"), redis.Redis)
+
+
+def test_a_redis_that_hangs_is_waited_for_once() -> None:
+    # Connections are made, and nothing is answered.
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0"
+        with pytest.raises(ServerUnavailable), translated():
+            connect(url, timeout=0.1).ping()
+        listener.settimeout(0)
+        listener.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            listener.accept()
 
 
 def test_a_worker_that_loses_a_right_says_so_and_ends(caplog: pytest.LogCaptureFixture) -> None:

@@ -18,6 +18,7 @@ import httpx2
 import pytest
 from starlette.testclient import TestClient
 
+from enrich.api import callers
 from enrich.api.app import build_app, build_asgi
 from enrich.api.keys import Key, Keys
 from enrich.api.openai_form import Form
@@ -214,6 +215,56 @@ def test_a_server_that_hangs_is_looked_at_once_however_many_ask(
         over.set()
         monkeypatch.setattr(operations, "READY_SECONDS", 60)
         assert http.get("/readyz").json()["servers"]["redis"] == "ok"
+
+
+def test_a_provider_that_answers_is_not_asked_each_time_whether_it_does(
+    parts: Callable[..., Parts],
+) -> None:
+    looked: list[float] = []
+    trouble: list[ServerUnavailable] = []
+    now = [0.0]
+
+    def look() -> None:
+        looked.append(now[0])
+        for error in trouble:
+            raise error
+
+    looks = operations._Looks({"embeddings": look, "redis": lambda: None}, lambda: now[0])
+
+    def told_at(*seconds: float) -> set[str]:
+        told = set()
+        for now[0] in seconds:
+            told.add(asyncio.run(looks.told())["embeddings"])
+        return told
+
+    assert told_at(0.0, 5.0, 9.9, 10.0, 15.0) == {"ok"}
+    assert looked == [0.0, 10.0]
+    trouble.append(ServerUnavailable("the embeddings API at https://x/v1 cannot be reached"))
+    assert told_at(20.0, 21.0) == {"the embeddings API cannot be reached"}
+    trouble.clear()
+    assert told_at(22.0) == {"ok"}
+    assert looked == [0.0, 10.0, 20.0, 21.0, 22.0]
+
+
+def test_who_has_a_key_with_a_rate_does_not_wait_for_all_who_came_before(
+    parts: Callable[..., Parts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(callers, "ADMIT_SECONDS", 0.05)
+    over = threading.Event()
+    digest = hashlib.sha256(b"k").hexdigest()
+    keys = Keys({digest: Key(name="desk", sha256=digest, requests_per_minute=10)})
+    of = parts(keys=keys, admit=lambda key: over.wait(60))
+    with asked(of) as http, ThreadPoolExecutor(40) as many:
+        answers = [
+            many.submit(http.get, "/v1/models", headers={"authorization": "Bearer k"})
+            for _ in range(40)
+        ]
+        # None of them is let through by time: Redis hangs until all were answered.
+        statuses = {one.result().status_code for one in answers}
+        over.set()
+        assert statuses == {503}
+        monkeypatch.setattr(callers, "ADMIT_SECONDS", 60)
+        assert http.get("/v1/models", headers={"authorization": "Bearer k"}).status_code == 200
 
 
 def test_who_searches_where_opensearch_hangs_keeps_nobody_else_waiting(
