@@ -8,6 +8,7 @@ node that has just been started, which no plan can know.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -149,19 +150,20 @@ def _drained(stage: Stage, product: Product, corpus: Corpus) -> None:
 
 
 def _bytes(stage: Stage) -> float:
-    """Of all indices, once merged."""
-    stage.cluster("POST", "/_forcemerge?max_num_segments=1&flush=true")
-    stage.cluster("POST", "/_refresh")
-    # Of segments, since OpenSearch keeps the size of a store for ten seconds before it looks again.
-    answer = stage.cluster(
-        "GET", "/_segments?filter_path=indices.*.shards.*.segments.*.size_in_bytes"
-    )
-    return float(
-        sum(
-            segment["size_in_bytes"]
+    """Of all indices, once merged, and once what was overwritten has gone: a shard keeps it for
+    half a minute, for copies that have to catch up."""
+    while True:
+        stage.cluster("POST", "/_forcemerge?max_num_segments=1&flush=true")
+        stage.cluster("POST", "/_refresh")
+        # Of segments: OpenSearch keeps the size of a store for ten seconds before it looks again.
+        answer = stage.cluster("GET", "/_segments")
+        segments = [
+            segment
             for index in answer["indices"].values()
             for copies in index["shards"].values()
             for copy in copies
             for segment in copy["segments"].values()
-        )
-    )
+        ]
+        if not any(segment["deleted_docs"] for segment in segments):
+            return float(sum(segment["size_in_bytes"] for segment in segments))
+        time.sleep(1)

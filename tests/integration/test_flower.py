@@ -21,8 +21,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from dev.service import Service
 from dev.services import Services, free_ports
+from enrich.api.keys import new_entry
 from enrich.status.report import Status
 from tests.conftest import ROOT, Pipeline, Search, start_worker, wait_for
+from tests.served import MODEL, Served
 
 INDEX = "a_b_2026_11"
 ARGV = [sys.executable, "-m", "celery", "-A", "enrich", "flower"]
@@ -121,6 +123,35 @@ def test_the_page_the_json_and_the_metrics_tell_of_the_run(
     assert samples["enrich_backlog_logs", f"{INDEX},failed"] == 1
     assert samples["enrich_backlog_logs", "a_float_2026_11,without_vector"] == 2
     assert samples["enrich_oldest_unvectorized_age_seconds", ""] > 0
+
+
+def test_what_each_key_of_the_service_spends_is_named(
+    flower: Start, serve: Callable[..., Served], tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys.json"
+    keys.write_text(json.dumps([new_entry(name, f"key-{name}") for name in ("bi", "desk")]))
+    price = {"ENRICH_PRICE_PER_MILLION_TOKENS": "1000", "ENRICH_REDIS_PREFIX": "enrich:"}
+    service = serve(ENRICH_API_KEYS_FILE=str(keys), **price)
+    for key, path, body in (
+        ("key-bi", "/v1/embeddings", {"model": MODEL, "input": ["three words long", "two words"]}),
+        ("key-bi", "/api/v1/embedding", {"text": "one more"}),
+        ("key-desk", "/api/v1/embedding", {"text": "one more"}),
+        ("key-desk", "/api/v1/embedding", {"text": "and another"}),
+    ):
+        headers = {"authorization": f"Bearer {key}"}
+        assert service.http.post(path, json=body, headers=headers).status_code == 200
+    own = service.http.get("/metrics", headers={"authorization": "Bearer key-bi"}).text
+    url, _ = flower()
+    samples = metrics(url)
+    name = "enrich_spent_today_by_project_usd"
+    spent = {payer: samples[name, payer] for payer in ("api:bi", "api:desk")}
+    # What was known already cost the second caller nothing.
+    assert spent["api:bi"] > spent["api:desk"] > 0
+    assert sum(spent.values()) == pytest.approx(samples["enrich_spent_today_usd", ""])
+    page = httpx2.get(f"{url}/enrichment", timeout=30).text
+    for payer, usd in spent.items():
+        assert f'{name}{{project="{payer}"}} {usd}' in own
+        assert f"Spent today by <bdi>{payer}</bdi>" in page
 
 
 def test_it_answers_while_the_servers_are_down(flower: Start) -> None:
