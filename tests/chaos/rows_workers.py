@@ -244,3 +244,13 @@ def redis_cut_long(w: World) -> None:
     time.sleep(30)
     w.redis_proxy.set("pass")
     w.truth.cut_inputs += IN_FLIGHT
+
+
+@row("redis", "hangs for 40 s, longer than a command is waited for")
+def redis_hangs_long(w: World) -> None:
+    w.start()
+    w.under_way()
+    w.redis_proxy.set("hang")
+    time.sleep(40)
+    w.redis_proxy.set("pass")
+    w.truth.cut_inputs += IN_FLIGHT
