@@ -106,6 +106,11 @@ class PartitionState:
         return max(0, self.end - self.committed)
 
 
+#: A consumer is `waiting` for messages, `working` on a batch, `paused`, or has `ended` though
+#: nobody stopped it.
+Doing = Literal["waiting", "working", "paused", "ended"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConsumerState:
     """A consumer as it describes itself."""
@@ -113,9 +118,8 @@ class ConsumerState:
     host: str
     pid: int
     since: datetime
-    #: `waiting` for messages, `working` on a batch, or `paused`.
-    doing: Literal["waiting", "working", "paused"]
-    #: Why it is paused, in a sentence.
+    doing: Doing
+    #: Why it is paused or has ended, or what troubles it, in a sentence.
     why: str = ""
     partitions: Sequence[PartitionState] = field(default_factory=tuple)
 
@@ -185,7 +189,8 @@ class Realtime:
         self._keys.move("count_messages", group, today(), micro_usd, uuid.uuid4().hex, *pairs)
 
     def report(self, group: str, consumer: str, state: ConsumerState, seconds: float) -> None:
-        """Note what a consumer is doing; it counts as alive for so many seconds.
+        """Note what a consumer is doing; it counts as alive for so many seconds. One that has ended
+        is remembered for a while, so that it is missed.
 
         Args:
             consumer: its name, unique while it lives, such as `host/pid`.

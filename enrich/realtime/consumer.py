@@ -20,10 +20,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
-from enrich.errors import TransientError
+from enrich.errors import EnrichError, TransientError
 from enrich.ledger import Ledger
 from enrich.ledger.owners import this_process
-from enrich.ledger.realtime import ConsumerState, Partition, PartitionState
+from enrich.ledger.realtime import ConsumerState, Doing, Partition, PartitionState
 from enrich.log_context import bound
 from enrich.realtime.batch_work import NOT_THERE, End
 from enrich.realtime.gathering import Entry, Others, Track
@@ -193,7 +193,21 @@ class Consumer:
         worker = threading.Thread(target=self._serve, name="batches", daemon=True)
         worker.start()
         try:
-            broker.join()
+            self._consume()
+        except EnrichError as error:
+            log.error("consumer %s of group %s has ended: %s", self._name, self._group, error)
+            with suppress(TransientError):
+                self._note("ended", str(error), 0.0)
+            raise
+        finally:
+            self._inbox.put(None)
+        with suppress(TransientError):
+            self._ledger.realtime.leave(self._group, self._name)
+        log.info("consumer %s has left the group", self._name)
+
+    def _consume(self) -> None:
+        try:
+            self._broker.join()
             log.info("consumer %s of group %s has begun", self._name, self._group)
             while not self._stopping.is_set():
                 self._turn()
@@ -202,11 +216,7 @@ class Consumer:
             self._at_work = None
         finally:
             # Partitions are revoked by it: what is through is settled and committed on the way.
-            broker.close()
-            self._inbox.put(None)
-            with suppress(TransientError):
-                self._ledger.realtime.leave(self._group, self._name)
-        log.info("consumer %s has left the group", self._name)
+            self._broker.close()
 
     def _turn(self) -> None:
         self._alive()
@@ -480,21 +490,29 @@ class Consumer:
                 self._announce()
                 self._announce_due = now + ANNOUNCE_SECONDS
             self._stopped_by_operator = self._ledger.controls.paused()
-            self._ledger.realtime.report(
-                self._group,
-                self._name,
-                ConsumerState(
-                    host=socket.gethostname(),
-                    pid=os.getpid(),
-                    since=self._since,
-                    doing="paused" if paused else "working" if self._at_work else "waiting",
-                    why=paused or self._broker.trouble,
-                    partitions=[self._state(place, one) for place, one in self._tracks.items()],
-                ),
-                ALIVE_SECONDS,
-            )
+            doing: Doing = "paused" if paused else "working" if self._at_work else "waiting"
+            has = [self._state(place, one) for place, one in self._tracks.items()]
+            self._note(doing, paused or self._broker.trouble, ALIVE_SECONDS, has)
         except TransientError as error:
             log.info("the state of this consumer is not noted: %s", error)
+
+    def _note(
+        self, doing: Doing, why: str, seconds: float, partitions: Sequence[PartitionState] = ()
+    ) -> None:
+        """Let others see what this consumer does. Args: seconds: that it counts as alive."""
+        self._ledger.realtime.report(
+            self._group,
+            self._name,
+            ConsumerState(
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                since=self._since,
+                doing=doing,
+                why=why,
+                partitions=partitions,
+            ),
+            seconds,
+        )
 
     def _state(self, place: Place, track: Track) -> PartitionState:
         return PartitionState(

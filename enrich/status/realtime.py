@@ -68,7 +68,11 @@ def _nobody(group: RealtimeSummary) -> list[Reason]:
     if group.consumers:
         last = max(group.consumers, key=lambda consumer: consumer.seen_at)
         ago = span((group.read_at - last.seen_at).total_seconds())
-        sentence += f"; {quoted(last.name)} was last heard of {ago} ago"
+        sentence += (
+            f"; {quoted(last.name)} has ended {ago} ago: {quoted(last.why)}"
+            if last.doing == "ended"
+            else f"; {quoted(last.name)} was last heard of {ago} ago"
+        )
     if group.lag:
         sentence += f"; {messages(group.lag)} waited when the topic was last seen"
     return [
@@ -119,7 +123,7 @@ def _in_trouble(group: RealtimeSummary) -> list[Reason]:
             code="consumer_in_trouble",
             word=Word.DEGRADED,
             sentence=f"{count:,} consumer{'' if count == 1 else 's'} of group "
-            f"{quoted(group.group)} cannot go on: {quoted(why)}",
+            f"{quoted(group.group)} {'is' if count == 1 else 'are'} in trouble: {quoted(why)}",
             remedy=CHECK,
             exit_status=1,
         )
@@ -199,6 +203,8 @@ def consumer_line(group: RealtimeSummary, consumer: ConsumerReport) -> str:
     """A consumer, and what it is doing."""
     if not consumer.alive:
         ago = span((group.read_at - consumer.seen_at).total_seconds())
+        if consumer.doing == "ended":
+            return f"{consumer.name}: ended {ago} ago: {consumer.why}"
         return f"{consumer.name}: silent, last heard of {ago} ago"
     since = span(max(0.0, (group.read_at - consumer.doing_since).total_seconds()))
     why = f": {consumer.why}" if consumer.why else ""

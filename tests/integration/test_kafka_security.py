@@ -12,9 +12,11 @@ import json
 import os
 import secrets
 import shutil
+import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import (
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     ResourcePatternType,
@@ -356,3 +359,85 @@ def test_a_start_that_is_impossible_ends_with_a_status_and_no_secret(
         file = tmp_path / f"{name}.log"
         told += file.read_text() if file.exists() else ""
         assert guarded.password not in told, name
+
+
+@pytest.mark.parametrize(
+    ("kind", "operation", "words"),
+    [
+        (ResourceType.TOPIC, AclOperation.READ, "may not read the topic"),
+        (ResourceType.GROUP, AclOperation.READ, "may not use the group"),
+    ],
+    ids=["topic", "group"],
+)
+def test_a_right_that_is_taken_away_under_way_costs_no_message(
+    guarded: Guarded,
+    clean: Services,
+    search: Search,
+    tmp_path: Path,
+    kind: ResourceType,
+    operation: AclOperation,
+    words: str,
+) -> None:
+    topic, group = guarded.topics.create(), f"our-{uuid.uuid4().hex[:8]}"
+    name = topic if kind == ResourceType.TOPIC else group
+    denied = AclBinding(
+        kind, name, ResourcePatternType.LITERAL, f"User:{USER}", "*", operation,
+        AclPermissionType.DENY,
+    )  # fmt: skip
+    log = {
+        "project_uuid": "shop",
+        "level": "ERROR",
+        "timestamp": "2026-11-20T10:00:00Z",
+        "message": "the till is closed",
+    }
+    environment = guarded.by_password(
+        "PLAIN", KAFKA_TOPIC=topic, CONSUMER_GROUP_ID=group, ENRICH_CONSUMER_MODE="index"
+    )
+    environment["ENRICH_LOG_FILE"] = str(tmp_path / "consume.log")
+    search.create(INDEX)
+    consumer = start(clean, f"consume-{kind.name}", environment)
+    guarded.topics.produce(topic, [{**log, "log_id": "before"}])
+    wait_for(lambda: guarded.topics.committed(group, topic) == {0: 1}, consumer)
+    for answer in guarded.topics.admin.create_acls([denied]).values():
+        answer.result(TIMEOUT)
+    guarded.topics.produce(topic, [{**log, "log_id": "after"}])
+    wait_for(lambda: not consumer.running)
+    assert consumer.returncode == 3, consumer.log.read_text()
+    sentence = f"KAFKA_SASL_USERNAME {USER} {words}"
+    assert sentence in consumer.log.read_text().splitlines()[-1]
+    assert sentence in Path(environment["ENRICH_LOG_FILE"]).read_text()
+    told = health(clean, environment)
+    assert told["word"] == "Degraded"
+    assert [one["code"] for one in told["reasons"]] == ["no_consumer"]
+    assert sentence in told["reasons"][0]["sentence"]
+
+    # As Kafka's operator mends it, and the consumer's starts another.
+    for answer in guarded.topics.admin.delete_acls([as_filter(denied)]).values():
+        answer.result(TIMEOUT)
+    environment["ENRICH_LOG_FILE"] = str(tmp_path / "again.log")
+    consumer = start(clean, f"consume-{kind.name}-again", environment)
+    wait_for(lambda: guarded.topics.committed(group, topic) == {0: 2}, consumer)
+    assert {id for id, log in search.sources(INDEX).items() if "log_vector" in log} == {
+        "before",
+        "after",
+    }
+    wait_for(lambda: health(clean, environment)["word"] == "Healthy", consumer)
+    consumer.stop()
+
+
+def as_filter(binding: AclBinding) -> AclBindingFilter:
+    return AclBindingFilter(
+        binding.restype, binding.name, binding.resource_pattern_type, binding.principal,
+        binding.host, binding.operation, binding.permission_type,
+    )  # fmt: skip
+
+
+def health(stack: Services, environment: Environment) -> dict[str, Any]:
+    told = subprocess.run(
+        [sys.executable, "-m", "enrich", "status", "--json"],
+        env={**os.environ, **stack.environment(), **environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        cwd=stack.folder,
+    )
+    return dict(json.loads(told.stdout)["health"])

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from enrich.errors import Halt, IndexInTrouble, RateLimited, ServerUnavailable
+from enrich.errors import AccessRefused, Halt, IndexInTrouble, RateLimited, ServerUnavailable
 from enrich.ledger import Ledger
 from enrich.ledger.in_memory import in_memory_ledger
 from enrich.ledger.realtime_summary import RealtimeSummary
@@ -291,6 +291,29 @@ def test_a_fault_of_the_program_ends_it_and_commits_nothing(desk: Desk) -> None:
     assert isinstance(desk.error, KeyError)
     assert desk.committed() is None
     assert desk.broker.closed
+
+
+def test_one_that_kafka_refuses_is_missed_with_its_reason(
+    desk: Desk, caplog: pytest.LogCaptureFixture
+) -> None:
+    why = "Kafka at k:9093: KAFKA_SASL_USERNAME u may not read the topic: give it Read"
+
+    def refuse() -> None:
+        raise AccessRefused(why)
+
+    desk.broker.produce(A, message("a"))
+    desk.begin()
+    desk.during_a_poll(lambda: desk.broker.assign(A))
+    desk.until(lambda: desk.committed() == 1)
+    desk.broker.at_poll = refuse
+    assert desk.thread is not None
+    desk.thread.join(60)
+    assert isinstance(desk.error, AccessRefused)
+    assert desk.broker.closed
+    assert any(why in record.getMessage() for record in caplog.records)
+    (consumer,) = desk.summary.consumers
+    assert (consumer.doing, consumer.why, consumer.alive) == ("ended", why, False)
+    assert not desk.summary.consumers_alive
 
 
 # -- partitions come and go

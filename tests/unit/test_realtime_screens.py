@@ -34,7 +34,7 @@ class Scene:
 
     def report(
         self, *partitions: tuple[int, int | None, int | None], name: str = "host/1",
-        doing: Any = "working", why: str = "", group: str = GROUP,
+        doing: Any = "working", why: str = "", group: str = GROUP, seconds: float = 60,
     ) -> Scene:  # fmt: skip
         """Partitions as number, committed, end."""
         told = ConsumerState(
@@ -45,7 +45,7 @@ class Scene:
                 for n, c, e in partitions
             ],
         )  # fmt: skip
-        self.ledger.realtime.report(group, name, told, 60)
+        self.ledger.realtime.report(group, name, told, seconds)
         return self
 
     def later(self, seconds: float) -> Scene:
@@ -113,6 +113,20 @@ def test_one_that_ended_without_a_word_is_missed_and_one_that_left_is_not() -> N
     assert scene.reasons() == []
 
 
+def test_one_that_was_refused_is_missed_with_its_reason() -> None:
+    why = "Kafka at k:9093: KAFKA_SASL_USERNAME u may not read the topic: give it Read"
+    scene = Scene().report((0, 15, 15), doing="ended", why=why, seconds=0).later(90)
+    told = f"host/1 has ended 1 min 30 s ago: {why}"
+    assert scene.reasons() == [("no_consumer", f"no consumer of group {GROUP} is alive; {told}")]
+    (group,) = scene.groups
+    assert (
+        realtime.consumer_line(group, group.consumers[0]) == f"host/1: ended 1 min 30 s ago: {why}"
+    )
+    assert "<td>ended</td>" in get(Status(realtime=[group]), "/enrichment").body.decode()
+    # Another that was started since is enough.
+    assert scene.report((0, 15, 15), name="host/2").reasons() == []
+
+
 def test_a_pause_that_lasts_is_told_with_its_reason() -> None:
     why = "the embeddings API refuses the key: check OPENAI_API_KEY"
     scene = Scene()
@@ -133,7 +147,7 @@ def test_trouble_with_the_brokers_is_told_at_once() -> None:
     why = "Kafka at k:9092 cannot be reached"
     scene = Scene().report((0, 9, 9), doing="waiting", why=why)
     scene.report((1, 9, 9), name="host/2")
-    told = f"1 consumer of group {GROUP} cannot go on: {why}"
+    told = f"1 consumer of group {GROUP} is in trouble: {why}"
     assert scene.reasons() == [("consumer_in_trouble", told)]
 
 
