@@ -74,21 +74,24 @@ $(ENDPOINTS)/.ready: tests/endpoints-requirements.txt
 screenshots: $(READY)
 	@PYTHONPATH=. $(BIN)/python -m tests.page.screenshots $(if $(ONLY),--only $(ONLY))
 
+# What a module prints, into a file of the project, which keeps what it has where that fails.
+written = PYTHONPATH=. $(BIN)/python -m $(1) > $(2).new && mv $(2).new $(2) || { rm -f $(2).new; exit 1; }
+
 # The service's description of itself, which a test holds against the service.
 openapi: $(READY)
-	@PYTHONPATH=. $(BIN)/python -m dev.openapi > docs/openapi.json
+	@$(call written,dev.openapi,docs/openapi.json)
 
 # The page of all settings, which a test holds against the class that reads them.
 settings-page: $(READY)
-	@PYTHONPATH=. $(BIN)/python -m dev.settings_page > docs/settings.md
+	@$(call written,dev.settings_page,docs/settings.md)
 
 # The dashboard for Grafana, which a test holds against the file that describes it.
 dashboard: $(READY)
-	@PYTHONPATH=. $(BIN)/python -m dev.dashboard > deploy/grafana/dashboards/enrich.json
+	@$(call written,dev.dashboard,deploy/grafana/dashboards/enrich.json)
 
 # What `--json` prints, which tests hold against what is printed.
 schemas: $(READY)
-	@PYTHONPATH=. $(BIN)/python -m dev.json_schemas > docs/json-schemas.json
+	@$(call written,dev.json_schemas,docs/json-schemas.json)
 
 lint: $(READY)
 	@$(BIN)/ruff format --check --quiet .

@@ -14,7 +14,13 @@ from enrich.api.parts import Parts
 
 def document() -> dict[str, Any]:
     """What `GET /openapi.json` answers; nothing is asked of any server."""
-    parts: Any = Mock(spec=Parts, keys=Keys({}), dimensions=1536, commentator=NOBODY)
+    parts: Any = Mock(
+        spec=list(Parts.__dataclass_fields__),
+        keys=Keys({}),
+        dimensions=1536,
+        commentator=NOBODY,
+        servers={"redis": Mock()},
+    )
     return build_app(parts).openapi()
 
 

@@ -176,6 +176,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         (413, "The body is too large."),
         (422, "A value is missing or wrong."),
         (429, "Too many requests, or a budget is used up."),
+        (500, "A fault of this service."),
         (502, "A server behind this one refuses it."),
         (503, "A server behind this one does not answer."),
     )
