@@ -7,10 +7,10 @@ import signal
 from types import FrameType
 
 from enrich import wiring
-from enrich.errors import SettingsError
+from enrich.errors import EnrichError, SettingsError
 from enrich.settings import Settings
 from enrich.worker.alive_file import AliveFile
-from enrich.worker.logging import configure_logging
+from enrich.worker.logging import configure_logging, last_words
 from enrich.worker.start import end_if_impossible
 
 log = logging.getLogger(__name__)
@@ -23,8 +23,6 @@ def consume(settings: Settings) -> int:
         SettingsError: a setting is missing or wrong, or the log file cannot be written.
         EnrichError: Kafka is away at the start, or refuses this consumer.
     """
-    from enrich.realtime.broker import Broker
-
     try:
         configure_logging(settings.enrich_log_file, settings.enrich_log_format)
     except OSError as error:
@@ -34,6 +32,17 @@ def consume(settings: Settings) -> int:
     alive = AliveFile(settings.enrich_alive_file)
     alive.begin()
     end_if_impossible(settings, parts=True)
+    try:
+        _run(settings, alive)
+    except EnrichError as error:
+        last_words.error("%s", error)
+        raise
+    return 0
+
+
+def _run(settings: Settings, alive: AliveFile) -> None:
+    from enrich.realtime.broker import Broker
+
     consumer = wiring.build_consumer(settings, alive.touch)
     broker = Broker(settings, consumer)
     for topic in broker.look():
@@ -48,4 +57,3 @@ def consume(settings: Settings) -> int:
         consumer.run(broker)
     finally:
         alive.remove()
-    return 0

@@ -195,7 +195,6 @@ class Consumer:
         try:
             self._consume()
         except EnrichError as error:
-            log.error("consumer %s of group %s has ended: %s", self._name, self._group, error)
             # Whatever Redis says to it: the first trouble is what is told.
             with suppress(EnrichError):
                 self._note("ended", str(error), 0.0)

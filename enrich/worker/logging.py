@@ -40,6 +40,11 @@ _TALKATIVE = (
 _MAIN = ("enrich", "tasks", "celery.apps.worker", "celery.beat")
 
 
+#: For the sentence with which a command ends, which the command line says on the terminal: it goes
+#: to the file alone.
+last_words = logging.getLogger("enrich.last_words")
+
+
 class _MainEvents(logging.Filter):
     """Lets this program's INFO pass, and others from a level on."""
 
@@ -48,6 +53,8 @@ class _MainEvents(logging.Filter):
         self._others = others
 
     def filter(self, record: logging.LogRecord) -> bool:
+        if record.name == last_words.name:
+            return False
         ours = record.name.startswith(_MAIN)
         return record.levelno >= (min(logging.INFO, self._others) if ours else self._others)
 

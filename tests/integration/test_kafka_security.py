@@ -355,6 +355,7 @@ def test_a_start_that_is_impossible_ends_with_a_status_and_no_secret(
         told = process.log.read_text()
         assert process.returncode == status, told
         assert told.count(words) == 1, told
+        assert words in (tmp_path / f"{name}.log").read_text()
         assert "Traceback" not in told
         file = tmp_path / f"{name}.log"
         told += file.read_text() if file.exists() else ""
@@ -405,6 +406,7 @@ def test_a_right_that_is_taken_away_under_way_costs_no_message(
     assert consumer.returncode == 3, consumer.log.read_text()
     sentence = f"KAFKA_SASL_USERNAME {USER} {words}"
     assert sentence in consumer.log.read_text().splitlines()[-1]
+    assert consumer.log.read_text().count(sentence) == 1
     assert sentence in Path(environment["ENRICH_LOG_FILE"]).read_text()
     told = health(clean, environment)
     assert told["word"] == "Degraded"

@@ -14,7 +14,7 @@ import pytest
 
 from enrich.log_context import bound
 from enrich.settings import Settings
-from enrich.worker.logging import configure_logging
+from enrich.worker.logging import configure_logging, last_words
 from enrich.worker.plain_text import clean, one_line
 
 #: What a terminal would obey, and what hides or turns the text beside it.
@@ -48,6 +48,17 @@ def logged(tmp_path: Path) -> Iterator[Callable[..., Path]]:
     for handler in before[0]:
         root.addHandler(handler)
     root.setLevel(before[1])
+
+
+def test_what_a_command_says_at_its_end_is_in_the_file_and_not_twice_on_the_terminal(
+    logged: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = logged()
+    logging.getLogger("enrich.realtime").error("before")
+    last_words.error("Kafka refused the login")
+    assert "Kafka refused the login" in file.read_text()
+    shown = capsys.readouterr().err
+    assert "before" in shown and "Kafka refused" not in shown
 
 
 @pytest.mark.parametrize("form", ["plain", "json"])
