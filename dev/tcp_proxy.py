@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import socket
 import threading
+import time
 from typing import Literal, Self
 
 Mode = Literal["pass", "cut", "hang", "refuse"]
@@ -64,6 +65,12 @@ class TcpProxy:
     def set(self, mode: Mode) -> None:
         """Change what happens to connections, those that are open included."""
         self._call(self._change(mode))
+
+    def set_for(self, mode: Mode, seconds: float) -> None:
+        """The same for so long; then it forwards again."""
+        self.set(mode)
+        time.sleep(seconds)
+        self.set("pass")
 
     def _call(self, work: object) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop).result()  # type: ignore[arg-type]

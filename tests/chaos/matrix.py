@@ -212,9 +212,7 @@ def redis_killed(w: World) -> None:
 def redis_cut(w: World) -> None:
     w.start()
     w.under_way()
-    w.redis_proxy.set("cut")
-    time.sleep(5)
-    w.redis_proxy.set("pass")
+    w.redis_proxy.set_for("cut", 5)
     w.truth.cut_inputs += IN_FLIGHT
 
 
@@ -222,9 +220,7 @@ def redis_cut(w: World) -> None:
 def redis_hangs(w: World) -> None:
     w.start()
     w.under_way()
-    w.redis_proxy.set("hang")
-    time.sleep(5)
-    w.redis_proxy.set("pass")
+    w.redis_proxy.set_for("hang", 5)
     w.truth.cut_inputs += IN_FLIGHT
 
 
@@ -280,18 +276,14 @@ def opensearch_killed(w: World) -> None:
 def opensearch_cut(w: World) -> None:
     w.start()
     w.under_way()
-    w.opensearch_proxy.set("cut")
-    time.sleep(4)
-    w.opensearch_proxy.set("pass")
+    w.opensearch_proxy.set_for("cut", 4)
 
 
 @row("opensearch", "hangs for 4 s")
 def opensearch_hangs(w: World) -> None:
     w.start()
     w.under_way()
-    w.opensearch_proxy.set("hang")
-    time.sleep(4)
-    w.opensearch_proxy.set("pass")
+    w.opensearch_proxy.set_for("hang", 4)
 
 
 @row("opensearch", "slow answers")

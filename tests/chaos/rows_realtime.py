@@ -303,9 +303,7 @@ def forgotten(w: TopicWorld) -> None:
 def redis_cut(w: TopicWorld) -> None:
     w.start()
     w.under_way()
-    w.redis_proxy.set("cut")
-    time.sleep(5)
-    w.redis_proxy.set("pass")
+    w.redis_proxy.set_for("cut", 5)
     w.answers_lost()
 
 
@@ -313,9 +311,7 @@ def redis_cut(w: TopicWorld) -> None:
 def redis_hangs(w: TopicWorld) -> None:
     w.start()
     w.under_way()
-    w.redis_proxy.set("hang")
-    time.sleep(5)
-    w.redis_proxy.set("pass")
+    w.redis_proxy.set_for("hang", 5)
     w.answers_lost()
 
 
@@ -323,18 +319,14 @@ def redis_hangs(w: TopicWorld) -> None:
 def opensearch_cut(w: TopicWorld) -> None:
     w.start()
     w.under_way()
-    w.opensearch_proxy.set("cut")
-    time.sleep(5)
-    w.opensearch_proxy.set("pass")
+    w.opensearch_proxy.set_for("cut", 5)
 
 
 @row("OpenSearch hangs for 11 s")
 def opensearch_hangs(w: TopicWorld) -> None:
     w.start()
     w.under_way()
-    w.opensearch_proxy.set("hang")
-    time.sleep(11)
-    w.opensearch_proxy.set("pass")
+    w.opensearch_proxy.set_for("hang", 11)
 
 
 @row("OpenSearch killed and started anew")

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import base64
 import json
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -240,9 +239,7 @@ def messages_fuzzed(w: World) -> None:
 def redis_cut_long(w: World) -> None:
     w.start()
     w.under_way()
-    w.redis_proxy.set("cut")
-    time.sleep(30)
-    w.redis_proxy.set("pass")
+    w.redis_proxy.set_for("cut", 30)
     w.truth.cut_inputs += IN_FLIGHT
 
 
@@ -250,7 +247,5 @@ def redis_cut_long(w: World) -> None:
 def redis_hangs_long(w: World) -> None:
     w.start()
     w.under_way()
-    w.redis_proxy.set("hang")
-    time.sleep(40)
-    w.redis_proxy.set("pass")
+    w.redis_proxy.set_for("hang", 40)
     w.truth.cut_inputs += IN_FLIGHT
