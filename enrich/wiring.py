@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 #: consumer, whose logs should be searchable soon, and by a caller of the service.
 REALTIME_WAIT_SECONDS, SERVICE_WAIT_SECONDS = 0.5, 5.0
 
-#: How long Redis may take for a command that a caller of the service waits for; a second try is as
-#: long. A worker has more patience.
+#: How long Redis may take for a command that a caller waits for, of the service or of a search. A
+#: worker has more patience.
 SERVICE_REDIS_SECONDS = 3.0
 
 #: Searches of the service that OpenSearch has to answer at a time; the others wait.

@@ -9,8 +9,8 @@ from fastapi import Header, Request
 
 from enrich.api.keys import Key
 from enrich.api.parts import Parts
-from enrich.api.refusals import RETRY_SECONDS, Refusal, budget_spent, rate_limited
-from enrich.errors import RateLimited
+from enrich.api.refusals import Refusal, budget_spent, rate_limited
+from enrich.errors import RateLimited, ServerUnavailable
 
 #: Where Redis hangs, few look at keys and all others wait for them, at most so long.
 ADMIT_SECONDS = 5.0
@@ -38,10 +38,8 @@ def caller_of(parts: Parts) -> Callable[..., Awaitable[Key]]:
                 async with asyncio.timeout(ADMIT_SECONDS):
                     await asyncio.to_thread(_admit, parts, key)
             except TimeoutError:
-                raise Refusal(
-                    503,
-                    "Redis, which knows what keys have used, did not answer in time",
-                    headers={"Retry-After": str(RETRY_SECONDS)},
+                raise ServerUnavailable(
+                    "Redis, which knows what keys have used, did not answer in time"
                 ) from None
         return key
 
