@@ -68,7 +68,8 @@ class MemoryPipeline:
         self.cache = InMemoryCache()
         self.locations = InMemoryLocations(self.settings.openai_base_url)
         self.quota = InMemoryQuota()
-        began = time.time()
+        # Whole, so that no moment lies between what Redis can tell and the float beside it.
+        began = float(int(time.time()))
         #: Seconds by which the ledger's time has moved; it stands still otherwise.
         self.later = 0.0
         self.ledger = in_memory_ledger(clock=lambda: began + self.later)
