@@ -12,7 +12,7 @@ from typing import Self
 import redis
 
 from dev.redis_server import find_binary, server_argv
-from tests.unit.test_redis_server import free_port
+from dev.services import free_ports
 
 MASTER = "prime"
 PASSWORD = "of/redis"
@@ -25,8 +25,8 @@ class Sentinels:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        self.ports = [free_port() for _ in range(3)]
-        self.redis_ports = [free_port() for _ in range(2)]
+        ports = free_ports(5)
+        self.ports, self.redis_ports = ports[:3], ports[3:]
 
     @property
     def hosts(self) -> str:

@@ -25,7 +25,7 @@ from dev.embedding_model import Model
 from dev.java_packages import JavaUnavailable, class_path, find_runtime
 from dev.reaper import STACK_VARIABLE
 from dev.service import ServiceFailed, last_meaningful_line
-from dev.services import CHECKOUT, Services
+from dev.services import CHECKOUT, Services, free_ports
 
 pytestmark = pytest.mark.apart
 
@@ -337,8 +337,7 @@ def test_no_redis_anywhere_is_one_sentence(tmp_path: Path, monkeypatch: pytest.M
 def test_unreachable_registry_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        nowhere = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    nowhere = f"http://127.0.0.1:{free_ports(1)[0]}"
     for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy"):
         monkeypatch.setenv(name, nowhere)
     for name in ("NO_PROXY", "no_proxy"):

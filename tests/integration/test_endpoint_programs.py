@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ import httpx2
 import pytest
 
 from dev.http_proxy import Answered, Asked, Forward, HttpProxy
-from dev.services import Services
+from dev.services import Services, free_ports
 from enrich.cli.search import show
 from enrich.log_store import index_template
 from tests.conftest import Pipeline, Search
@@ -47,8 +46,7 @@ def program(name: str) -> str:
 @contextmanager
 def running(folder: Path, argv: list[str], alive: str) -> Iterator[str]:
     """A program on a port of its own; its address."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    (port,) = free_ports(1)
     url = f"http://127.0.0.1:{port}"
     log = folder / "program.log"
     # Nothing of it is fetched from elsewhere.

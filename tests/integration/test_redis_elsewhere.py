@@ -10,19 +10,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from dev.services import Services
-from enrich.cli import app
 from enrich.errors import ServerUnavailable
 from enrich.redis_client import connect, translated
 from enrich.settings import Settings
 from tests.conftest import ROOT, Pipeline, Search, start_worker
 from tests.integration.test_cycle import INDEX, assert_right_vectors, logs
+from tests.redis_servers import running_redis
 from tests.sentinels import MASTER, OF_SENTINELS, Sentinels
-from tests.unit.test_redis_kinds import running_redis
 
 #: Short, so that what a fail-over loses comes back within a test.
 TIMES = {
@@ -71,7 +69,11 @@ def test_a_run_goes_on_over_a_fail_over_and_loses_nothing(
                 break
             subprocess.run(run, env=environment, capture_output=True, text=True, timeout=180)
         assert "Traceback" not in told[1]
-        checked = CliRunner().invoke(app, ["check"], env={"COLUMNS": "400"}).output
+        # In a process of its own: in this one, Celery may have another test's broker.
+        check = [sys.executable, "-m", "enrich", "check"]
+        checked = subprocess.run(
+            check, env={**environment, "COLUMNS": "400"}, capture_output=True, text=True, timeout=60
+        ).stdout
     finally:
         worker.stop()
 

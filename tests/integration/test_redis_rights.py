@@ -8,21 +8,19 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from redis import exceptions
 
-from dev.redis_server import find_binary, oldest_binary, server_argv
+from dev.redis_server import find_binary, oldest_binary
 from dev.service import Service
 from dev.services import Services
-from enrich.redis_client import connect
 from enrich.settings import Settings
 from tests.conftest import ROOT, Search, start_worker
 from tests.integration.test_tls import FUTURE, TlsFront
-from tests.unit.test_redis_server import RIGHTS, free_port
+from tests.redis_servers import running_redis
+from tests.unit.test_redis_server import RIGHTS
 
 pytestmark = pytest.mark.apart
 
@@ -42,29 +40,20 @@ def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable
 
     binary = BINARIES[request.param]() or BINARIES["valkey"]()
     certificate = write_self_signed(tmp_path, "localhost", expires=FUTURE)
-    number = free_port()
     users = {"enrich": RIGHTS, "deaf": RIGHTS.replace("&enrich:broker:/0.celeryev/* ", "")}
     acl = [f"user {name} on >pw {rights}" for name, rights in users.items()]
     (tmp_path / "acl").write_text("\n".join(["user default off", *acl, ""]), encoding="utf-8")
-    argv = server_argv(port=number, folder=tmp_path, binary=binary)
-    running = subprocess.Popen([*argv, "--aclfile", str(tmp_path / "acl")], stdout=-3)
-    try:
-        for _ in range(200):
-            try:
-                connect(f"redis://enrich:pw@127.0.0.1:{number}/0").ping()
-                break
-            except exceptions.ConnectionError:
-                time.sleep(0.05)
-        with TlsFront(number, certificate) as front:
-            yield (
-                lambda user: (
-                    f"rediss://{user}:pw@localhost:{front.port}/0"
-                    f"?ssl_cert_reqs=CERT_REQUIRED&ssl_ca_certs={certificate}"
-                )
+    options = ("--aclfile", str(tmp_path / "acl"))
+    with (
+        running_redis(tmp_path, *options, binary=binary, login="enrich:pw@") as number,
+        TlsFront(number, certificate) as front,
+    ):
+        yield (
+            lambda user: (
+                f"rediss://{user}:pw@localhost:{front.port}/0"
+                f"?ssl_cert_reqs=CERT_REQUIRED&ssl_ca_certs={certificate}"
             )
-    finally:
-        running.terminate()
-        running.wait(10)
+        )
 
 
 def test_a_whole_cycle_runs_with_the_documented_rights(

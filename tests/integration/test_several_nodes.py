@@ -4,7 +4,6 @@ cluster: the real node behind proxies stands for all of them."""
 from __future__ import annotations
 
 import json
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -13,7 +12,7 @@ from typer.testing import CliRunner
 
 from dev.embedding_model import Model
 from dev.http_proxy import Alter, Answered, Asked, Forward, HttpProxy
-from dev.services import Services
+from dev.services import Services, free_ports
 from dev.tcp_proxy import TcpProxy
 from enrich.cli import app
 from enrich.errors import Halt
@@ -81,12 +80,6 @@ def check() -> str:
     return CliRunner().invoke(app, ["check"], env={"COLUMNS": "400"}).output
 
 
-def dead_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
-
-
 def test_a_run_goes_over_a_path_past_nodes_that_are_dead_or_silent(
     clean: Services, search: Search, model: Model, pipeline: Callable[..., Pipeline],
     proxy: Callable[..., HttpProxy], at: Callable[..., None], monkeypatch: pytest.MonkeyPatch,
@@ -99,7 +92,7 @@ def test_a_run_goes_over_a_path_past_nodes_that_are_dead_or_silent(
     with TcpProxy(clean.opensearch.port) as silent:
         silent.set("hang")
         urls = [
-            f"http://127.0.0.1:{dead_port()}",
+            f"http://127.0.0.1:{free_ports(1)[0]}",
             f"http://127.0.0.1:{silent.port}",
             f"http://127.0.0.1:{alive.port}{PATH}",
         ]

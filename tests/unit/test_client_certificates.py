@@ -18,10 +18,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from dev.certificates import Authority, write_authority, write_signed
+from dev.services import free_ports
 from enrich.errors import EnrichError, Halt, ServerUnavailable, SettingsError
 from enrich.log_store.connection import Connection
 from enrich.settings import load_settings
-from tests.unit.test_redis_server import free_port
 
 
 class Files:
@@ -94,7 +94,7 @@ def nginx(files: Files) -> Iterator[int]:
     binary = shutil.which("nginx") or "/usr/sbin/nginx"
     if not Path(binary).exists():
         pytest.skip("nginx is not installed")
-    port = free_port()
+    (port,) = free_ports(1)
     (files.folder / "nginx.conf").write_text(
         f"daemon off; pid {files.folder}/nginx.pid; error_log {files.folder}/nginx.log; events {{}}"
         " http { access_log off;"
@@ -112,7 +112,8 @@ def nginx(files: Files) -> Iterator[int]:
         stderr=subprocess.DEVNULL,
     )
     try:
-        for _ in range(200):
+        for _ in range(600):
+            assert running.poll() is None, (files.folder / "nginx.log").read_text()
             try:
                 ask(port, files, files.client, files.client_key)
                 break

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 from dev.api_control import ApiControl
 from dev.embedding_model import Model
 from dev.embeddings_server import create_app
+from dev.services import free_ports
 from enrich.embedding.client import (
     MAX_RETRY_AFTER_SECONDS,
     Embedded,
@@ -623,8 +624,7 @@ def test_slow_answer_is_given_up(url: str, control: ApiControl) -> None:
 
 
 def test_nobody_there_names_the_setting() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    (port,) = free_ports(1)
     error = refusal(f"http://127.0.0.1:{port}")
     assert isinstance(error, ServerUnavailable)
     assert "check OPENAI_BASE_URL" in str(error)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
 import httpx2
 import pytest
 
 from dev.http_proxy import Answered, Asked, Forward, HttpProxy, unaltered
+from dev.services import free_ports
 
 
 @pytest.fixture
@@ -64,8 +64,7 @@ def test_it_hangs_up_in_the_body(proxies: tuple[HttpProxy, httpx2.Client]) -> No
 
 
 def test_without_its_server_it_answers_as_gateways_do() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    (port,) = free_ports(1)
     with HttpProxy(f"http://127.0.0.1:{port}") as proxy:
         answer = httpx2.get(f"http://127.0.0.1:{proxy.port}/")
     assert (answer.status_code, answer.headers["content-type"]) == (502, "text/html")

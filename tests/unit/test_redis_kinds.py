@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from dev.redis_server import find_binary, server_argv
+from dev.services import free_ports
 from enrich.cli import app
 from enrich.errors import AccessRefused, Halt, ServerUnavailable
 from enrich.ledger import server
 from enrich.redis_client import CLUSTER, connect, translated
 from enrich.settings import load_settings
 from enrich.worker import start
+from tests.redis_servers import running_redis
 from tests.sentinels import MASTER, OF_SENTINELS, Sentinels
-from tests.unit.test_redis_server import free_port
 
 # They start six servers.
 pytestmark = pytest.mark.long
@@ -42,8 +39,9 @@ def test_what_is_wrong_with_sentinels_is_named(
         finally:
             client.close()
 
+    (nobody,) = free_ports(1)
     # One of three that is not there does no harm.
-    ping(sentinels.url.replace("@", f"@127.0.0.1:{free_port()},"))
+    ping(sentinels.url.replace("@", f"@127.0.0.1:{nobody},"))
     with pytest.raises(Halt, match=rf"knows no primary of this name: set .master_name=.*{MASTER}"):
         ping(sentinels.url.replace(f"={MASTER}", "=other"))
     with pytest.raises(AccessRefused, match=r"Sentinel asks for a login .*sentinel_password="):
@@ -51,7 +49,7 @@ def test_what_is_wrong_with_sentinels_is_named(
     with pytest.raises(AccessRefused, match="refused the password: check REDIS_URL"):
         ping(sentinels.url.replace("of%2F", "not"))
     with pytest.raises(ServerUnavailable, match="no Sentinel names a primary"):
-        ping(f"sentinel://127.0.0.1:{free_port()}/0")
+        ping(f"sentinel://127.0.0.1:{nobody}/0")
     with pytest.raises(Halt, match=r"this is a Sentinel.*sentinel://"):
         server.look(connect(f"redis://:{OF_SENTINELS}@127.0.0.1:{sentinels.ports[0]}/0"))
 
@@ -62,30 +60,6 @@ def test_what_is_wrong_with_sentinels_is_named(
     assert "knows no primary of this name" in capsys.readouterr().err
 
 
-@contextmanager
-def running_redis(folder: Path, *options: str) -> Iterator[int]:
-    port = free_port()
-    argv = [
-        *server_argv(port=port, folder=folder, appendonly=False, binary=find_binary()),
-        *options,
-    ]
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            try:
-                with connect(f"redis://127.0.0.1:{port}/0") as client, translated():
-                    client.ping()
-                break
-            except ServerUnavailable:
-                time.sleep(0.05)
-            except AccessRefused:
-                break
-        yield port
-    finally:
-        process.terminate()
-        process.wait(10)
-
-
 def test_a_real_cluster_is_refused_by_check_and_by_a_worker(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,7 +68,9 @@ def test_a_real_cluster_is_refused_by_check_and_by_a_worker(
     monkeypatch.setenv("OPENSEARCH_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("OPENAI_API_KEY", "k")
-    with running_redis(tmp_path, "--cluster-enabled", "yes") as port:
+    # By default its nodes would talk at 10,000 above the port.
+    (bus,) = free_ports(1)
+    with running_redis(tmp_path, "--cluster-enabled", "yes", "--cluster-port", str(bus)) as port:
         url = f"redis://127.0.0.1:{port}/0"
         with pytest.raises(SystemExit) as ended:
             start.end_if_impossible(load_settings(redis_url=url), parts=False)

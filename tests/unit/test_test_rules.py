@@ -1,4 +1,5 @@
-"""Rules for the tests themselves: no verdict hangs on when the tests were collected."""
+"""Rules for the tests themselves: no verdict hangs on when the tests were collected, or on who else
+uses the machine's ports."""
 
 from __future__ import annotations
 
@@ -61,3 +62,33 @@ def test_a_clock_that_is_read_too_early_is_found(source: str) -> None:
 
 def test_a_clock_inside_a_test_is_no_fault() -> None:
     assert not clocks_read("def test():\n    assert time.time() > 0\nlater = lambda: time.time()")
+
+
+def ports_let_go(source: str) -> list[int]:
+    """Lines of blocks that end with asking which port the system gave, and let it go with that.
+
+    The system gives it to the next connection of anybody; some of them are too high for a server
+    that needs a second one above its own.
+    """
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.With) and "getsockname" in ast.unparse(node.body[-1])
+    ]
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
+def test_a_port_for_others_is_none_that_the_system_gives_away(path: Path) -> None:
+    # dev.services.free_ports has those that it does not.
+    assert ports_let_go(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "with socket.socket() as line:\n    line.bind(ANY)\n    port = line.getsockname()[1]\n",
+        "with socket.create_server(ANY) as taken:\n    port = taken.getsockname()[1]\n",
+    ],
+)
+def test_a_port_that_is_let_go_is_found(source: str) -> None:
+    assert ports_let_go(source) == [1]
