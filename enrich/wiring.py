@@ -50,6 +50,10 @@ SERVICE_REDIS_SECONDS = 3.0
 #: Searches of the service that OpenSearch has to answer at a time; the others wait.
 SEARCHES = 16
 
+#: A provider counts requests: whether it is ready is looked at once within so many seconds, while
+#: it answers.
+LOOK_SECONDS = 10.0
+
 #: How long OpenSearch may take to count the texts of a backlog: ten seconds a million logs, and
 #: more where it has other work.
 PATIENT_SECONDS = 900.0
@@ -313,9 +317,8 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
     Args:
         metrics: what `/metrics` answers.
     """
-    from concurrent.futures import ThreadPoolExecutor
-
     from enrich.api.openai_form import Form
+    from enrich.api.outage import Outage, WatchedEmbedder, WatchedThreads
     from enrich.api.parts import Parts
     from enrich.api.rates import KeyRates
     from enrich.api.vectors import Vectors
@@ -332,7 +335,8 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
     cached = connect(settings.vector_cache_url, timeout=SERVICE_REDIS_SECONDS)
     store = build_store(settings)
     ledger = Ledger(redis, settings.enrich_redis_prefix)
-    searching = ThreadPoolExecutor(SEARCHES, "search")
+    opensearch, api = Outage(), Outage()
+    searching = WatchedThreads(SEARCHES, "search", opensearch)
     embedder, asker = build_embedder(settings), build_query_embedder(settings)
     usage, window_seconds = RunUsage(ledger, "api"), settings.enrich_coalesce_ms / 1000
     words = VectorCache(cached, settings, Purpose.QUERY)
@@ -340,16 +344,18 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
     cache = VectorCache(cached, settings)
     resolver = resolver_of(
         *(settings, store, ledger, build_quota(redis, settings, priority=Priority.REALTIME)),
-        *(embedder, cache, VectorLocations(cached, settings)),
+        *(WatchedEmbedder(embedder, api), cache, VectorLocations(cached, settings)),
         max_wait_seconds=SERVICE_WAIT_SECONDS,
         cuts=False,
     )
-    word_resolver = query_resolver_of(settings, store, ledger, redis, cached, asker, words)
+    word_resolver = query_resolver_of(
+        *(settings, store, ledger, redis, cached, WatchedEmbedder(asker, api), words)
+    )
 
     servers: dict[str, Callable[[], object]] = {
         "redis": ledger.now,
-        "opensearch": store.version,
-        "embeddings": embedder.look,
+        "opensearch": opensearch.looking(store.version),
+        "embeddings": api.looking(embedder.look, LOOK_SECONDS),
     }
     if settings.vector_cache_url != settings.redis_url.get_secret_value():
 
@@ -368,12 +374,15 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
         model=settings.embedding_model,
         dimensions=settings.embedding_dimensions,
         keys=keys,
-        vectors=Vectors(resolver, cache, usage, window_seconds=window_seconds),
-        word_vectors=Vectors(word_resolver, words, usage, window_seconds=window_seconds),
+        vectors=Vectors(resolver, cache, usage, window_seconds=window_seconds, outage=api),
+        word_vectors=Vectors(
+            word_resolver, words, usage, window_seconds=window_seconds, outage=api
+        ),
         form=Form(model=settings.embedding_model, dimensions=settings.embedding_dimensions),
         rewrite=rewrite_of(settings),
         spent=ledger.spending.today_usd_of,
         admit=KeyRates(redis, settings.enrich_redis_prefix).admit,
+        opensearch=opensearch,
         searching=searching,
         stats=store.stats,
         frequent_texts=store.frequent_texts,

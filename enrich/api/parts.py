@@ -13,6 +13,7 @@ from enrich.api.experiment import KindStore
 from enrich.api.keys import Key, Keys
 from enrich.api.openai_form import Form
 from enrich.api.opinions import Commentator
+from enrich.api.outage import Outage
 from enrich.api.refusals import Refusal, budget_spent
 from enrich.api.statistics import CountStore
 from enrich.api.vectors import Saved, Vectors
@@ -41,8 +42,9 @@ class Parts:
     admit: Callable[[Key], None]
     #: Of words that are searched for.
     word_vectors: Vectors
-    #: Where OpenSearch is asked: one that hangs holds these threads, and none of those that keys
-    #: and budgets are looked at in.
+    #: What is known of OpenSearch, and where it is asked: one that hangs holds these threads, and
+    #: none of those that keys and budgets are looked at in.
+    opensearch: Outage
     searching: Executor
     stats: Stats
     frequent_texts: FrequentTextSearch

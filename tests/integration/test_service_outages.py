@@ -7,11 +7,13 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx2
 import openai
@@ -19,9 +21,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from dev.api_control import ApiControl
+from dev.http_proxy import Answered, Asked, Forward, HttpProxy
 from dev.service import Service
 from dev.services import Services
 from enrich.api.keys import new_entry
+from enrich.api.vectors import ENOUGH_TEXTS
 from tests.conftest import Search, running, wait_for
 from tests.served import MODEL, Served
 
@@ -206,6 +210,65 @@ def test_without_the_embeddings_api_what_is_known_is_given(
 
     well_again(others.embeddings)
     all_well(service, "after")
+    assert_nothing_told(service)
+
+
+class Hanging:
+    """A server before which requests to some path are taken and not answered."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.hangs = False
+        self.taken = 0
+        self.ended = threading.Event()
+
+    def __call__(self, asked: Asked, forward: Forward) -> Answered:
+        if not self.hangs or self._path not in asked.path:
+            return forward(asked)
+        self.taken += 1
+        self.ended.wait(60)
+        return Answered(status=503)
+
+
+#: More than there are threads that ask a server, and what is sent of them before one is given up,
+#: with some tries whether it answers again.
+CALLERS, SENT = 60, 24
+
+
+@pytest.mark.parametrize("away", ["embeddings", "opensearch"])
+def test_who_comes_after_those_that_waited_in_vain_is_told_at_once(
+    serve: Callable[..., Served], clean: Services, search: Search, away: str
+) -> None:
+    search.create("shop_2026_11")
+    server = Hanging("/embeddings" if away == "embeddings" else "_search")
+    target = clean.environment()
+    url = clean.embeddings.url if away == "embeddings" else search.url
+    with HttpProxy(url) as proxy:
+        proxy.alter = server
+        seconds = {"OPENAI_TIMEOUT_SECONDS": "3", "OPENSEARCH_TIMEOUT_SECONDS": "3"}
+        through = {"OPENSEARCH_PORT": str(proxy.port)}
+        if away == "embeddings":
+            path = urlsplit(target["OPENAI_BASE_URL"]).path
+            through = {"OPENAI_BASE_URL": f"http://127.0.0.1:{proxy.port}{path}"}
+        service = serve(**seconds, **through)
+        assert asked(service, "/api/v1/search?q=known").status_code == 200
+
+        def ask(number: int) -> int:
+            if away == "opensearch":
+                return asked(service, "/api/v1/search?q=known").status_code
+            # So many that they are a request of their own.
+            texts = [f"sekret {number} {n}" for n in range(ENOUGH_TEXTS)]
+            told = service.http.post("/v1/embeddings", json={"model": MODEL, "input": texts})
+            return told.status_code
+
+        server.hangs = True
+        with ThreadPoolExecutor(CALLERS) as callers:
+            assert set(callers.map(ask, range(CALLERS))) == {503}
+        assert 0 < server.taken < SENT
+        server.hangs = False
+        server.ended.set()
+        wait_for(lambda: ask(CALLERS) == 200)
+        assert {ask(number) for number in range(3)} == {200}
     assert_nothing_told(service)
 
 

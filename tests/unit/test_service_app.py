@@ -23,6 +23,7 @@ from enrich.api.app import build_app, build_asgi
 from enrich.api.keys import Key, Keys
 from enrich.api.openai_form import Form
 from enrich.api.opinions import NOBODY
+from enrich.api.outage import Outage
 from enrich.api.parts import Parts
 from enrich.api.routes import operations
 from enrich.errors import ServerUnavailable
@@ -56,6 +57,7 @@ def parts() -> Iterator[Callable[..., Parts]]:
             "keys": Keys({}),
             "form": Form(model=MODEL, dimensions=8),
             "rewrite": None,
+            "opensearch": Outage(),
             "searching": threads,
             "zone": lambda: ZoneInfo("Asia/Seoul"),
             "commentator": NOBODY,
@@ -215,35 +217,6 @@ def test_a_server_that_hangs_is_looked_at_once_however_many_ask(
         over.set()
         monkeypatch.setattr(operations, "READY_SECONDS", 60)
         assert http.get("/readyz").json()["servers"]["redis"] == "ok"
-
-
-def test_a_provider_that_answers_is_not_asked_each_time_whether_it_does(
-    parts: Callable[..., Parts],
-) -> None:
-    looked: list[float] = []
-    trouble: list[ServerUnavailable] = []
-    now = [0.0]
-
-    def look() -> None:
-        looked.append(now[0])
-        for error in trouble:
-            raise error
-
-    looks = operations._Looks({"embeddings": look, "redis": lambda: None}, lambda: now[0])
-
-    def told_at(*seconds: float) -> set[str]:
-        told = set()
-        for now[0] in seconds:
-            told.add(asyncio.run(looks.told())["embeddings"])
-        return told
-
-    assert told_at(0.0, 5.0, 9.9, 10.0, 15.0) == {"ok"}
-    assert looked == [0.0, 10.0]
-    trouble.append(ServerUnavailable("the embeddings API at https://x/v1 cannot be reached"))
-    assert told_at(20.0, 21.0) == {"the embeddings API cannot be reached"}
-    trouble.clear()
-    assert told_at(22.0) == {"ok"}
-    assert looked == [0.0, 10.0, 20.0, 21.0, 22.0]
 
 
 def test_who_has_a_key_with_a_rate_does_not_wait_for_all_who_came_before(

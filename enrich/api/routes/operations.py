@@ -2,8 +2,6 @@
 
 # Annotations are read as they stand: those of routes name what is only known in a function.
 import asyncio
-import math
-import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
@@ -20,9 +18,6 @@ from enrich.errors import EnrichError
 
 #: Seconds within which a server has to say that it is there.
 READY_SECONDS = 1.0
-
-#: A provider counts requests: it is looked at once within so many seconds, while it answers.
-LASTING_SECONDS = {"embeddings": 10.0}
 
 
 def router(parts: Parts) -> APIRouter:
@@ -61,15 +56,8 @@ def router(parts: Parts) -> APIRouter:
 class _Looks:
     """At each server one at a time: where it hangs, however many ask, one thread waits for it."""
 
-    def __init__(
-        self,
-        servers: Mapping[str, Callable[[], object]],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, servers: Mapping[str, Callable[[], object]]) -> None:
         self._servers = servers
-        self._clock = clock
-        #: When each was found well.
-        self._well: dict[str, float] = {}
         self._threads = ThreadPoolExecutor(len(servers), "ready")
         self._under_way: dict[str, asyncio.Future[object]] = {}
 
@@ -79,9 +67,6 @@ class _Looks:
         return dict(zip(names, await asyncio.gather(*map(self._look, names)), strict=True))
 
     async def _look(self, name: str) -> str:
-        began = self._clock()
-        if began - self._well.get(name, -math.inf) < LASTING_SECONDS.get(name, 0.0):
-            return "ok"
         look = self._under_way.get(name)
         if look is None or look.done():
             loop = asyncio.get_running_loop()
@@ -96,5 +81,4 @@ class _Looks:
             look.result()
         except EnrichError as error:
             return for_callers(str(error))
-        self._well[name] = began
         return "ok"

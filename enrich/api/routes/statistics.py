@@ -1,7 +1,6 @@
 """`/api/v2-langgraph/statistics`: counts of a project's logs, and estimates beside them."""
 
 # Annotations are read as they stand: those of routes name what is only known in a function.
-from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query
@@ -9,6 +8,7 @@ from fastapi import APIRouter, Depends, Query
 from enrich.api import statistics
 from enrich.api.callers import caller_of
 from enrich.api.keys import Key
+from enrich.api.outage import WatchedThreads
 from enrich.api.parts import Parts
 from enrich.api.routes.projects import PROJECT_PROBLEMS, Hours, Project, Seed, counted
 from enrich.api.statistics_models import Comparison, Hourly
@@ -26,7 +26,9 @@ def router(parts: Parts) -> APIRouter:
     caller = caller_of(parts)
     # Who waits for a chat model waits for seconds, and none of the threads that all others need.
     chatting = parts.commentator.model
-    waiting = ThreadPoolExecutor(MOST_WAITING, "chat") if chatting else parts.searching
+    waiting = (
+        WatchedThreads(MOST_WAITING, "chat", parts.opensearch) if chatting else parts.searching
+    )
 
     @routes.get("/compare", summary="A sample's estimates of a project's logs beside the counts")
     async def compare(
