@@ -232,7 +232,7 @@ class Hanging:
 
 #: More than there are threads that ask a server, and what is sent of them before one is given up,
 #: with some tries whether it answers again.
-CALLERS, SENT = 60, 24
+CALLERS, SENT = 60, 40
 
 
 @pytest.mark.parametrize("away", ["embeddings", "opensearch"])
