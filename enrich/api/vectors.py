@@ -327,7 +327,7 @@ class Vectors:
                 await asyncio.sleep(error.pause)
 
     async def _asked(self, call: Callable[[], Resolution]) -> Resolution:
-        """What a thread gets; while the API is away, that it is."""
+        """What a thread of the pool gets; at once ServerUnavailable while the API is away."""
 
         def passed() -> Resolution:
             with self._outage.passed():
