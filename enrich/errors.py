@@ -128,6 +128,19 @@ class TextUnusable(EnrichError):
         self.code = code
 
 
+def package_missing(needs: str, extra: str) -> SettingsError:
+    """Packages that not every installation has.
+
+    Args:
+        needs: such as "OPENSEARCH_AUTH=aws needs boto3".
+        extra: of pyproject.toml. This project is on no index, where its name may be another's.
+    """
+    return SettingsError(
+        f"{needs}: in a checkout `pip install -r requirements-extras.lock`, or "
+        f"`pip install '.[{extra}]'`"
+    )
+
+
 def cause_of(error: BaseException, kind: type[_Kind]) -> _Kind | None:
     """The first of a kind behind an error: clients wrap what a socket said, some several times."""
     cause: BaseException | None = error

@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from enrich import wiring
 from enrich.api.keys import new_entry, read_keys
-from enrich.errors import SettingsError
+from enrich.errors import SettingsError, package_missing
 from enrich.setting_forms import loopback
 from enrich.settings import Settings
 from enrich.status.metrics import EnrichCollector
@@ -38,10 +38,7 @@ def serve(settings: Settings) -> int:
         from enrich.api.app import build_asgi
         from enrich.api.connections import PunctualProtocol
     except ImportError:
-        raise SettingsError(
-            "fastapi and uvicorn are not installed: `pip install 'enrich-logs[api]'`, or in a "
-            "checkout `pip install -r requirements-extras.lock`"
-        ) from None
+        raise package_missing("the service needs fastapi and uvicorn", "api") from None
     keys = read_keys(settings.enrich_api_keys_file)
     if settings.enrich_api_address not in loopback.NAMES and not keys.by_digest:
         raise SettingsError(

@@ -11,7 +11,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from enrich.errors import AccessRefused, EnrichError, ServerUnavailable, SettingsError
+from enrich.errors import (
+    AccessRefused,
+    EnrichError,
+    ServerUnavailable,
+    SettingsError,
+    package_missing,
+)
 
 if TYPE_CHECKING:
     from enrich.settings import Settings
@@ -20,8 +26,6 @@ if TYPE_CHECKING:
 #: x.aos.eu-west-1.on.aws.
 _REGION = re.compile(r"\.([a-z]{2}(?:-[a-z]+)+-\d+)\.(?:es|aoss|on)\.")
 _SERVERLESS = re.compile(r"\.aoss\.amazonaws\.com(?:\.cn)?$")
-
-MISSING = "OPENSEARCH_AUTH=aws needs boto3: install enrich with its extra aws, pip install '.[aws]'"
 
 
 class Signing:
@@ -105,7 +109,7 @@ def _session() -> Any:
     try:
         import boto3
     except ImportError:
-        raise SettingsError(MISSING) from None
+        raise package_missing("OPENSEARCH_AUTH=aws needs boto3", "aws") from None
     from botocore import exceptions
 
     try:

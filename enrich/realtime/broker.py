@@ -11,7 +11,14 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 
-from enrich.errors import AccessRefused, EnrichError, Halt, ServerUnavailable, SettingsError
+from enrich.errors import (
+    AccessRefused,
+    EnrichError,
+    Halt,
+    ServerUnavailable,
+    SettingsError,
+    package_missing,
+)
 from enrich.ledger.realtime import Partition
 from enrich.realtime.consumer import Message
 from enrich.realtime.settling import Place
@@ -27,10 +34,7 @@ try:
     )
     from confluent_kafka.admin import AdminClient
 except ImportError:
-    raise SettingsError(
-        "confluent-kafka is not installed: `pip install 'enrich-logs[kafka]'`, or in a checkout "
-        "`pip install -r requirements-extras.lock`"
-    ) from None
+    raise package_missing("Kafka needs confluent-kafka", "kafka") from None
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from datetime import datetime
 
 from enrich import __version__
-from enrich.errors import SettingsError
+from enrich.errors import package_missing
 from enrich.tracing import Attribute
 
 try:
@@ -25,10 +25,7 @@ try:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
     from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 except ImportError:
-    raise SettingsError(
-        "ENRICH_TRACES_URL needs OpenTelemetry: install enrich with its extra otel, "
-        "pip install '.[otel]'"
-    ) from None
+    raise package_missing("ENRICH_TRACES_URL needs OpenTelemetry", "otel") from None
 
 #: The ids of the next span, where they are not left to chance.
 _IDS: ContextVar[tuple[int, int] | None] = ContextVar("ids", default=None)

@@ -460,7 +460,7 @@ def test_every_package_is_locked_with_its_hashes() -> None:
         assert all(hashes for _, hashes in lock.values())
     # What the image has: production, the consumer's client, and the service's framework.
     assert image.keys() - production.keys() >= {"confluent-kafka", "fastapi", "uvicorn"}
-    assert not image.keys() & {"boto3", "scikit-learn", "opentelemetry-sdk"}
+    assert not image.keys() & {"boto3", "opentelemetry-sdk"}
     assert production.items() <= image.items() <= extras.items()
     assert production.items() <= development.items()
     assert production.items() <= extras.items()
@@ -482,7 +482,7 @@ def test_production_is_pinned_in_one_place() -> None:
     # `make lock` copies them.
     assert {line for line in lines if line[0] != "#"} == set(project["dependencies"])
     extras = project["optional-dependencies"]
-    assert set(extras) == {"kafka", "api", "groups", "aws", "otel"}
+    assert set(extras) == {"kafka", "api", "aws", "otel"}
     lock = locked("requirements-extras.lock")
     for pinned in (pin for pins in extras.values() for pin in pins):
         # Behind a semicolon stands for which systems it is.
@@ -503,6 +503,26 @@ def test_every_import_is_of_a_package_that_is_named() -> None:
         for module in imported(path) - set(sys.stdlib_module_names) - {"enrich", "tasks"}:
             packages = {name.lower().replace("_", "-") for name in owners[module]}
             assert packages & named, f"{path.name} imports {module}"
+
+
+def test_every_extra_is_imported_somewhere() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    owners = packages_distributions()
+    used = {
+        name.lower().replace("_", "-")
+        for path in SHIPPED
+        for module in imported(path)
+        for name in owners.get(module, ())
+    }
+    for extra, pins in project["optional-dependencies"].items():
+        assert used & {pin.partition("==")[0] for pin in pins}, extra
+
+
+def test_nobody_is_told_to_install_it_from_an_index() -> None:
+    # It is on none: whoever takes the name there would be installed.
+    texts = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").rglob("*.md")]
+    for path in (*texts, *SHIPPED):
+        assert not re.search("install.*enrich-logs", path.read_text()), path
 
 
 def imported(path: Path) -> set[str]:
