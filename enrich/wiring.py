@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 from enrich.settings import Settings
@@ -347,9 +348,11 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
         *(WatchedEmbedder(embedder, api), cache, VectorLocations(cached, settings)),
         max_wait_seconds=SERVICE_WAIT_SECONDS,
         cuts=False,
+        asking=api.passed,
     )
     word_resolver = query_resolver_of(
-        *(settings, store, ledger, redis, cached, WatchedEmbedder(asker, api), words)
+        *(settings, store, ledger, redis, cached, WatchedEmbedder(asker, api), words),
+        asking=api.passed,
     )
 
     servers: dict[str, Callable[[], object]] = {
@@ -374,10 +377,8 @@ def build_service(settings: Settings, keys: Keys, metrics: Callable[[], bytes]) 
         model=settings.embedding_model,
         dimensions=settings.embedding_dimensions,
         keys=keys,
-        vectors=Vectors(resolver, cache, usage, window_seconds=window_seconds, outage=api),
-        word_vectors=Vectors(
-            word_resolver, words, usage, window_seconds=window_seconds, outage=api
-        ),
+        vectors=Vectors(resolver, cache, usage, window_seconds=window_seconds),
+        word_vectors=Vectors(word_resolver, words, usage, window_seconds=window_seconds),
         form=Form(model=settings.embedding_model, dimensions=settings.embedding_dimensions),
         rewrite=rewrite_of(settings),
         spent=ledger.spending.today_usd_of,
@@ -437,9 +438,14 @@ def query_resolver_of(
     cached: Redis,
     embedder: Embedder,
     cache: Cache,
+    asking: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Resolver:
     """A resolver of words that are searched for: whoever asks waits for it, so that it goes before
-    a backlog."""
+    a backlog.
+
+    Args:
+        asking: see `Resolver`.
+    """
     from enrich.embedding.endpoint import Purpose
     from enrich.embedding.locations import VectorLocations
     from enrich.ratelimit.gcra import Priority
@@ -449,6 +455,7 @@ def query_resolver_of(
         *(embedder, cache, VectorLocations(cached, settings, Purpose.QUERY)),
         max_wait_seconds=SERVICE_WAIT_SECONDS,
         purpose=Purpose.QUERY,
+        asking=asking,
     )
 
 
@@ -513,6 +520,7 @@ def resolver_of(
     max_wait_seconds: float = 10.0,
     cuts: bool = True,
     purpose: Purpose | None = None,
+    asking: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Resolver:
     """A resolver that works with these.
 
@@ -521,6 +529,7 @@ def resolver_of(
         max_wait_seconds: how long a text is left to another caller that has not sent it yet; it
             may be waiting for a permit, behind one that goes first.
         cuts: whether a text that is too long is cut; otherwise it is refused.
+        asking: see `Resolver`.
     """
     from enrich.embedding.api_key import ApiKey
     from enrich.embedding.batching import Batching
@@ -575,4 +584,5 @@ def resolver_of(
         usd_per_million_tokens=settings.price_per_million_tokens,
         masks=bool(settings.enrich_mask),
         max_wait_seconds=max_wait_seconds,
+        asking=asking,
     )

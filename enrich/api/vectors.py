@@ -22,7 +22,6 @@ from typing import Any, Protocol, TypeVar
 
 from cachetools import TTLCache
 
-from enrich.api.outage import Outage
 from enrich.embedding.budget import Usage
 from enrich.embedding.resolver import Resolution, Resolved, Source, TextRequest
 from enrich.errors import RateLimited
@@ -126,7 +125,6 @@ class Vectors:
         *,
         window_seconds: float,
         patience_seconds: float = PATIENCE_SECONDS,
-        outage: Outage | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -134,11 +132,9 @@ class Vectors:
             usage: takes what is used.
             window_seconds: for so long texts are gathered before they are asked for.
             patience_seconds: for so long pauses are waited for.
-            outage: what is known of the embeddings API, which the resolver's embedder notes.
             clock: seconds, of what is remembered.
         """
         self._patience = patience_seconds
-        self._outage = outage or Outage()
         self._resolver = resolver
         self._cache = cache
         self._usage = usage
@@ -212,8 +208,9 @@ class Vectors:
     async def _apart(self, digests: Sequence[str], requests: Mapping[str, TextRequest]) -> Answer:
         distinct = list(requests.values())
         # Once: what was bought before a pause is not in the cache.
-        resolution = await self._asked(
-            lambda: self._resolver.embed_apart(distinct, self._usage, occasion=self._process)
+        resolution = await _run(
+            self._pool,
+            lambda: self._resolver.embed_apart(distinct, self._usage, occasion=self._process),
         )
         got = dict(zip(requests, resolution.results, strict=True))
         return Answer(
@@ -320,20 +317,11 @@ class Vectors:
         until = clock() + self._patience
         while True:
             try:
-                return await self._asked(call)
+                return await _run(self._pool, call)
             except RateLimited as error:
                 if clock() + error.pause > until:
                     raise
                 await asyncio.sleep(error.pause)
-
-    async def _asked(self, call: Callable[[], Resolution]) -> Resolution:
-        """What a thread of the pool gets; at once ServerUnavailable while the API is away."""
-
-        def passed() -> Resolution:
-            with self._outage.passed():
-                return call()
-
-        return await _run(self._pool, passed)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

@@ -16,6 +16,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -151,6 +152,7 @@ class Resolver:
         usd_per_million_tokens: float,
         masks: bool = False,
         max_wait_seconds: float = MAX_WAIT_SECONDS,
+        asking: Callable[[], AbstractContextManager[None]] = nullcontext,
         clock: Callable[[], float] = time.monotonic,
         wait: Callable[[float], object] | None = None,
     ) -> None:
@@ -159,6 +161,7 @@ class Resolver:
             masks: whether texts come masked, so that masked places are counted.
             max_wait_seconds: how long a text is waited for that another caller wants to embed and
                 has not sent yet; what was sent is waited for up to MAX_WAIT_SECONDS.
+            asking: held while the API is asked; entering it raises what `resolve` then raises.
             clock: seconds.
             wait: waits for so many seconds, or until a caller of this process is through.
         """
@@ -171,6 +174,7 @@ class Resolver:
         self._price = usd_per_million_tokens
         self._masks = masks
         self._max_wait = max_wait_seconds
+        self._asking = asking
         self._clock = clock
         self._through = threading.Condition()
         self._wait = wait or self._until_another_is_through
@@ -213,13 +217,14 @@ class Resolver:
             return Resolution(results=left, out_of_budget=True)
         spent = self.budget.over_share({payer for one in missing for payer in one.payers})
         bill = Bill(usage, self._price)
-        by_text = self._embed_each(
-            {one.fingerprint: one.text for one in missing if one.payers - spent},
-            payers_of(missing, spent),
-            bill,
-            Caller(occasion=occasion, meter=bill),
-            owner,
-        )
+        with self._asking():
+            by_text = self._embed_each(
+                {one.fingerprint: one.text for one in missing if one.payers - spent},
+                payers_of(missing, spent),
+                bill,
+                Caller(occasion=occasion, meter=bill),
+                owner,
+            )
         first: set[str] = set()
         for place, request in enumerate(requests):
             if results[place] is not None:
@@ -282,9 +287,9 @@ class Resolver:
             return Resolution(results=left, out_of_budget=True)
         bill = Bill(usage, self._price)
         payers = payers_of(requests, ())
-        bill.charge((payers[one.fingerprint], one.text) for one in requests)
         texts = {one.fingerprint: one.text for one in requests}
-        with self._key.in_use():
+        with self._asking(), self._key.in_use():
+            bill.charge((payers[one.fingerprint], one.text) for one in requests)
             found = self._batching.embed(
                 texts, Caller(occasion=occasion, meter=bill), lambda vectors: None
             )

@@ -6,7 +6,8 @@ import hashlib
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -250,6 +251,32 @@ def test_a_text_that_is_known_is_paid_by_nobody_though_the_day_is_used_up() -> N
     resolution = desk.resolve(wanted(TEXTS[0]))
     assert np.array_equal(resolution.results[0].vector, vector_of(TEXTS[0]))
     assert (resolution.paid, resolution.out_of_budget) == ({}, False)
+
+
+def test_what_is_known_is_given_while_the_api_must_not_be_asked() -> None:
+    away = ServerUnavailable("the embeddings API did not answer in time")
+
+    @contextmanager
+    def asking() -> Iterator[None]:
+        raise away
+        yield
+
+    desk = Desk(asking=asking)
+    desk.cache.put({fingerprint(TEXTS[0]): vector_of(TEXTS[0])})
+    desk.note_location(TEXTS[1])
+    given = desk.resolve(*map(wanted, TEXTS[:2]))
+    assert sources(given) == [Source.CACHED, Source.REUSED]
+    apart = [wanted(TEXTS[0])]
+    for ask in (
+        lambda: desk.resolve(wanted(TEXTS[2])),
+        lambda: desk.resolver.embed_apart(apart, desk.usage, occasion="today"),
+    ):
+        with pytest.raises(ServerUnavailable) as raised:
+            ask()
+        assert raised.value is away
+    assert (desk.endpoint.requests, desk.usage.counted["api_requests"]) == (0, 0)
+    # Nobody waits for who was not let through.
+    assert desk.cache.lease([fingerprint(TEXTS[2])], "another", 30) == {fingerprint(TEXTS[2])}
 
 
 def test_a_place_that_is_recorded_serves_every_scope_from_then_on() -> None:
