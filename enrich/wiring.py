@@ -61,10 +61,12 @@ PATIENT_SECONDS = 900.0
 
 
 def build_ledger(settings: Settings) -> Ledger:
+    """The ledger for what a person waits for."""
     from enrich.ledger import Ledger
-    from enrich.redis_client import connect
+    from enrich.redis_client import PERSON_SECONDS, connect
 
-    return Ledger(connect(settings.redis_url.get_secret_value()), settings.enrich_redis_prefix)
+    url = settings.redis_url.get_secret_value()
+    return Ledger(connect(url, timeout=PERSON_SECONDS), settings.enrich_redis_prefix)
 
 
 def quick_ledger(settings: Settings, timeout: float, *, second_try: bool = False) -> Ledger:
@@ -150,9 +152,10 @@ def build_planner(settings: Settings, days: float | None = None) -> Planner:
     """Makes plans of the whole backlog, or of its last days."""
     from enrich.embedding.cache import VectorCache
     from enrich.embedding.locations import VectorLocations
-    from enrich.redis_client import connect
+    from enrich.redis_client import PERSON_SECONDS, connect
 
-    ledger, cached = build_ledger(settings), connect(settings.vector_cache_url)
+    ledger = build_ledger(settings)
+    cached = connect(settings.vector_cache_url, timeout=PERSON_SECONDS)
     if days is not None:
         most = min(days, settings.enrich_max_age_days or days)
         settings = settings.model_copy(update={"enrich_max_age_days": most})
