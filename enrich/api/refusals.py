@@ -104,11 +104,15 @@ def answer_to(error: Exception, path: str) -> Response:
     if isinstance(error, HTTPException):
         error = Refusal(error.status_code, str(error.detail), headers=error.headers)
     if isinstance(error, EnrichError):
-        # With the addresses, which callers are not told.
-        log.warning("%s", error)
-        error = refusal_of(error)
+        error = logged_refusal_of(error)
     assert isinstance(error, Refusal)
     return error.response(path)
+
+
+def logged_refusal_of(error: EnrichError) -> Refusal:
+    """The same as `refusal_of`; the log has the addresses, which callers are not told."""
+    log.warning("%s", error)
+    return refusal_of(error)
 
 
 def refusal_of(error: EnrichError) -> Refusal:

@@ -24,7 +24,7 @@ from cachetools import TTLCache
 
 from enrich.embedding.budget import Usage
 from enrich.embedding.resolver import Resolution, Resolved, Source, TextRequest
-from enrich.errors import RateLimited
+from enrich.errors import EnrichError, RateLimited
 from enrich.text.extract import fingerprint
 from enrich.vectors import Vector
 
@@ -86,6 +86,8 @@ class Answer:
 
     results: list[Resolved]
     saved: Saved
+    #: By place: texts that could not be asked for, and have neither a vector nor a reason.
+    errors: Mapping[int, EnrichError] = field(default_factory=dict)
 
 
 @dataclass(eq=False)
@@ -160,14 +162,27 @@ class Vectors:
         self._lookups.shutdown(wait=False, cancel_futures=True)
 
     async def of(self, texts: Sequence[str], payer: str, *, store: bool = True) -> Answer:
-        """A vector for each text, or why there is none.
+        """A vector for each text, or why there is none; as `each`, without errors in the answer.
+
+        Raises:
+            Halt, TransientError: the embeddings API or Redis cannot be asked now.
+        """
+        answer = await self.each(texts, payer, store=store)
+        for error in answer.errors.values():
+            raise error
+        return answer
+
+    async def each(self, texts: Sequence[str], payer: str, *, store: bool = True) -> Answer:
+        """A vector for each text, or why there is none. Where the embeddings API cannot be asked
+        now, what is known has its vector all the same.
 
         Args:
             payer: who pays for what has to be bought.
             store: whether a vector may be kept, and taken from what was kept.
 
         Raises:
-            Halt, TransientError: the embeddings API or Redis cannot be asked now.
+            Halt, TransientError: of none it is known whether it has one, as Redis cannot be asked;
+                or the API cannot, and nothing may be taken from what was kept.
         """
         digests = [fingerprint(text) for text in texts]
         requests = {
@@ -187,7 +202,12 @@ class Vectors:
         if groups:
             await asyncio.wait({group.future for group in groups.values()})
         got, mine = cached, []
+        errors: dict[str, EnrichError] = {}
         for digest, group in groups.items():
+            error = group.future.exception()
+            if isinstance(error, EnrichError):
+                errors[digest], got[digest] = error, Resolved()
+                continue
             results, parts = group.future.result()
             got[digest] = results[digest]
             if digest in parts and digest not in coalesced:
@@ -203,6 +223,7 @@ class Vectors:
                 tokens=sum(part.tokens for part in mine),
                 micro_usd=sum(part.micro_usd for part in mine),
             ),
+            errors={place: errors[d] for place, d in enumerate(digests) if d in errors},
         )
 
     async def _apart(self, digests: Sequence[str], requests: Mapping[str, TextRequest]) -> Answer:

@@ -204,6 +204,21 @@ def test_without_the_embeddings_api_what_is_known_is_given(
         known = asked(service, path, f"before {path}")
         assert (known.status_code, known.headers["x-enrich-paid-inputs"]) == (200, "0"), path
     assert asked(service, "/api/v1/search?q=before").status_code == 200
+    known, new = "before /api/v1/embedding/batch", "sekret, and new"
+    logs = [{"log_id": str(n), "message": text} for n, text in enumerate((new, known, new, " "))]
+    batch = service.http.post(
+        "/api/v1/embedding/batch",
+        json={"logs": logs},
+        headers={"authorization": f"Bearer {KEYS[0]}"},
+    )
+    assert (batch.status_code, batch.json()["count"]) == (207, 1)
+    first, second, third, empty = batch.json()["embeddings"]
+    assert len(second["embedding"]) == 1536
+    for item in (first, third):
+        assert item["error"]["code"] == "deferred"
+        assert item["error"]["message"].startswith("the embeddings API ")
+    assert empty["error"]["code"] == "message_empty"
+    assert "127.0.0.1" not in batch.text
     with pytest.raises(openai.InternalServerError) as refused:
         service.openai(KEYS[0]).embeddings.create(model=MODEL, input="sekret, and new")
     assert refused.value.status_code == 503

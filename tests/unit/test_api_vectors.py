@@ -221,6 +221,24 @@ def test_a_failure_reaches_all_who_wait_and_none_after_them() -> None:
     assert is_right("a", after.results[0])
 
 
+def test_what_is_known_has_its_vector_beside_what_cannot_be_asked_for() -> None:
+    desk = Desk()
+    away = TransientError("the API is away")
+
+    async def work() -> Answer:
+        await desk.vectors.of(["known"], "me")
+        desk.resolver.trouble = away
+        with pytest.raises(TransientError):
+            await desk.vectors.of(["new", "known"], "me")
+        return await desk.vectors.each(["new", "known", "new", "other"], "me")
+
+    answer = desk.run(work)
+    assert answer.errors == {0: away, 2: away, 3: away}
+    assert is_right("known", answer.results[1])
+    assert [one.vector is None for one in answer.results] == [True, False, True, True]
+    assert answer.saved == Saved(cached=1, duplicates=1)
+
+
 def test_what_is_not_to_be_kept_is_neither_kept_nor_taken() -> None:
     desk = Desk()
 

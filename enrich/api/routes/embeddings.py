@@ -9,7 +9,7 @@ from enrich.api.callers import caller_of
 from enrich.api.keys import Key
 from enrich.api.models import BatchIn, BatchItem, BatchOut, EmbeddingOut, Reason, TextIn
 from enrich.api.parts import Parts, refusal_of_text, savings
-from enrich.api.refusals import PROBLEMS, Refusal
+from enrich.api.refusals import PROBLEMS, Refusal, logged_refusal_of
 from enrich.api.vectors import Answer, Saved
 from enrich.errors import TextUnusable
 
@@ -66,18 +66,21 @@ def router(parts: Parts) -> APIRouter:
             except TextUnusable as error:
                 items[place].error = Reason(code=error.code, message="the message has no text")
         answer = (
-            await parts.vectors.of(texts, key.payer, store=stores(x_enrich_cache))
+            await parts.vectors.each(texts, key.payer, store=stores(x_enrich_cache))
             if texts
             else Answer(results=[], saved=Saved())
         )
-        for place, resolved in zip(places, answer.results, strict=True):
+        if answer.errors and all(one.vector is None for one in answer.results):
+            raise next(iter(answer.errors.values()))
+        refusals = {one: logged_refusal_of(one) for one in set(answer.errors.values())}
+        for number, (place, resolved) in enumerate(zip(places, answer.results, strict=True)):
             if resolved.vector is not None:
                 items[place].embedding = resolved.vector.tolist()
-            else:
-                refusal = refusal_of_text(resolved)
-                items[place].error = Reason(
-                    code=refusal.code or "refused", message=refusal.sentence
-                )
+                continue
+            trouble = answer.errors.get(number)
+            refusal = refusal_of_text(resolved) if trouble is None else refusals[trouble]
+            code = refusal.code or ("deferred" if refusal.status == 503 else "refused")
+            items[place].error = Reason(code=code, message=refusal.sentence)
         count = sum(item.embedding is not None for item in items)
         body = BatchOut(embeddings=items, count=count, model=parts.model)
         return Response(
