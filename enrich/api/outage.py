@@ -29,6 +29,21 @@ SLOW_SECONDS = 1.0
 AGAIN_SECONDS, MOST_TRIES = 5.0, 4
 
 
+class StillAway(ServerUnavailable):
+    """The server did not answer lately, and was not asked.
+
+    Attributes:
+        seconds: before the next request may try.
+    """
+
+    def __init__(self, message: str, seconds: float) -> None:
+        super().__init__(message, seconds)
+        self.seconds = seconds
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class Outage:
     """What is known of one server; its users are threads."""
 
@@ -44,14 +59,13 @@ class Outage:
 
     @contextmanager
     def passed(self) -> Iterator[None]:
-        """Work of this thread that will ask the server. Raises ServerUnavailable, so that it is
-        not begun."""
+        """Work of this thread that will ask the server. Raises StillAway: it is not begun."""
         thread = threading.get_ident()
         with self._lock:
             if self._away is not None:
                 now = self._clock()
                 if now < self._again or len(self._trying) >= MOST_TRIES:
-                    raise ServerUnavailable(str(self._away))
+                    raise self._still_away(self._away)
                 self._again = now + AGAIN_SECONDS
                 self._trying.add(thread)
         try:
@@ -62,10 +76,10 @@ class Outage:
 
     @contextmanager
     def asked(self) -> Iterator[None]:
-        """One request to the server. Raises ServerUnavailable, so that it is not sent."""
+        """One request to the server. Raises StillAway: it is not sent."""
         with self._lock:
             if self._away is not None and threading.get_ident() not in self._trying:
-                raise ServerUnavailable(str(self._away))
+                raise self._still_away(self._away)
         began = self._clock()
         try:
             yield
@@ -104,6 +118,9 @@ class Outage:
 
         return looked
 
+    def _still_away(self, error: ServerUnavailable) -> StillAway:
+        return StillAway(str(error), max(0.0, self._again - self._clock()))
+
     def _well(self) -> None:
         with self._lock:
             self._away = None
@@ -136,8 +153,7 @@ class WatchedEmbedder:
 
 
 class WatchedThreads(ThreadPoolExecutor):
-    """Threads whose work is to ask one server; a call fails with ServerUnavailable while it is
-    away."""
+    """Threads whose work is to ask one server; a call fails with StillAway while it is away."""
 
     def __init__(self, most: int, name: str, outage: Outage) -> None:
         super().__init__(most, name)

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
+from enrich.api.outage import StillAway
 from enrich.errors import EnrichError, Halt, InputRefused, RateLimited
 
 log = logging.getLogger(__name__)
@@ -125,7 +126,8 @@ def refusal_of(error: EnrichError) -> Refusal:
     if isinstance(error, Halt):
         # A key or a setting of this service, which no caller can mend.
         return Refusal(502, told)
-    return Refusal(503, told, headers={"Retry-After": str(RETRY_SECONDS)})
+    seconds = error.seconds if isinstance(error, StillAway) else 0.0
+    return Refusal(503, told, headers={"Retry-After": str(max(RETRY_SECONDS, math.ceil(seconds)))})
 
 
 def rate_limited(

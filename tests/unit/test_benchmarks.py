@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -425,6 +426,14 @@ def test_minutes_have_some_lines_and_hours_have_all() -> None:
     assert quick == ["drain", "distinct", "inputs", "cpu", "idle", "start"]
     assert program.chosen([], full=True) == list(LINES)
     assert program.chosen(["scale,drain"], full=False) == ["drain", "scale"]
+
+
+def test_each_line_is_explained() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "performance.md").read_text(encoding="utf-8")
+    _, _, table = page.partition("\n### The lines\n")
+    rows = re.findall(r"^\| `(\w+)` \|.*\| (yes\b[^|]*)?\|$", table.partition("\n## ")[0], re.M)
+    assert sorted(name for name, _ in rows) == sorted(LINES)
+    assert {name for name, yes in rows if yes} == {n for n, line in LINES.items() if line.quick}
 
 
 @pytest.mark.parametrize(

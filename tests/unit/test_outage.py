@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,9 +14,11 @@ from enrich.api.outage import (
     MOST_TRIES,
     SLOW_SECONDS,
     Outage,
+    StillAway,
     WatchedEmbedder,
     WatchedThreads,
 )
+from enrich.api.refusals import refusal_of
 from enrich.embedding.client import Embedded
 from enrich.embedding.in_memory import InMemoryEmbedder
 from enrich.errors import EnrichError, Halt, RateLimited, ServerUnavailable
@@ -62,7 +65,11 @@ def test_after_a_request_in_vain_others_are_refused_until_one_tries(world: World
     world.work()
     world.time_out()
     assert all(world.is_refused() for _ in range(20))
-    world.now += AGAIN_SECONDS
+    world.now += 1.5
+    with pytest.raises(StillAway) as told:
+        world.work()
+    assert refusal_of(told.value).headers == {"Retry-After": str(math.ceil(AGAIN_SECONDS - 1.5))}
+    world.now += AGAIN_SECONDS - 1.5
     world.time_out()
     assert world.is_refused()
     world.now += AGAIN_SECONDS
