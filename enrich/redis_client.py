@@ -34,9 +34,6 @@ from enrich.setting_forms.redis_url import RedisAddress, read_redis_url
 CONNECT_TIMEOUT_SECONDS = 5
 SOCKET_TIMEOUT_SECONDS = 30
 
-#: How long a person should wait for a Redis that hangs.
-PERSON_SECONDS = 10.0
-
 #: What the rights are that Redis' user needs, and where they are written down.
 ACL_PLACE = 'see "Rights in Redis" in docs/security.md'
 

@@ -61,12 +61,10 @@ PATIENT_SECONDS = 900.0
 
 
 def build_ledger(settings: Settings) -> Ledger:
-    """The ledger for what a person waits for."""
     from enrich.ledger import Ledger
-    from enrich.redis_client import PERSON_SECONDS, connect
+    from enrich.redis_client import connect
 
-    url = settings.redis_url.get_secret_value()
-    return Ledger(connect(url, timeout=PERSON_SECONDS), settings.enrich_redis_prefix)
+    return Ledger(connect(settings.redis_url.get_secret_value()), settings.enrich_redis_prefix)
 
 
 def quick_ledger(settings: Settings, timeout: float, *, second_try: bool = False) -> Ledger:
@@ -152,10 +150,9 @@ def build_planner(settings: Settings, days: float | None = None) -> Planner:
     """Makes plans of the whole backlog, or of its last days."""
     from enrich.embedding.cache import VectorCache
     from enrich.embedding.locations import VectorLocations
-    from enrich.redis_client import PERSON_SECONDS, connect
+    from enrich.redis_client import connect
 
-    ledger = build_ledger(settings)
-    cached = connect(settings.vector_cache_url, timeout=PERSON_SECONDS)
+    ledger, cached = build_ledger(settings), connect(settings.vector_cache_url)
     if days is not None:
         most = min(days, settings.enrich_max_age_days or days)
         settings = settings.model_copy(update={"enrich_max_age_days": most})

@@ -12,14 +12,14 @@ from enrich.cli.screen import plural
 from enrich.errors import AccessRefused
 from enrich.ledger import Ledger, server
 from enrich.ledger.deployment import Configuration, disagreements, place_of
-from enrich.redis_client import PERSON_SECONDS, connect
+from enrich.redis_client import connect
 from enrich.settings import Settings, without_password
 from enrich.worker.remote import NoWorker, Workers
 
 
 def look_at(settings: Settings, findings: Findings) -> None:
     url = settings.redis_url.get_secret_value()
-    client = connect(url, timeout=PERSON_SECONDS)
+    client = connect(url)
     info = server.look(client)
     findings.ok(f"{server.version(info)} at {without_password(url)}")
     if info:
@@ -73,7 +73,7 @@ def look_at_deployment(settings: Settings, ledger: Ledger, findings: Findings) -
 
 def _look_at_cache(settings: Settings, findings: Findings) -> None:
     url = settings.vector_cache_url
-    cache = connect(url, timeout=PERSON_SECONDS)
+    cache = connect(url)
     told = server.version(server.look(cache))
     findings.ok(f"vector cache: {told} at {without_password(url)}")
     cache.close()
