@@ -9,6 +9,7 @@ import pytest
 
 from enrich import errors
 from enrich.api.last_hours import NoLogs
+from enrich.api.outage import StillAway
 from enrich.backfill import chunk as backfill
 from enrich.enrichment import writer
 from enrich.flower import orders
@@ -61,6 +62,7 @@ SAMPLES: list[errors.EnrichError] = [
     project_logs.AnswerInPart("a sentence"),
     ScriptsRefused("a sentence"),
     NoLogs("a sentence"),
+    StillAway("a sentence", 4.5),
     UnknownRun("a sentence", ("a-run",)),
     orders.Refused("a sentence"),
 ]
