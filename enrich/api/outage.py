@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from enrich.embedding.client import Embedded, Embedder
 from enrich.errors import EnrichError, ServerUnavailable
@@ -52,7 +52,7 @@ class Outage:
         self._clock = clock
         self._lock = threading.Lock()
         #: Why it is not asked; None while it is.
-        self._away: ServerUnavailable | None = None
+        self._away: str | None = None
         self._answered = self._again = -float("inf")
         #: Threads that try whether it answers again.
         self._trying: set[int] = set()
@@ -118,8 +118,8 @@ class Outage:
 
         return looked
 
-    def _still_away(self, error: ServerUnavailable) -> StillAway:
-        return StillAway(str(error), max(0.0, self._again - self._clock()))
+    def _still_away(self, why: str) -> StillAway:
+        return StillAway(why, max(0.0, self._again - self._clock()))
 
     def _well(self) -> None:
         with self._lock:
@@ -131,7 +131,7 @@ class Outage:
             now = self._clock()
             # Where others were answered meanwhile, it was this request that took too long.
             if now - began >= SLOW_SECONDS and self._answered <= began:
-                self._away = error
+                self._away = str(error)
                 self._again = now + AGAIN_SECONDS
                 self._trying.discard(threading.get_ident())
 
@@ -160,8 +160,8 @@ class WatchedThreads(ThreadPoolExecutor):
         self._outage = outage
 
     def submit(self, call: Callable[P, T], /, *args: P.args, **options: P.kwargs) -> Future[T]:
-        return super().submit(partial(self._ask, call, *args, **options))
+        return super().submit(self._ask, partial(call, *args, **options))
 
-    def _ask(self, call: Callable[..., T], *args: Any, **options: Any) -> T:
+    def _ask(self, call: Callable[[], T]) -> T:
         with self._outage.passed(), self._outage.asked():
-            return call(*args, **options)
+            return call()
